@@ -1,0 +1,54 @@
+# Two commands do everything on a fresh machine:
+#   make train                      weight-normalized DQN on the real Breakout, about fifteen minutes on two cores
+#   make train GAME=seaquest ARGS="--parameterization normal --steps 500000"
+#   make test                       the whole test suite, under eight minutes on two cores
+
+PYTHON ?= python3
+# One tested version of torch; a machine with its own CUDA setup may say TORCH="torch>=2.9".
+TORCH ?= torch==2.13.0
+GAME ?= breakout
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: install train test test-slow lint types wheel format clean
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml Makefile
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable ".[dev]"
+	@touch $@
+
+train: install
+	$(BIN)/wn-rl train $(GAME) $(ARGS)
+
+test: install
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Builds the wheel and tries it in an environment of its own, away from this folder.
+wheel: install
+	rm -rf dist build .venv-wheel
+	$(BIN)/python -m build --wheel --quiet
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check "$$(ls dist/*.whl)[minatar]"
+	cd dist && ../.venv-wheel/bin/python ../scripts/smoke_test.py
+	rm -rf .venv-wheel
+
+clean:
+	rm -rf .venv .venv-wheel dist build wn_rl.egg-info .pytest_cache .mypy_cache .ruff_cache

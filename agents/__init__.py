@@ -1,0 +1,1 @@
+"""Deep Q-learning: actor, replay, learner, evaluation and the experiment loop."""

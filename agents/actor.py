@@ -1,0 +1,73 @@
+"""Acting: the frame stack of each lane, the greedy action, and epsilon-greedy exploration."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from wn_rl.envs.base import EnvironmentSpec, Step
+from wn_rl.seeding import random_bits, scale_to_range, scale_to_unit
+
+_STREAM = 0xAC7
+DRAW_AHEAD = 256  # steps whose random numbers are made at once: they depend on counters alone
+
+
+class Actor:
+    """Chooses actions for E lanes. Its numbers are a function of (seed, step, lane): no random state.
+
+    network: [E, K, *O] frames to [E, A] action values; the actor only calls it.
+    """
+
+    def __init__(
+        self, network: nn.Module, num_envs: int, spec: EnvironmentSpec, *, stack: int, seed: int
+    ) -> None:
+        self.network = network
+        self.seed = seed
+        self.num_actions = spec.num_actions
+        self.num_steps = 0
+        self._frames = np.zeros((num_envs, stack, *spec.frame_shape), dtype=spec.dtype)
+        self._frames_view = torch.from_numpy(self._frames)
+        self._device = next(network.parameters()).device
+        self._draws: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None
+
+    def act(self, step: Step, epsilon: float) -> NDArray[np.int64]:
+        """Push the newest frames and choose actions [E]: random with probability epsilon, else greedy."""
+        self._push(step)
+        uniform, random_action = self._random_numbers()
+        explore = uniform < epsilon
+        self.num_steps += 1
+        if explore.all():  # the network need not be asked
+            return random_action
+        with torch.no_grad():
+            greedy = self.network(self._frames_view.to(self._device)).argmax(dim=1).cpu().numpy()
+        return np.where(explore, random_action, greedy)
+
+    def _push(self, step: Step) -> None:
+        self._frames[:, :-1] = self._frames[:, 1:]
+        if step.first.any():
+            self._frames[step.first] = 0
+        self._frames[:, -1] = step.observation
+
+    def _random_numbers(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        offset = self.num_steps % DRAW_AHEAD
+        if self._draws is None or offset == 0:
+            start = self.num_steps - offset
+            steps = torch.arange(start, start + DRAW_AHEAD)[:, None]
+            lanes = torch.arange(len(self._frames))
+            uniform = scale_to_unit(random_bits((self.seed, _STREAM, 0), steps, lanes))
+            action = scale_to_range(random_bits((self.seed, _STREAM, 1), steps, lanes), self.num_actions)
+            self._draws = uniform.numpy(), action.numpy()
+        uniforms, actions = self._draws
+        return uniforms[offset], actions[offset].copy()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stacks and the step count."""
+        return {"frames": self._frames.copy(), "num_steps": self.num_steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state_dict` gave."""
+        self._frames[:] = state["frames"]
+        self.num_steps = state["num_steps"]
+        self._draws = None

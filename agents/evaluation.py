@@ -1,0 +1,125 @@
+"""Tests of a network: raw reward, no life terminals, own environments and random numbers.
+
+Two protocols. `epoch` (deep_q_rl; the paper's Table 3 is the greatest over epochs): a number of steps, and
+the games completed in them. `nature` (Mnih et al. 2015, Extended Data Table 2): a number of games of at
+most five minutes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from wn_rl.agents.actor import Actor
+from wn_rl.envs.base import Environments, Step
+
+NATURE_EPISODES = 30
+NATURE_MAX_FRAMES = 18_000  # five minutes at 60 frames a second
+
+
+class Interrupted(Exception):
+    """Raised inside a test when the run is asked to stop; the test starts again from its seed on resume."""
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Finished games in the order of their ends: raw returns, and lengths in agent steps."""
+
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...]
+
+    @property
+    def return_mean(self) -> float | None:
+        """Mean return; None without a game."""
+        return float(np.mean(self.returns)) if self.returns else None
+
+    @property
+    def return_std(self) -> float | None:
+        """Standard deviation (of the population) of the returns; None without a game."""
+        return float(np.std(self.returns)) if self.returns else None
+
+
+class EpisodeReturns:
+    """Adds up the raw rewards of each lane and gives the games that ended: those whose lane is `first` again."""
+
+    def __init__(self, num_envs: int) -> None:
+        self._returns = np.zeros(num_envs)
+        self._lengths = np.zeros(num_envs, dtype=np.int64)
+
+    def add(self, step: Step) -> list[tuple[int, float, int]]:
+        """(lane, return, length) of each game that the step shows to be over."""
+        ended = [
+            (int(lane), float(self._returns[lane]), int(self._lengths[lane]))
+            for lane in np.flatnonzero(step.first)
+            if self._lengths[lane] > 0
+        ]
+        self._returns = np.where(step.first, 0.0, self._returns + step.reward)
+        self._lengths = np.where(step.first, 0, self._lengths + 1)
+        return ended
+
+    def unfinished(self, lane: int) -> tuple[float, int]:
+        """Return and length so far of a lane's game."""
+        return float(self._returns[lane]), int(self._lengths[lane])
+
+    def state_dict(self) -> dict[str, object]:
+        """Sums so far."""
+        return {"returns": self._returns, "lengths": self._lengths}
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a state that `state_dict` gave."""
+        self._returns = state["returns"].copy()
+        self._lengths = state["lengths"].copy()
+
+
+def evaluate_steps(
+    actor: Actor, environments: Environments, epsilon: float, num_steps: int, tick: Callable[[], None]
+) -> Episodes:
+    """The `epoch` protocol: play num_steps steps, all lanes together, and return the games completed.
+
+    One lane: the last game is cut, and its partial return counts only if no game was completed (deep_q_rl).
+    Several: games are started until the steps are spent, then every started game is finished and counts;
+    cutting them would favour short games. tick is called at every step and may raise.
+    """
+    if environments.num_envs > 1:
+        return _play(actor, environments, epsilon, lambda started, steps: steps < num_steps, tick)
+    return _play(actor, environments, epsilon, lambda started, steps: True, tick, max_steps=num_steps)
+
+
+def evaluate_episodes(
+    actor: Actor, environments: Environments, epsilon: float, num_episodes: int, tick: Callable[[], None]
+) -> Episodes:
+    """The `nature` protocol: start exactly num_episodes games and finish them all."""
+    return _play(actor, environments, epsilon, lambda started, steps: started < num_episodes, tick)
+
+
+def _play(
+    actor: Actor,
+    environments: Environments,
+    epsilon: float,
+    may_start: Callable[[int, int], bool],
+    tick: Callable[[], None],
+    max_steps: int | None = None,
+) -> Episodes:
+    """Play until no lane has a game that counts. A lane that may not start a game any more is ignored."""
+    step = environments.reset()
+    episodes = EpisodeReturns(environments.num_envs)
+    active = np.zeros(environments.num_envs, dtype=bool)
+    finished: list[tuple[float, int]] = []
+    num_started = num_steps = 0
+    while True:
+        for lane, game_return, length in episodes.add(step):
+            if active[lane]:
+                finished.append((game_return, length))
+        for lane in np.flatnonzero(step.first):
+            active[lane] = may_start(num_started, num_steps)
+            num_started += int(active[lane])
+        if not active.any():
+            break
+        if max_steps is not None and num_steps >= max_steps:
+            finished = finished or [episodes.unfinished(0)]
+            break
+        tick()
+        environments.send(actor.act(step, epsilon))
+        num_steps += int(active.sum())
+        step = environments.recv()
+    return Episodes(tuple(r for r, _ in finished), tuple(n for _, n in finished))

@@ -1,0 +1,159 @@
+"""Learning: the online network, its optimizer, and the two plain copies that act and give targets."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wn_rl.agents.losses import q_learning_loss, q_learning_td_error
+from wn_rl.agents.types import Batch
+from wn_rl.config import Config
+from wn_rl.envs.base import EnvironmentSpec
+from wn_rl.nn import (
+    bound_v,
+    data_dependent_init,
+    default_init,
+    fold,
+    make_network,
+    make_optimizer,
+    norms,
+    refill,
+)
+from wn_rl.seeding import derive_seed
+
+
+class Learner:
+    """Q-learning on batches (Mnih et al. 2015, algorithm 1) for any parameterization.
+
+    online: trained, in train mode. acting and target: plain torch layers with the same function in eval
+    mode, refilled in place, so that acting costs the same for every parameterization.
+    """
+
+    def __init__(self, config: Config, spec: EnvironmentSpec, device: torch.device) -> None:
+        self._config = config
+        generator = torch.Generator().manual_seed(derive_seed(config.seed, "weights"))
+        self.online = make_network(
+            config.network.name,
+            frame_shape=spec.frame_shape,
+            stack=config.network.stack,
+            scale=spec.scale,
+            num_actions=spec.num_actions,
+            parameterization=config.parameterization,
+            log_scale=config.network.log_scale,
+            generator=generator,
+        )
+        if config.network.initialization == "torch":
+            default_init(self.online, generator)
+        self.online.to(device).train()
+        self.acting = fold(self.online)
+        self.target = fold(self.online)
+        self.optimizer = make_optimizer(
+            config.optimizer.name,
+            self.online.parameters(),
+            learning_rate=config.learning_rate,
+            momentum=config.optimizer.momentum,
+        )
+        self.num_updates = 0
+        self._updates_per_target = config.learning.target_period // config.learning.update_period
+        # Sums since the last `metrics` call; read there, so that no update waits for the device.
+        self._loss_sum = torch.zeros((), device=device)
+        self._q_sum = torch.zeros((), device=device)
+        self._summed_updates = 0
+
+    def initialize(self, states: Tensor) -> None:
+        """Set scales and biases from replay states [N, K, *O] (Salimans & Kingma, equations 4 and 5)."""
+        if self._config.network.initialization == "data_dependent":
+            data_dependent_init(self.online, states)
+        refill(self.acting, self.online)
+        refill(self.target, self.online)
+
+    def step(self, batch: Batch) -> None:
+        """One update; then the target's copy, if it is due."""
+        learning = self._config.learning
+        reward = batch.r_t.clamp(-1, 1) if learning.clip_rewards else batch.r_t
+        with torch.no_grad():
+            q_t = self.target(batch.s_t)
+        q_tm1 = self.online(batch.s_tm1)
+        td_error = q_learning_td_error(q_tm1, batch.a_tm1, reward, batch.discount_t * learning.discount, q_t)
+        loss = q_learning_loss(td_error, batch.weight)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        if self._config.network.max_v_norm is not None:
+            bound_v(self.online, self._config.network.max_v_norm)
+        self.num_updates += 1
+        if self.num_updates % self._updates_per_target == 0:
+            refill(self.target, self.online)
+        self._loss_sum += loss.detach() / learning.batch_size
+        self._q_sum += q_tm1.detach().mean()
+        self._summed_updates += 1
+
+    def refresh_acting(self) -> None:
+        """Let the acting copy see the updates made since the last call."""
+        refill(self.acting, self.online)
+
+    def max_q(self, states: Tensor) -> float:
+        """Mean over states [N, K, *O] of the greatest action value (Mnih et al. 2015, figure 2c)."""
+        with torch.no_grad():
+            return float(self.acting(states).amax(dim=1).mean())
+
+    def metrics(self) -> dict[str, float | None]:
+        """Means since the last call, and the norms of v and g of each weight-normalized layer.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        count = self._summed_updates
+        row: dict[str, float | None] = {"loss": None, "q_mean": None}
+        if count:
+            row = {"loss": float(self._loss_sum) / count, "q_mean": float(self._q_sum) / count}
+        self.check_finite()
+        self._loss_sum.zero_()
+        self._q_sum.zero_()
+        self._summed_updates = 0
+        return {**row, **{name: float(value) for name, value in norms(self.online).items()}}
+
+    def check_finite(self) -> None:
+        """FloatingPointError, with what to look at, if the loss has stopped being a number."""
+        if not bool(torch.isfinite(self._loss_sum)):
+            bad = [name for name, value in self.online.named_parameters() if not bool(torch.isfinite(value).all())]
+            raise FloatingPointError(
+                f"the loss is {float(self._loss_sum)} at update {self.num_updates}; "
+                + (f"parameters that are not finite: {', '.join(bad)}. " if bad else "all parameters are finite. ")
+                + f"The learning rate is {self._config.learning_rate:g}: try a smaller one"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides later updates, and the sums of metrics not yet read."""
+        return {
+            "online": self.online.state_dict(),
+            "target": self.target.state_dict(),
+            "optimizer": optimizer_tree(self.optimizer),
+            "num_updates": self.num_updates,
+            "sums": [self._loss_sum, self._q_sum],
+            "summed_updates": self._summed_updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state_dict` gave, in place."""
+        self.online.load_state_dict(state["online"])
+        self.target.load_state_dict(state["target"])
+        load_optimizer_tree(self.optimizer, state["optimizer"])
+        self.num_updates = state["num_updates"]
+        self._loss_sum.copy_(state["sums"][0])
+        self._q_sum.copy_(state["sums"][1])
+        self._summed_updates = state["summed_updates"]
+        refill(self.acting, self.online)
+
+
+def optimizer_tree(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimizer's moments by parameter number, with string keys (its settings are the config's)."""
+    return {str(number): dict(moments) for number, moments in optimizer.state_dict()["state"].items()}
+
+
+def load_optimizer_tree(optimizer: torch.optim.Optimizer, tree: dict[str, Any]) -> None:
+    """Put moments back that `optimizer_tree` gave."""
+    state = {int(number): moments for number, moments in tree.items()}
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+

@@ -1,0 +1,1 @@
+"""Environment suites: Atari, MinAtar and Gymnasium's classic control. No torch here."""

@@ -1,0 +1,259 @@
+"""Everything that decides a run, as frozen dataclasses: validated, printed and saved before the first step.
+
+Steps are agent steps; one is `frames_per_step` emulator frames (4 on Atari). The defaults are those of the
+paper preset. Sources: WN is Salimans & Kingma 2016, section 5.4 unless another is named; Mnih is Mnih et al.
+2015, Extended Data Table 1; deep_q_rl is the code that the authors of WN adapted.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import tyro
+
+Parameterization = Literal["normal", "batch_norm", "weight_norm", "weight_norm_mean_only_bn"]
+TrackerName = Literal["jsonl", "console", "wandb", "tensorboard"]
+
+
+@dataclass(frozen=True)
+class EnvironmentConfig:
+    """The rules of the game in training."""
+
+    life_loss_terminates: bool = True
+    """A lost life sets the discount to 0; game and frame stack go on (Mnih, Methods; stack as dqn_zoo)."""
+    max_episode_frames: int = 108_000
+    """Emulator frames after which a game is cut (30 minutes); a cut game bootstraps (dqn_zoo)."""
+    resize: Literal["area", "bilinear"] = "area"
+    """How screens become 84x84: area, or bilinear as in the older codes (one lane only)."""
+    emulator_threads: int = 0
+    """Threads of the many-lane emulator; 0 is one for each core. Results do not depend on it."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The Q-network."""
+
+    name: Literal["nature_cnn", "minatar_cnn", "mlp"] = "nature_cnn"
+    """Architecture (nature_cnn: Mnih, Methods)."""
+    stack: int = 4
+    """Frames in one observation (Mnih: agent history length 4)."""
+    initialization: Literal["data_dependent", "torch"] = "data_dependent"
+    """WN section 3, for every parameterization; or torch's own."""
+    init_states: int = 512
+    """Replay states of the initialization batch (WN does not state it for DQN; its CIFAR code uses 500)."""
+    log_scale: float | None = None
+    """g = exp(c s) with this c instead of g (WN section 6.1; 3 seemed about optimal there)."""
+    max_v_norm: float | None = None
+    """Bound on |v| of each output unit after each update (WN section 6.2; not used for its results)."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How gradients become updates."""
+
+    name: Literal["adamax", "adamax_authors", "rmsprop_centered"] = "adamax"
+    """adamax: torch's form. adamax_authors: openai/weightnorm's. rmsprop_centered: Mnih's."""
+    learning_rate: float | None = None
+    """None: 3e-4 for weight_norm*, else 1e-4 (WN: generally found to work well)."""
+    momentum: float = 0.5
+    """First-moment decay of Adamax (WN: momentum of 0.5). rmsprop_centered has no step momentum."""
+
+
+@dataclass(frozen=True)
+class LearningConfig:
+    """Q-learning from replay."""
+
+    batch_size: int = 64
+    """WN: 64; Mnih: 32."""
+    discount: float = 0.99
+    """Mnih: discount factor 0.99."""
+    update_period: int = 4
+    """Steps per update (Mnih: update frequency 4)."""
+    target_period: int = 10_000
+    """Steps between copies to the target network (deep_q_rl and DeepMind's code: 10,000 steps, 2,500 updates)."""
+    clip_rewards: bool = True
+    """Clip rewards to [-1, 1] in training (Mnih, Methods). Returns are always reported raw."""
+    replay_capacity: int = 1_000_000
+    """Steps held (Mnih: replay memory size 1,000,000)."""
+    replay_start: int = 50_000
+    """Steps of random play before the first update (Mnih: replay start size 50,000)."""
+    epsilon_start: float = 1.0
+    """Mnih: initial exploration 1."""
+    epsilon_end: float = 0.1
+    """Mnih: final exploration 0.1."""
+    epsilon_steps: int = 1_000_000
+    """Steps of the linear decay, counted after replay start (Mnih 1,000,000; both codes count so)."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Tests during training: own environments, raw reward, no life terminals (deep_q_rl's protocol)."""
+
+    period: int = 250_000
+    """Steps between tests; 0 for none (deep_q_rl: one epoch)."""
+    steps: int = 125_000
+    """Steps of one test; completed games count (deep_q_rl)."""
+    epsilon: float = 0.05
+    """Exploration in tests (Mnih, Methods)."""
+    num_envs: int = 1
+    """Lanes of a test. With several, every game that was started is finished and counts."""
+    held_out_states: int = 500
+    """States whose mean greatest Q is followed (DeepMind's code: 500)."""
+    video_period: int = 10
+    """Record one game to videos/ at every so many tests; 0 for none."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    game: tyro.conf.Positional[str]
+    """A game of the suite, e.g. breakout (`wn-rl games` lists them)."""
+    suite: Literal["atari", "minatar", "classic"] = "atari"
+    """Where the game comes from."""
+    preset: Literal["paper", "nature", "laptop", "minatar", "classic"] = "paper"
+    """Where the defaults come from."""
+    parameterization: Parameterization = "weight_norm"
+    """How every conv and dense layer is parameterized."""
+    steps: int = 50_000_000
+    """Agent steps of training (Mnih: 50 million; deep_q_rl: 200 epochs of 250,000)."""
+    seed: int = 1
+    """Decides every random number of the run."""
+    num_envs: int = 1
+    """Lanes of the game stepped in lockstep. One follows the papers step for step."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    track: tuple[TrackerName, ...] = ("jsonl", "console")
+    """Where metrics go; jsonl is always written."""
+    run_name: str | None = None
+    """Name of the run and, unless --run-dir is given, of its folder in runs/; None: time, game and settings."""
+    group: str | None = None
+    """W&B group of the run; None: suite and game."""
+    log_period: int = 10_000
+    """Steps between rows of metrics."""
+    checkpoint_period: int = 250_000
+    """Steps between checkpoints."""
+    keep_replay: bool = False
+    """Keep the replay of a finished run, so that `wn-rl resume RUN --steps N` can lengthen it."""
+    torch_threads: int = 0
+    """CPU threads of torch; 0: torch's own choice. Saved as resolved, since results depend on it."""
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    learning: LearningConfig = field(default_factory=LearningConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    @property
+    def learning_rate(self) -> float:
+        """The optimizer's rate, the default of the parameterization resolved."""
+        if self.optimizer.learning_rate is not None:
+            return self.optimizer.learning_rate
+        return 3e-4 if self.parameterization.startswith("weight_norm") else 1e-4
+
+
+
+def _validate(config: Config) -> None:
+    """ValueError with one line on the first field that cannot be.
+
+    >>> Config("breakout", steps=-1)
+    Traceback (most recent call last):
+    ValueError: --steps must be at least 1, got -1
+    """
+    learning, evaluation, network = config.learning, config.evaluation, config.network
+    at_least_one = {
+        "steps": config.steps,
+        "num-envs": config.num_envs,
+        "log-period": config.log_period,
+        "checkpoint-period": config.checkpoint_period,
+        "environment.max-episode-frames": config.environment.max_episode_frames,
+        "network.stack": network.stack,
+        "network.init-states": network.init_states,
+        "learning.batch-size": learning.batch_size,
+        "learning.update-period": learning.update_period,
+        "learning.target-period": learning.target_period,
+        "learning.replay-capacity": learning.replay_capacity,
+        "learning.replay-start": learning.replay_start,
+        "learning.epsilon-steps": learning.epsilon_steps,
+        "evaluation.steps": evaluation.steps,
+        "evaluation.num-envs": evaluation.num_envs,
+        "evaluation.held-out-states": evaluation.held_out_states,
+    }
+    at_least_zero = {
+        "seed": config.seed,
+        "torch-threads": config.torch_threads,
+        "environment.emulator-threads": config.environment.emulator_threads,
+        "evaluation.period": evaluation.period,
+        "evaluation.video-period": evaluation.video_period,
+    }
+    fractions = {
+        "learning.discount": learning.discount,
+        "learning.epsilon-start": learning.epsilon_start,
+        "learning.epsilon-end": learning.epsilon_end,
+        "evaluation.epsilon": evaluation.epsilon,
+        "optimizer.momentum": config.optimizer.momentum,
+    }
+    positive = {
+        "optimizer.learning-rate": config.learning_rate,
+        "network.log-scale": network.log_scale,
+        "network.max-v-norm": network.max_v_norm,
+    }
+    for values, allowed, says in (
+        (at_least_one, lambda x: x >= 1, "at least 1"),
+        (at_least_zero, lambda x: x >= 0, "at least 0"),
+        (fractions, lambda x: 0 <= x <= 1, "between 0 and 1"),
+        (positive, lambda x: x is None or x > 0, "greater than 0"),
+    ):
+        for name, value in values.items():  # type: ignore[attr-defined]
+            if not allowed(value):  # type: ignore[no-untyped-call]
+                raise ValueError(f"--{name} must be {says}, got {value}")
+    if config.seed >= 2**31:
+        raise ValueError(f"--seed must be below 2**31, got {config.seed}")
+    if learning.target_period % learning.update_period:
+        raise ValueError(
+            f"--learning.target-period {learning.target_period} must be a multiple of "
+            f"--learning.update-period {learning.update_period}: the target is copied after an update"
+        )
+    if learning.replay_start > learning.replay_capacity:
+        raise ValueError(
+            f"--learning.replay-start {learning.replay_start} is more than "
+            f"--learning.replay-capacity {learning.replay_capacity}"
+        )
+    if learning.replay_start < config.num_envs * (network.stack + 1):
+        raise ValueError(
+            f"--learning.replay-start {learning.replay_start} gives {config.num_envs} lanes too few frames "
+            f"for a stack of {network.stack}: use at least {config.num_envs * (network.stack + 1)}"
+        )
+    normalized = config.parameterization.startswith("weight_norm")
+    for name, option in (("log-scale", network.log_scale), ("max-v-norm", network.max_v_norm)):
+        if option is not None and not normalized:
+            raise ValueError(f"--network.{name} needs a weight_norm parameterization, not {config.parameterization}")
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """The config as plain JSON values; `from_json` reverses it."""
+    return dict(json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def from_json(values: dict[str, Any]) -> Config:
+    """The config that `to_json` gave.
+
+    Raises:
+        ValueError: a field is unknown or missing (a file of another version), or cannot be.
+    """
+    nested = {
+        "environment": EnvironmentConfig,
+        "network": NetworkConfig,
+        "optimizer": OptimizerConfig,
+        "learning": LearningConfig,
+        "evaluation": EvaluationConfig,
+    }
+    try:
+        parts = {name: kind(**values[name]) for name, kind in nested.items()}
+        rest = {name: value for name, value in values.items() if name not in nested}
+        return Config(**{**rest, "track": tuple(rest["track"]), **parts})
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"the saved config does not fit this version: {error}") from error
