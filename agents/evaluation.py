@@ -9,9 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from torch import nn
 
+from wn_rl import envs
 from wn_rl.agents.actor import Actor
+from wn_rl.config import Config
 from wn_rl.envs.base import Environments, Step
+from wn_rl.seeding import derive_seed
 
 NATURE_EPISODES = 30
 NATURE_MAX_FRAMES = 18_000  # five minutes at 60 frames a second
@@ -37,6 +41,12 @@ class Episodes:
     def return_std(self) -> float | None:
         """Standard deviation (of the population) of the returns; None without a game."""
         return float(np.std(self.returns)) if self.returns else None
+
+
+    @property
+    def length_mean(self) -> float | None:
+        """Mean length in agent steps; None without a game."""
+        return float(np.mean(self.lengths)) if self.lengths else None
 
 
 class EpisodeReturns:
@@ -69,6 +79,64 @@ class EpisodeReturns:
         """Go on from a state that `state_dict` gave."""
         self._returns = state["returns"].copy()
         self._lengths = state["lengths"].copy()
+
+
+def make_test_environments(
+    config: Config, *, num_envs: int, seed: int, max_episode_frames: int | None = None
+) -> Environments:
+    """The game of a run by the rules of tests: a lost life ends nothing."""
+    return envs.make(
+        config.suite,
+        config.game,
+        num_envs=num_envs,
+        seed=seed,
+        life_loss_terminates=False,
+        max_episode_frames=max_episode_frames or config.environment.max_episode_frames,
+        resize=config.environment.resize,
+        num_threads=config.environment.emulator_threads,
+    )
+
+
+def make_test_actor(config: Config, network: nn.Module, environments: Environments, *, seed: int) -> Actor:
+    """An actor of its own for these environments."""
+    return Actor(
+        network,
+        environments.num_envs,
+        environments.spec,
+        stack=config.network.stack,
+        seed=derive_seed(seed, "test_actor"),
+    )
+
+
+def run_epoch_test(config: Config, network: nn.Module, *, seed: int, tick: Callable[[], None]) -> Episodes:
+    """One `epoch` test as the config says; network is in eval mode. tick may raise."""
+    test = config.evaluation
+    environments = make_test_environments(config, num_envs=test.num_envs, seed=seed)
+    try:
+        actor = make_test_actor(config, network, environments, seed=seed)
+        return evaluate_steps(actor, environments, test.epsilon, test.steps, tick)
+    finally:
+        environments.close()
+
+
+def run_nature_test(
+    config: Config,
+    network: nn.Module,
+    *,
+    seed: int,
+    num_episodes: int = NATURE_EPISODES,
+    num_envs: int = 1,
+    epsilon: float = 0.05,
+    tick: Callable[[], None] = lambda: None,
+) -> Episodes:
+    """One `nature` test: games of at most five minutes; epsilon 1 is the random policy on the same protocol."""
+    cap = min(NATURE_MAX_FRAMES, config.environment.max_episode_frames)
+    environments = make_test_environments(config, num_envs=num_envs, seed=seed, max_episode_frames=cap)
+    try:
+        actor = make_test_actor(config, network, environments, seed=seed)
+        return evaluate_episodes(actor, environments, epsilon, num_episodes, tick)
+    finally:
+        environments.close()
 
 
 def evaluate_steps(

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wn_rl.agents.losses import q_learning_loss, q_learning_td_error
 from wn_rl.agents.types import Batch
@@ -22,6 +22,24 @@ from wn_rl.nn import (
 from wn_rl.seeding import derive_seed
 
 
+def make_online_network(config: Config, spec: EnvironmentSpec) -> nn.Module:
+    """The network that a config asks for; its first weights are a function of the seed."""
+    generator = torch.Generator().manual_seed(derive_seed(config.seed, "weights"))
+    network = make_network(
+        config.network.name,
+        frame_shape=spec.frame_shape,
+        stack=config.network.stack,
+        scale=spec.scale,
+        num_actions=spec.num_actions,
+        parameterization=config.parameterization,
+        log_scale=config.network.log_scale,
+        generator=generator,
+    )
+    if config.network.initialization == "torch":
+        default_init(network, generator)
+    return network
+
+
 class Learner:
     """Q-learning on batches (Mnih et al. 2015, algorithm 1) for any parameterization.
 
@@ -31,27 +49,11 @@ class Learner:
 
     def __init__(self, config: Config, spec: EnvironmentSpec, device: torch.device) -> None:
         self._config = config
-        generator = torch.Generator().manual_seed(derive_seed(config.seed, "weights"))
-        self.online = make_network(
-            config.network.name,
-            frame_shape=spec.frame_shape,
-            stack=config.network.stack,
-            scale=spec.scale,
-            num_actions=spec.num_actions,
-            parameterization=config.parameterization,
-            log_scale=config.network.log_scale,
-            generator=generator,
-        )
-        if config.network.initialization == "torch":
-            default_init(self.online, generator)
-        self.online.to(device).train()
+        self.online = make_online_network(config, spec).to(device).train()
         self.acting = fold(self.online)
         self.target = fold(self.online)
         self.optimizer = make_optimizer(
-            config.optimizer.name,
-            self.online.parameters(),
-            learning_rate=config.learning_rate,
-            momentum=config.optimizer.momentum,
+            config.optimizer.name, self.online.parameters(), config.learning_rate
         )
         self.num_updates = 0
         self._updates_per_target = config.learning.target_period // config.learning.update_period

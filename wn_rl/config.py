@@ -8,7 +8,7 @@ paper preset. Sources: WN is Salimans & Kingma 2016, section 5.4 unless another 
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -53,11 +53,9 @@ class OptimizerConfig:
     """How gradients become updates."""
 
     name: Literal["adamax", "adamax_authors", "rmsprop_centered"] = "adamax"
-    """adamax: torch's form. adamax_authors: openai/weightnorm's. rmsprop_centered: Mnih's."""
+    """adamax: torch's form, momentum 0.5 (WN). adamax_authors: openai/weightnorm's. rmsprop_centered: Mnih's."""
     learning_rate: float | None = None
     """None: 3e-4 for weight_norm*, else 1e-4 (WN: generally found to work well)."""
-    momentum: float = 0.5
-    """First-moment decay of Adamax (WN: momentum of 0.5). rmsprop_centered has no step momentum."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ class EvaluationConfig:
 class Config:
     """One run."""
 
-    game: tyro.conf.Positional[str]
+    game: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="GAME")]
     """A game of the suite, e.g. breakout (`wn-rl games` lists them)."""
     suite: Literal["atari", "minatar", "classic"] = "atari"
     """Where the game comes from."""
@@ -194,7 +192,6 @@ def _validate(config: Config) -> None:
         "learning.epsilon-start": learning.epsilon_start,
         "learning.epsilon-end": learning.epsilon_end,
         "evaluation.epsilon": evaluation.epsilon,
-        "optimizer.momentum": config.optimizer.momentum,
     }
     positive = {
         "optimizer.learning-rate": config.learning_rate,
@@ -227,6 +224,8 @@ def _validate(config: Config) -> None:
             f"--learning.replay-start {learning.replay_start} gives {config.num_envs} lanes too few frames "
             f"for a stack of {network.stack}: use at least {config.num_envs * (network.stack + 1)}"
         )
+    if config.environment.resize == "bilinear" and max(config.num_envs, evaluation.num_envs) > 1:
+        raise ValueError("--environment.resize bilinear needs one lane: --num-envs 1 --evaluation.num-envs 1")
     normalized = config.parameterization.startswith("weight_norm")
     for name, option in (("log-scale", network.log_scale), ("max-v-norm", network.max_v_norm)):
         if option is not None and not normalized:

@@ -1,0 +1,71 @@
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from wn_rl.config import Config, EnvironmentConfig, LearningConfig, NetworkConfig, from_json, to_json
+from wn_rl.presets import PRESETS, default_preset
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_valid_named_after_themselves_and_survive_json(preset: str) -> None:
+    config = PRESETS[preset]("breakout")
+    assert config.preset == preset
+    assert from_json(json.loads(json.dumps(to_json(config)))) == config
+
+
+def test_learning_rate_of_the_paper() -> None:
+    assert Config("x", parameterization="weight_norm").learning_rate == 3e-4
+    assert Config("x", parameterization="weight_norm_mean_only_bn").learning_rate == 3e-4
+    assert Config("x", parameterization="normal").learning_rate == 1e-4
+    assert Config("x", parameterization="batch_norm").learning_rate == 1e-4
+    assert PRESETS["nature"]("x").learning_rate == 2.5e-4
+
+
+def test_default_preset() -> None:
+    assert default_preset("atari", cuda=True) == "paper"
+    assert default_preset("atari", cuda=False) == "laptop"
+    assert default_preset("minatar", cuda=True) == "minatar"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"steps": 0}, "--steps must be at least 1, got 0"),
+        ({"seed": -1}, "--seed must be at least 0"),
+        ({"seed": 2**31}, "--seed must be below"),
+        ({"num_envs": -2}, "--num-envs must be at least 1"),
+        ({"learning": LearningConfig(discount=1.5)}, "--learning.discount must be between 0 and 1"),
+        ({"learning": LearningConfig(target_period=10_001)}, "must be a multiple"),
+        ({"learning": LearningConfig(replay_capacity=10)}, "is more than"),
+        ({"learning": LearningConfig(replay_start=10), "num_envs": 8}, "too few frames"),
+        ({"network": NetworkConfig(log_scale=3.0), "parameterization": "normal"}, "needs a weight_norm"),
+        ({"network": NetworkConfig(max_v_norm=-1.0)}, "--network.max-v-norm must be greater than 0"),
+        ({"environment": EnvironmentConfig(resize="bilinear"), "num_envs": 2}, "needs one lane"),
+    ],
+)
+def test_impossible_values_are_one_clear_line(change: dict, says: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(ValueError, match=re.escape(says)) as caught:
+        dataclasses.replace(Config("breakout"), **change)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_saved_config_of_another_version_is_refused() -> None:
+    values = to_json(Config("breakout"))
+    with pytest.raises(ValueError, match="does not fit this version"):
+        from_json({**values, "no_such_field": 1})
+    del values["learning"]
+    with pytest.raises(ValueError, match="does not fit this version"):
+        from_json(values)
+
+
+def test_every_field_has_a_help_text() -> None:
+    source = (Path(__file__).parents[1] / "wn_rl" / "config.py").read_text()
+    fields = re.findall(r"^    (\w+): .* = .*\n(.*)$", source, flags=re.MULTILINE)
+    undocumented = [name for name, following in fields if not following.startswith('    """') and name not in (
+        "environment", "network", "optimizer", "learning", "evaluation"
+    )]
+    assert len(fields) > 30
+    assert undocumented == []

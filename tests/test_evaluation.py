@@ -1,0 +1,124 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from wn_rl.agents.actor import Actor
+from wn_rl.agents.evaluation import EpisodeReturns, Interrupted, evaluate_episodes, evaluate_steps
+from wn_rl.envs.base import EnvironmentSpec, Step
+
+
+class Tape:
+    """Lanes whose games last a scripted number of steps; each step gives reward 1. Endless after the script."""
+
+    spec = EnvironmentSpec(
+        num_actions=2, frame_shape=(1,), dtype="float32", scale=1.0, frames_per_step=1, action_meanings=("a", "b")
+    )
+
+    def __init__(self, lengths: Sequence[Sequence[int]]) -> None:
+        self.num_envs = len(lengths)
+        self.lengths = [list(lane) for lane in lengths]
+        self.age = [0] * self.num_envs
+        self.sent = 0
+
+    def _step(self, first: list[bool]) -> Step:
+        zeros = np.zeros(self.num_envs, np.float32)
+        over = [bool(lane) and age == lane[0] for lane, age in zip(self.lengths, self.age, strict=True)]
+        return Step(
+            zeros[:, None], np.where(first, 7.0, 1.0).astype(np.float32), np.where(over, 0.0, 1.0).astype(np.float32), np.array(first)
+        )
+
+    def reset(self) -> Step:
+        return self._step([True] * self.num_envs)
+
+    def send(self, actions: np.ndarray) -> None:
+        self.sent += 1
+
+    def recv(self) -> Step:
+        first = []
+        for lane, age in enumerate(self.age):
+            over = bool(self.lengths[lane]) and age == self.lengths[lane][0]
+            first.append(over)
+            if over:
+                self.lengths[lane].pop(0)
+                self.age[lane] = 0
+            else:
+                self.age[lane] += 1
+        return self._step(first)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"a test must not use {name}")
+
+
+def actor_for(tape: Tape) -> Actor:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    return Actor(network, tape.num_envs, tape.spec, stack=1, seed=1)
+
+
+def test_returns_are_raw_sums_between_firsts_and_void_on_a_first_row() -> None:
+    episodes = EpisodeReturns(2)
+    rows = [
+        ([9.0, 9.0], [True, True]),
+        ([2.0, -5.0], [False, False]),
+        ([0.5, 1.0], [False, False]),
+        ([9.0, 1.0], [True, False]),
+        ([1.0, 9.0], [False, True]),
+    ]
+    ended = [
+        episodes.add(Step(np.zeros((2, 1)), np.array(reward, np.float32), np.ones(2, np.float32), np.array(first)))
+        for reward, first in rows
+    ]
+    assert ended == [[], [], [], [(0, 2.5, 2)], [(1, -3.0, 3)]]
+    assert episodes.unfinished(0) == (1.0, 1)
+
+
+def test_epoch_with_one_lane_counts_completed_games_only() -> None:
+    tape = Tape([[3, 4, 100]])
+    games = evaluate_steps(actor_for(tape), tape, 0.05, 20, lambda: None)
+    assert games.returns == (3.0, 4.0)
+    assert games.lengths == (3, 4)
+    assert tape.sent == 20
+
+
+def test_epoch_with_one_lane_counts_the_partial_game_if_none_was_completed() -> None:
+    tape = Tape([[100]])
+    games = evaluate_steps(actor_for(tape), tape, 0.05, 20, lambda: None)
+    assert games.returns == (20.0,)
+
+
+def test_epoch_with_lanes_finishes_every_game_that_was_started() -> None:
+    tape = Tape([[2, 2, 2, 2, 2], [30, 5]])
+    # Two lanes spend two steps a row; lane 0 starts games while fewer than 10 are spent, the long one is finished.
+    games = evaluate_steps(actor_for(tape), tape, 0.05, 10, lambda: None)
+    assert sorted(games.returns) == [2.0, 2.0, 30.0]
+    assert tape.sent == 31
+
+
+def test_nature_starts_exactly_the_games_asked_for() -> None:
+    tape = Tape([[5, 5, 5], [1, 1, 1], [9, 9, 9]])
+    games = evaluate_episodes(actor_for(tape), tape, 0.05, 4, lambda: None)
+    assert sorted(games.returns) == [1.0, 1.0, 5.0, 9.0]  # one each, and lane 1, free first, a second
+
+
+def test_no_game_gives_none_not_nan() -> None:
+    tape = Tape([[5]])
+    games = evaluate_episodes(actor_for(tape), tape, 0.05, 0, lambda: None)
+    assert (games.return_mean, games.return_std, games.length_mean) == (None, None, None)
+
+
+def test_the_tick_may_stop_a_test() -> None:
+    def stop() -> None:
+        raise Interrupted
+
+    tape = Tape([[5]])
+    with pytest.raises(Interrupted):
+        evaluate_episodes(actor_for(tape), tape, 0.05, 3, stop)
+
+
+def test_mean_and_deviation() -> None:
+    tape = Tape([[1, 3, 100]])
+    games = evaluate_steps(actor_for(tape), tape, 0.05, 12, lambda: None)
+    assert games.return_mean == 2.0
+    assert games.return_std == 1.0
