@@ -55,6 +55,7 @@ class Learner:
         self.optimizer = make_optimizer(
             config.optimizer.name, self.online.parameters(), config.learning_rate
         )
+        self._device_type = device.type
         self.num_updates = 0
         self._updates_per_target = config.learning.target_period // config.learning.update_period
         # Sums since the last `metrics` call; read there, so that no update waits for the device.
@@ -73,9 +74,10 @@ class Learner:
         """One update; then the target's copy, if it is due."""
         learning = self._config.learning
         reward = batch.r_t.clamp(-1, 1) if learning.clip_rewards else batch.r_t
-        with torch.no_grad():
-            q_t = self.target(batch.s_t)
-        q_tm1 = self.online(batch.s_tm1)
+        with torch.autocast(self._device_type, torch.bfloat16, enabled=learning.precision == "bfloat16"):
+            with torch.no_grad():
+                q_t = self.target(batch.s_t).float()
+            q_tm1 = self.online(batch.s_tm1).float()
         td_error = q_learning_td_error(q_tm1, batch.a_tm1, reward, batch.discount_t * learning.discount, q_t)
         loss = q_learning_loss(td_error, batch.weight)
         self.optimizer.zero_grad(set_to_none=True)

@@ -1,1 +1,49 @@
-"""Torch layers, their initialization and the networks built from them. Imports torch alone."""
+"""Weight normalization for any torch network, its initialization, and Q-networks made of it; torch only."""
+
+from wn_rl.nn.init import data_dependent_init, default_init
+from wn_rl.nn.layers import (
+    PARAMETERIZATIONS,
+    Conv,
+    Dense,
+    Layer,
+    Layers,
+    Parameterization,
+    bound_v,
+    norms,
+)
+from wn_rl.nn.networks import NETWORKS, Preprocess, make_network
+from wn_rl.nn.optimizers import OPTIMIZERS, AuthorsAdamax, CenteredRMSProp, make_optimizer
+from wn_rl.nn.shifts import BatchNorm, Bias, MeanOnlyBatchNorm
+from wn_rl.nn.surgery import fold, refill, reparameterize
+from wn_rl.nn.torch_keys import from_torch_weight_norm, to_torch_weight_norm
+from wn_rl.nn.weights import Direct, Normalized
+
+__all__ = [
+    "NETWORKS",
+    "OPTIMIZERS",
+    "PARAMETERIZATIONS",
+    "AuthorsAdamax",
+    "BatchNorm",
+    "Bias",
+    "CenteredRMSProp",
+    "Conv",
+    "Dense",
+    "Direct",
+    "Layer",
+    "Layers",
+    "MeanOnlyBatchNorm",
+    "Normalized",
+    "Parameterization",
+    "Preprocess",
+    "bound_v",
+    "data_dependent_init",
+    "default_init",
+    "fold",
+    "from_torch_weight_norm",
+    "make_network",
+    "make_optimizer",
+    "norms",
+    "refill",
+    "reparameterize",
+    "to_torch_weight_norm",
+]

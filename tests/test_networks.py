@@ -1,0 +1,138 @@
+"""Q-networks: shapes, the one place of scaling and stacking, names and sizes that are refused."""
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from wn_rl.nn import NETWORKS, PARAMETERIZATIONS, Layer, Preprocess, make_network
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "nature_cnn": {"frame_shape": (84, 84), "stack": 4, "scale": 1 / 255, "num_actions": 6},
+    "minatar_cnn": {"frame_shape": (4, 10, 10), "stack": 1, "scale": 1.0, "num_actions": 3},
+    "mlp": {"frame_shape": (4,), "stack": 1, "scale": 1.0, "num_actions": 2},
+}
+
+
+def network_of(name: str, parameterization: str = "weight_norm", **changes: Any) -> nn.Sequential:
+    generator = torch.Generator().manual_seed(0)
+    chosen = {**SETTINGS[name], "generator": generator, **changes}
+    return make_network(name, parameterization=parameterization, **chosen)
+
+
+def observations(name: str, count: int = 3) -> torch.Tensor:
+    setting = SETTINGS[name]
+    generator = torch.Generator().manual_seed(1)
+    shape = (count, setting["stack"], *setting["frame_shape"])
+    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+
+def test_every_network_has_a_setting_here() -> None:
+    assert set(SETTINGS) == set(NETWORKS)
+
+
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_action_values_of_any_observation_dtype(name: str, parameterization: str) -> None:
+    network, frames = network_of(name, parameterization).eval(), observations(name)
+    values = network(frames)
+    assert values.shape == (3, SETTINGS[name]["num_actions"])
+    assert values.dtype == torch.float32
+    torch.testing.assert_close(network(frames.float()), values)
+    torch.testing.assert_close(network(frames.double()), values)
+    network.double()
+    assert network(frames).dtype == torch.float64
+    torch.testing.assert_close(network(frames).float(), values, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_deepcopy_and_pickle(name: str) -> None:
+    network, frames = network_of(name).eval(), observations(name)
+    for twin in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        assert torch.equal(twin(frames), network(frames))
+
+
+@pytest.mark.parametrize(
+    ("frame_shape", "merged"), [((84, 84), (4, 84, 84)), ((3, 10, 10), (12, 10, 10)), ((5,), (20,))]
+)
+def test_preprocess_scales_and_merges_the_stack(
+    frame_shape: tuple[int, ...], merged: tuple[int, ...]
+) -> None:
+    preprocess = Preprocess(frame_shape, stack=4, scale=0.5)
+    frames = torch.randint(0, 256, (2, 4, *frame_shape), dtype=torch.uint8)
+    result = preprocess(frames)
+    assert result.shape == (2, *merged)
+    assert preprocess.output_shape == merged
+    assert torch.equal(result.flatten(), frames.flatten().float() / 2)
+    floats = frames.float()
+    preprocess(floats)
+    assert torch.equal(floats, frames.float()), "the caller's tensor is not scaled in place"
+    assert preprocess.state_dict() == {}
+
+
+def test_preprocess_refuses_other_shapes() -> None:
+    with pytest.raises(ValueError, match=r"expected observations \[B, \*\(4, 10, 10\)\], got \(2, 10"):
+        Preprocess((10, 10), stack=4, scale=1.0)(torch.zeros(2, 10, 10, 4))
+
+
+def test_architectures_are_the_papers() -> None:
+    def shapes(network: nn.Sequential) -> list[tuple[int, ...]]:
+        return [tuple(layer.weight.v.shape) for layer in network if isinstance(layer, Layer)]
+
+    nature = network_of("nature_cnn", num_actions=4)
+    assert shapes(nature) == [(32, 4, 8, 8), (64, 32, 4, 4), (64, 64, 3, 3), (512, 3136), (4, 512)]
+    assert [layer.stride for layer in (nature.conv1, nature.conv2, nature.conv3)] == [4, 2, 1]
+    plain = network_of("nature_cnn", "normal", num_actions=4)
+    assert sum(parameter.numel() for parameter in plain.parameters()) == 1_686_180
+    assert shapes(network_of("minatar_cnn")) == [(16, 4, 3, 3), (128, 1024), (3, 128)]
+    assert shapes(network_of("mlp")) == [(64, 4), (64, 64), (2, 64)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_nonlinearity_follows_every_layer_but_the_last(name: str) -> None:
+    network = [module for module in network_of(name) if not isinstance(module, (Preprocess, nn.Flatten))]
+    assert [isinstance(module, Layer) for module in network] == [i % 2 == 0 for i in range(len(network))]
+    assert all(isinstance(module, nn.ReLU) for module in network[1::2])
+
+
+def test_equal_seeds_give_equal_networks() -> None:
+    one, other = network_of("mlp"), network_of("mlp")
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    third = network_of("mlp", generator=torch.Generator().manual_seed(7))
+    assert not torch.equal(third.dense1.weight.v, one.dense1.weight.v)
+
+
+@pytest.mark.parametrize("name", ["nature_cnn", "minatar_cnn"])
+def test_channels_last_input(name: str) -> None:
+    network, frames = network_of(name, "normal"), observations(name).float()
+    inner = network[1:]
+    x = network.preprocess(frames)
+    torch.testing.assert_close(
+        inner(x.contiguous(memory_format=torch.channels_last)), inner(x), atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("nature_cnn", {"frame_shape": (10, 10)}, "nature_cnn needs frames of at least 36x36, not 10x10"),
+        ("nature_cnn", {"frame_shape": (4,)}, r"nature_cnn needs frames \[H, W\] or \[C, H, W\], not \(4,\)"),
+        ("minatar_cnn", {"frame_shape": (4, 2, 10)}, "at least 3x3, not 2x10"),
+        ("mlp", {"num_actions": 0}, "num_actions must be positive, not 0"),
+        ("mlp", {"stack": -1}, "stack must be positive, not -1"),
+        ("mlp", {"frame_shape": ()}, r"frame_shape must be positive, not \(\)"),
+        ("mlp", {"scale": float("nan")}, "scale must be a positive number, not nan"),
+        ("mlp", {"parameterization": "norml"}, "unknown parameterization 'norml': did you mean normal"),
+    ],
+)
+def test_errors(name: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        network_of(name, **changes)
+
+
+def test_unknown_network_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match="unknown network 'nature': did you mean nature_cnn"):
+        make_network("nature", parameterization="normal", **SETTINGS["nature_cnn"])

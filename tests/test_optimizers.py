@@ -1,0 +1,161 @@
+"""Optimizers: two steps by hand, a naive float64 model, state round trips."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from wn_rl.nn import OPTIMIZERS, AuthorsAdamax, CenteredRMSProp, make_optimizer
+
+Array = NDArray[np.float64]
+GRADIENTS = [np.array(g) for g in ([1.0, -2.0], [0.5, 0.0], [-3.0, 1e-3], [0.0, 0.0], [0.2, 5.0])]
+
+
+def run(name: str, gradients: list[Array], learning_rate: float = 0.1) -> Array:
+    """Parameters from (1, 1) after one step per gradient."""
+    parameter = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    optimizer = make_optimizer(name, [parameter], learning_rate)
+    for gradient in gradients:
+        parameter.grad = torch.from_numpy(gradient.copy())
+        optimizer.step()
+    return parameter.detach().numpy()
+
+
+def naive(name: str, gradients: list[Array], learning_rate: float = 0.1) -> Array:
+    p, first, second = np.ones(2), np.zeros(2), np.zeros(2)
+    for t, g in enumerate(gradients, 1):
+        if name == "rmsprop_centered":
+            first = 0.95 * first + 0.05 * g
+            second = 0.95 * second + 0.05 * g**2
+            p = p - learning_rate * g / np.sqrt(second - first**2 + 0.01)
+        elif name == "adamax_authors":
+            first = 0.5 * first + 0.5 * g
+            second = np.maximum(0.999 * second, np.abs(g))
+            p = p - learning_rate * first / (second + 1e-6)
+        else:
+            first = 0.5 * first + 0.5 * g
+            second = np.maximum(0.999 * second, np.abs(g) + 1e-8)
+            p = p - learning_rate / (1 - 0.5**t) * first / second
+    return p
+
+
+def test_authors_adamax_by_hand() -> None:
+    """g = 1 then -.5: m = .5 then 0, u = 1 then .999. No bias correction: the first step is half of lr."""
+    np.testing.assert_allclose(run("adamax_authors", [np.ones(2)]), 1 - 0.1 * 0.5 / 1.000001)
+    two = [np.ones(2), np.full(2, -0.5)]
+    np.testing.assert_allclose(run("adamax_authors", two), 1 - 0.1 * 0.5 / 1.000001)
+    two = [np.ones(2), np.full(2, 0.5)]
+    expected = 1 - 0.1 * 0.5 / 1.000001 - 0.1 * 0.5 / 0.999001
+    np.testing.assert_allclose(run("adamax_authors", two), expected)
+
+
+def test_torch_adamax_by_hand() -> None:
+    """Bias-corrected: the first step is lr for any gradient; then m / (1 - .25) = .5 / .75 over .999."""
+    np.testing.assert_allclose(run("adamax", [np.full(2, 7.0)]), 0.9)
+    two = [np.ones(2), np.full(2, 0.5)]
+    np.testing.assert_allclose(run("adamax", two), 0.9 - 0.1 * (0.5 / 0.75) / 0.999, rtol=1e-7)
+
+
+def test_centered_rmsprop_by_hand() -> None:
+    """g = 2, 0: m = .1, n = .2, root sqrt(.2 - .01 + .01); a zero gradient moves nothing (no momentum)."""
+    after = 1 - 0.1 * 2 / math.sqrt(0.2)
+    np.testing.assert_allclose(run("rmsprop_centered", [np.full(2, 2.0)]), after)
+    np.testing.assert_allclose(run("rmsprop_centered", [np.full(2, 2.0), np.zeros(2)]), after)
+    # then g = 1: m = .95 * .095 + .05 = .14025, n = .95 * .19 + .05 = .2305
+    three = [np.full(2, 2.0), np.zeros(2), np.ones(2)]
+    expected = after - 0.1 / math.sqrt(0.2305 - 0.14025**2 + 0.01)
+    np.testing.assert_allclose(run("rmsprop_centered", three), expected)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_against_a_naive_model(name: str) -> None:
+    np.testing.assert_allclose(run(name, GRADIENTS * 20), naive(name, GRADIENTS * 20), rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_state_dict_round_trip(name: str, tmp_path: object) -> None:
+    def fresh() -> tuple[nn.Linear, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        linear = nn.Linear(3, 2)
+        return linear, make_optimizer(name, linear.parameters(), 0.01)
+
+    def step(linear: nn.Linear, optimizer: torch.optim.Optimizer, seed: int) -> None:
+        optimizer.zero_grad()
+        linear(torch.rand(4, 3, generator=torch.Generator().manual_seed(seed))).square().sum().backward()
+        optimizer.step()
+
+    linear, optimizer = fresh()
+    for seed in range(3):
+        step(linear, optimizer, seed)
+    torch.save([linear.state_dict(), optimizer.state_dict()], f"{tmp_path}/state")
+    weights, state = torch.load(f"{tmp_path}/state", weights_only=True)
+    other, resumed = fresh()
+    other.load_state_dict(weights)
+    resumed.load_state_dict(state)
+    for seed in range(3, 6):
+        step(linear, optimizer, seed)
+        step(other, resumed, seed)
+    assert torch.equal(linear.weight, other.weight)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_parameters_without_gradient_stay(name: str) -> None:
+    used, unused = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = make_optimizer(name, [used, unused], 0.1)
+    optimizer.step()
+    assert torch.equal(used, torch.ones(2))
+    used.grad = torch.ones(2)
+    optimizer.step()
+    assert (used < 1).all()
+    assert torch.equal(unused, torch.ones(2))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_deepcopy_goes_on_equally(name: str) -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = make_optimizer(name, [parameter], 0.1)
+    parameter.grad = torch.ones(2)
+    optimizer.step()
+    twin = copy.deepcopy(optimizer)
+    optimizer.step()
+    other = twin.param_groups[0]["params"][0]
+    other.grad = torch.ones(2)
+    twin.step()
+    assert torch.equal(other, parameter)
+
+
+@pytest.mark.parametrize("optimizer", [AuthorsAdamax, CenteredRMSProp])
+def test_closure(optimizer: type[AuthorsAdamax] | type[CenteredRMSProp]) -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    made = optimizer([parameter], lr=0.1)
+
+    def closure() -> float:
+        made.zero_grad()
+        loss = parameter.square().sum()
+        loss.backward()
+        return loss.item()
+
+    assert made.step(closure) == 2.0
+    assert (parameter < 1).all()
+
+
+def test_learning_rate_may_change_between_steps() -> None:
+    parameter = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    optimizer = make_optimizer("adamax_authors", [parameter], 0.1)
+    optimizer.param_groups[0]["lr"] = 0.2
+    parameter.grad = torch.ones(2, dtype=torch.float64)
+    optimizer.step()
+    np.testing.assert_allclose(parameter.detach().numpy(), 1 - 0.2 * 0.5 / 1.000001)
+
+
+def test_errors() -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    with pytest.raises(ValueError, match="unknown optimizer 'adamx': did you mean adamax"):
+        make_optimizer("adamx", [parameter], 0.1)
+    for wrong in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="the learning rate must be a positive number"):
+            make_optimizer("adamax", [parameter], wrong)

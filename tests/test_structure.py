@@ -1,0 +1,61 @@
+"""Imports run one way, and what must not be in the repository is not."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PLUMBING_MAY_NOT = ("wn_rl.agents", "wn_rl.envs", "wn_rl.cli")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            module = node.module or ""
+            found |= {module} | {f"{module}.{name.name}" for name in node.names}
+    return found
+
+
+def roots(modules: set[str]) -> set[str]:
+    return {module.split(".")[0] for module in modules}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "wn_rl" / "nn").glob("*.py")), ids=lambda path: path.name)
+def test_nn_imports_torch_and_itself_alone(path: Path) -> None:
+    imported = imports_of(path)
+    assert not {m for m in imported if m.startswith("wn_rl") and not m.startswith("wn_rl.nn")}
+    third_party = roots(imported) - {"torch", "wn_rl"}
+    assert third_party <= set(__import__("sys").stdlib_module_names)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "envs").glob("*.py")), ids=lambda path: path.name)
+def test_envs_import_no_torch_and_nothing_else_of_ours(path: Path) -> None:
+    imported = imports_of(path)
+    assert "torch" not in roots(imported)
+    assert not {m for m in imported if m.startswith("wn_rl") and not m.startswith("wn_rl.envs")}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "agents").glob("*.py")), ids=lambda path: path.name)
+def test_agents_do_not_import_the_command_line(path: Path) -> None:
+    assert "wn_rl.cli" not in imports_of(path)
+
+
+PLUMBING = [path for path in sorted((ROOT / "wn_rl").glob("*.py")) if path.name != "cli.py"]
+
+
+@pytest.mark.parametrize("path", PLUMBING, ids=lambda path: path.name)
+def test_plumbing_knows_neither_agents_nor_envs(path: Path) -> None:
+    assert not {m for m in imports_of(path) if m.startswith(PLUMBING_MAY_NOT)}
+
+
+def test_the_links_are_relative_and_lead_to_the_folders() -> None:
+    for name in ("agents", "envs"):
+        link = ROOT / "wn_rl" / name
+        assert link.is_symlink()
+        assert str(link.readlink()) == f"../{name}"

@@ -1,0 +1,178 @@
+"""Layers on two axes: an operation (dense, conv), a Weight (how w is made) and a Shift (what happens to w.x).
+
+    normal      = Direct, Bias              batch_norm               = Direct, BatchNorm
+    weight_norm = Normalized, Bias          weight_norm_mean_only_bn = Normalized, MeanOnlyBatchNorm
+
+The order in a layer is operation, statistics, shift; the nonlinearity is the network's. Equation numbers are
+those of Salimans & Kingma 2016, "Weight Normalization".
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wn_rl.nn.shifts import BatchNorm, Bias, MeanOnlyBatchNorm, Shift
+from wn_rl.nn.weights import Direct, Normalized, Weight, unit_norms
+
+INITIAL_STD = 0.05  # of v, section 3
+
+Entry = TypeVar("Entry")
+
+
+def look_up(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
+    """registry[name]; an unknown name is a ValueError that says which names are near."""
+    if name in registry:
+        return registry[name]
+    near = difflib.get_close_matches(name, registry, n=3, cutoff=0.4) or sorted(registry)
+    raise ValueError(f"unknown {kind} {name!r}: did you mean {' or '.join(near)}?")
+
+
+class Layer(nn.Module):
+    """An operation with a Weight and a Shift; Dense and Conv say which operation."""
+
+    feature_axis: int
+
+    def __init__(self, weight: Weight, shift: Shift) -> None:
+        super().__init__()
+        self.weight = weight
+        self.shift = shift
+
+    def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """w.x (+ b), features on `feature_axis`."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = self.operate(x, self.weight(), self.shift.operand)
+        shifted: Tensor = self.shift(t, self.feature_axis)
+        return shifted
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight [out, in, ...] and bias [out] of the plain layer with the same eval-mode function."""
+        return self.shift.fold(self.weight())
+
+
+class Dense(Layer):
+    """[..., in] -> [..., out]."""
+
+    feature_axis = -1
+
+    def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, weight, bias)
+
+
+class Conv(Layer):
+    """[B, in, H, W] -> [B, out, H', W']; the last four arguments mean what they mean in F.conv2d."""
+
+    feature_axis = -3
+
+    def __init__(
+        self,
+        weight: Weight,
+        shift: Shift,
+        stride: int | tuple[int, ...] = 1,
+        padding: int | str | tuple[int, ...] = 0,
+        dilation: int | tuple[int, ...] = 1,
+        groups: int = 1,
+    ) -> None:
+        super().__init__(weight, shift)
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+
+    def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+@dataclass(frozen=True)
+class Parameterization:
+    """How a layer is made: its Weight from v [out, in, ...], its Shift from b [out]."""
+
+    weight: Callable[[Tensor], Weight]
+    shift: Callable[[Tensor], Shift]
+
+
+PARAMETERIZATIONS: dict[str, Parameterization] = {
+    "normal": Parameterization(Direct, Bias),
+    "batch_norm": Parameterization(Direct, BatchNorm),
+    "weight_norm": Parameterization(Normalized, Bias),
+    "weight_norm_mean_only_bn": Parameterization(Normalized, MeanOnlyBatchNorm),
+}
+
+
+class Layers:
+    """Makes the layers of one parameterization, v ~ N(0, .05) from the generator and b = 0.
+
+    The draws are the same for every parameterization, and so is the function: w = v in each (in eval mode,
+    before any statistics are gathered). log_scale: c of g = exp(c s), 3 in the paper; None learns g itself.
+    ValueError: an unknown parameterization, a log_scale that is not positive or that nothing would use.
+    """
+
+    def __init__(
+        self,
+        parameterization: str,
+        log_scale: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        kind = look_up("parameterization", parameterization, PARAMETERIZATIONS)
+        self.normalized = kind.weight is Normalized
+        self.make_weight = kind.weight
+        self.make_shift = kind.shift
+        self.generator = generator
+        if log_scale is not None:
+            if not self.normalized:
+                raise ValueError(f"log_scale needs a weight_norm parameterization, not {parameterization!r}")
+            if not (log_scale > 0 and math.isfinite(log_scale)):
+                raise ValueError(f"log_scale must be a positive number, not {log_scale}")
+            self.make_weight = partial(Normalized, log_scale=log_scale)
+
+    def draw(self, shape: tuple[int, ...]) -> Tensor:
+        """v ~ N(0, .05) on the generator's device."""
+        device = None if self.generator is None else self.generator.device
+        return torch.randn(shape, generator=self.generator, device=device) * INITIAL_STD
+
+    def dense(self, in_features: int, out_features: int) -> Dense:
+        """A layer [..., in_features] -> [..., out_features]."""
+        weight = self.make_weight(self.draw((out_features, in_features)))
+        return Dense(weight, self.make_shift(torch.zeros(out_features, device=weight.v.device)))
+
+    def conv(
+        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0
+    ) -> Conv:
+        """A layer [B, in_channels, H, W] -> [B, out_channels, H', W'] with a square kernel."""
+        weight = self.make_weight(self.draw((out_channels, in_channels, kernel, kernel)))
+        shift = self.make_shift(torch.zeros(out_channels, device=weight.v.device))
+        return Conv(weight, shift, stride, padding)
+
+
+def named_normalized(module: nn.Module) -> Iterator[tuple[str, Normalized]]:
+    """(name of the layer, its weight) for each weight-normalized layer of the module."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, Layer) and isinstance(layer.weight, Normalized):
+            yield name, layer.weight
+
+
+@torch.no_grad()
+def bound_v(module: nn.Module, maximum: float) -> None:
+    """Shrink, in place, each unit's v with |v| > maximum to |v| = maximum (section 6.2).
+
+    Call it after the optimizer's step. The function stays the same: w does not depend on |v|.
+    """
+    if not maximum > 0:
+        raise ValueError(f"the bound on |v| must be positive, not {maximum}")
+    for _, weight in named_normalized(module):
+        weight.v.mul_((maximum / unit_norms(weight.v)).clamp_(max=1.0))
+
+
+@torch.no_grad()
+def norms(module: nn.Module) -> dict[str, Tensor]:
+    """Mean |v| and mean |g| of each weight-normalized layer: "norm_v/<layer>", "norm_g/<layer>" (0-d)."""
+    found: dict[str, Tensor] = {}
+    for name, weight in named_normalized(module):
+        found[f"norm_v/{name}"] = unit_norms(weight.v).mean()
+        found[f"norm_g/{name}"] = weight.gain().abs().mean()
+    return found

@@ -1,0 +1,157 @@
+"""Q-networks by name: each is a function that makes an nn.Sequential from layers of any parameterization."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from wn_rl.nn.layers import Layers, look_up
+
+
+class Preprocess(nn.Module):
+    """[B, K, *O] of any dtype -> [B, K * O0, ...] scaled, in the network's floating dtype.
+
+    The only place where observations are scaled and where the stack K is merged into the frame's leading
+    axis; a frame [H, W] without channels gives [B, K, H, W].
+    """
+
+    dtype_of_network: Tensor
+
+    def __init__(self, frame_shape: tuple[int, ...], stack: int, scale: float) -> None:
+        super().__init__()
+        self.stacked_shape = (stack, *frame_shape)
+        self.scale = scale
+        self.output_shape = (
+            self.stacked_shape if len(frame_shape) == 2 else (stack * frame_shape[0], *frame_shape[1:])
+        )
+        # An empty buffer, which .to() and .double() move and convert along with the parameters.
+        self.register_buffer("dtype_of_network", torch.empty(0), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1:] != self.stacked_shape:
+            raise ValueError(f"expected observations [B, *{self.stacked_shape}], got {tuple(x.shape)}")
+        converted = x.to(self.dtype_of_network.dtype)
+        if self.scale != 1:
+            # In place where the conversion made a tensor of our own: half the time on stacks of pixels.
+            converted = x * self.scale if converted is x else converted.mul_(self.scale)
+        return converted.reshape(-1, *self.output_shape)
+
+
+def _image_shape(name: str, preprocess: Preprocess, smallest: int) -> tuple[int, int, int]:
+    """Channels, height and width of a network's input; ValueError where its convolutions do not fit."""
+    shape = preprocess.output_shape
+    if len(shape) != 3:
+        raise ValueError(
+            f"{name} needs frames [H, W] or [C, H, W], not {preprocess.stacked_shape[1:]}; try mlp"
+        )
+    channels, height, width = shape
+    if min(height, width) < smallest:
+        raise ValueError(f"{name} needs frames of at least {smallest}x{smallest}, not {height}x{width}")
+    return channels, height, width
+
+
+def _size_after(size: int, *kernels_and_strides: tuple[int, int]) -> int:
+    """Length of one axis after unpadded convolutions."""
+    for kernel, stride in kernels_and_strides:
+        size = (size - kernel) // stride + 1
+    return size
+
+
+def nature_cnn(
+    frame_shape: tuple[int, ...], stack: int, num_actions: int, scale: float, layers: Layers
+) -> nn.Sequential:
+    """Mnih et al. 2015, Methods: 32 filters 8x8 stride 4, 64 4x4 stride 2, 64 3x3 stride 1, 512 units."""
+    preprocess = Preprocess(frame_shape, stack, scale)
+    channels, height, width = _image_shape("nature_cnn", preprocess, smallest=36)
+    convolutions = (8, 4), (4, 2), (3, 1)
+    features = 64 * _size_after(height, *convolutions) * _size_after(width, *convolutions)
+    return nn.Sequential(
+        OrderedDict[str, nn.Module](
+            preprocess=preprocess,
+            conv1=layers.conv(channels, 32, *convolutions[0]),
+            relu1=nn.ReLU(),
+            conv2=layers.conv(32, 64, *convolutions[1]),
+            relu2=nn.ReLU(),
+            conv3=layers.conv(64, 64, *convolutions[2]),
+            relu3=nn.ReLU(),
+            flatten=nn.Flatten(),
+            dense=layers.dense(features, 512),
+            relu4=nn.ReLU(),
+            output=layers.dense(512, num_actions),
+        )
+    )
+
+
+def minatar_cnn(
+    frame_shape: tuple[int, ...], stack: int, num_actions: int, scale: float, layers: Layers
+) -> nn.Sequential:
+    """Young & Tian 2019 (MinAtar), the DQN there: 16 filters 3x3 stride 1, 128 units."""
+    preprocess = Preprocess(frame_shape, stack, scale)
+    channels, height, width = _image_shape("minatar_cnn", preprocess, smallest=3)
+    features = 16 * _size_after(height, (3, 1)) * _size_after(width, (3, 1))
+    return nn.Sequential(
+        OrderedDict[str, nn.Module](
+            preprocess=preprocess,
+            conv=layers.conv(channels, 16, 3),
+            relu1=nn.ReLU(),
+            flatten=nn.Flatten(),
+            dense=layers.dense(features, 128),
+            relu2=nn.ReLU(),
+            output=layers.dense(128, num_actions),
+        )
+    )
+
+
+def mlp(
+    frame_shape: tuple[int, ...], stack: int, num_actions: int, scale: float, layers: Layers
+) -> nn.Sequential:
+    """Two hidden layers of 64 units, for vectors; other frames are flattened."""
+    preprocess = Preprocess(frame_shape, stack, scale)
+    return nn.Sequential(
+        OrderedDict[str, nn.Module](
+            preprocess=preprocess,
+            flatten=nn.Flatten(),
+            dense1=layers.dense(math.prod(preprocess.output_shape), 64),
+            relu1=nn.ReLU(),
+            dense2=layers.dense(64, 64),
+            relu2=nn.ReLU(),
+            output=layers.dense(64, num_actions),
+        )
+    )
+
+
+NETWORKS: dict[str, Callable[[tuple[int, ...], int, int, float, Layers], nn.Sequential]] = {
+    "nature_cnn": nature_cnn,
+    "minatar_cnn": minatar_cnn,
+    "mlp": mlp,
+}
+
+
+def make_network(
+    name: str,
+    *,
+    frame_shape: tuple[int, ...],
+    stack: int,
+    scale: float,
+    num_actions: int,
+    parameterization: str,
+    log_scale: float | None = None,
+    generator: torch.Generator | None = None,
+) -> nn.Sequential:
+    """The named Q-network: observations [B, stack, *frame_shape] -> action values [B, num_actions].
+
+    scale: what observations are multiplied by. generator: for v ~ N(0, .05); call data_dependent_init or
+    default_init next. ValueError: an unknown name, or sizes that the network cannot take.
+    """
+    make = look_up("network", name, NETWORKS)
+    sizes = {"stack": stack, "num_actions": num_actions, "frame_shape": min(frame_shape, default=0)}
+    for field, size in sizes.items():
+        if size < 1:
+            raise ValueError(
+                f"{field} must be positive, not {frame_shape if field == 'frame_shape' else size}"
+            )
+    if not (scale > 0 and math.isfinite(scale)):
+        raise ValueError(f"scale must be a positive number, not {scale}")
+    return make(frame_shape, stack, num_actions, scale, Layers(parameterization, log_scale, generator))

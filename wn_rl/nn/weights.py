@@ -1,0 +1,75 @@
+"""How a layer's weights w come from its parameters: directly, or weight-normalized (Salimans & Kingma)."""
+
+import torch
+from torch import Tensor, nn
+
+
+def unit_norms(weight: Tensor) -> Tensor:
+    """Euclidean norm of each output unit's weights: [out, ...] -> [out, 1, ...]."""
+    norms: Tensor = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.dim())), keepdim=True)
+    return norms
+
+
+class Direct(nn.Module):
+    """w = v, [out, in, ...]."""
+
+    def __init__(self, v: Tensor) -> None:
+        super().__init__()
+        self.v = nn.Parameter(v)
+
+    def forward(self) -> Tensor:
+        return self.v
+
+    @torch.no_grad()
+    def set_multiple(self, scale: Tensor) -> None:
+        """Make w = scale * v, with scale [out]."""
+        self.v.mul_(scale.view(-1, *[1] * (self.v.dim() - 1)))
+
+
+class Normalized(nn.Module):
+    """w = g v / |v|, one norm per output unit (eq. 2). There is no epsilon: a row of v must not be zero.
+
+    v: [out, in, ...]. g: [out, 1, ...], the shape torch's weight_norm saves; it starts at |v|, so w = v.
+    log_scale: c of section 6.1; then the parameter is s and g = exp(c s).
+    """
+
+    g: nn.Parameter
+    s: nn.Parameter
+
+    def __init__(self, v: Tensor, log_scale: float | None = None) -> None:
+        super().__init__()
+        self.log_scale = log_scale
+        self.v = nn.Parameter(v)
+        norms = unit_norms(v.detach())
+        self.register_parameter("g" if log_scale is None else "s", nn.Parameter(torch.empty_like(norms)))
+        self.set_g(norms)
+
+    def gain(self) -> Tensor:
+        """g, [out, 1, ...]."""
+        if self.log_scale is None:
+            return self.g
+        return torch.exp(self.log_scale * self.s)
+
+    def forward(self) -> Tensor:
+        if torch.compiler.is_compiling():
+            return self.v * (self.gain() / unit_norms(self.v))  # plain operations, which Inductor can fuse
+        # The same in one operation forward and one backward: small networks are bound by overhead.
+        return torch._weight_norm(self.v, self.gain(), 0)
+
+    @torch.no_grad()
+    def set_g(self, g: Tensor) -> None:
+        """Set g from [out] or [out, 1, ...]. ValueError where a log-scale cannot hold it (g <= 0)."""
+        parameter = self.g if self.log_scale is None else self.s
+        if self.log_scale is not None:
+            if not bool((g > 0).all()):
+                raise ValueError("a log-scale g is positive: it cannot hold a unit with g <= 0")
+            g = g.log() / self.log_scale
+        parameter.copy_(g.reshape(parameter.shape))
+
+    @torch.no_grad()
+    def set_multiple(self, scale: Tensor) -> None:
+        """Make w = scale * v, with scale [out]."""
+        self.set_g(scale.view(-1) * unit_norms(self.v).view(-1))
+
+
+Weight = Direct | Normalized
