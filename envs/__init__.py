@@ -1,1 +1,121 @@
-"""Environment suites: Atari, MinAtar and Gymnasium's classic control. No torch here."""
+"""Environment suites: Atari, MinAtar and Gymnasium's classic control. No torch here.
+
+A new suite is one file with `games` and `make`, and one line in SUITES.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from wn_rl.envs import atari, classic, minatar
+from wn_rl.envs.atari_vector import AtariVector
+from wn_rl.envs.base import Environments
+from wn_rl.envs.lanes import Settings
+
+__all__ = ["SUITES", "Suite", "games", "make", "normalize_game"]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Where games come from. pixels: whether screens are resized, and emulators may run in threads."""
+
+    games: Callable[[], list[str]]
+    make: Callable[[str, Settings], Environments]
+    pixels: bool
+
+
+def _make_atari(game: str, settings: Settings) -> Environments:
+    """One lane runs faster from Python, several in the C++ class."""
+    return atari.make(game, settings) if settings.num_envs == 1 else AtariVector(game, settings)
+
+
+SUITES = {
+    "atari": Suite(atari.games, _make_atari, pixels=True),
+    "minatar": Suite(minatar.games, minatar.make, pixels=False),
+    "classic": Suite(classic.games, classic.make, pixels=False),
+}
+
+
+def games(suite: str) -> list[str]:
+    """The names of the suite's games, sorted. ValueError for an unknown suite."""
+    return _suite(suite).games()
+
+
+def normalize_game(suite: str, game: str) -> str:
+    """The suite's own name of a game: `SpaceInvaders` and `ALE/SpaceInvaders-v5` give space_invaders.
+
+    Raises:
+        ValueError: there is no such suite or game; the message names the nearest ones.
+    """
+    names = {_squash(name): name for name in games(suite)}
+    if _squash(game) not in names:
+        raise ValueError(
+            f"unknown {suite} game {game!r}; the nearest names are {_nearest(game, names.values())}"
+        )
+    return names[_squash(game)]
+
+
+def make(
+    suite: str,
+    game: str,
+    *,
+    num_envs: int,
+    seed: int,
+    life_loss_terminates: bool,
+    max_episode_frames: int,
+    resize: str = "area",
+    num_threads: int = 0,
+) -> Environments:
+    """Lanes of a game. What lane i shows depends on the seed and i, not on the number of lanes or threads.
+
+    The exception: one lane of Atari has another emulator, and so other no-ops, than lane 0 of several.
+
+    Args:
+        suite: a name in SUITES.
+        game: a name that `normalize_game` knows.
+        num_envs: lanes E.
+        seed: decides all that is random.
+        life_loss_terminates: whether the discount is 0 at a lost life too, in games that have lives.
+        max_episode_frames: emulator frames after which an episode is cut, with discount 1.
+        resize: area, or bilinear as in the older codes (one lane of Atari).
+        num_threads: threads of several Atari lanes, 0 for one a core; one lane always has one.
+
+    Raises:
+        ValueError: a name is unknown, a value cannot be, or would have no effect.
+    """
+    settings = Settings(num_envs, seed, life_loss_terminates, max_episode_frames, resize, num_threads)
+    _validate(suite, settings)
+    return SUITES[suite].make(normalize_game(suite, game), settings)
+
+
+def _validate(suite: str, settings: Settings) -> None:
+    smallest = {"num_envs": 1, "seed": 0, "max_episode_frames": 1, "num_threads": 0}
+    for name, least in smallest.items():
+        if getattr(settings, name) < least:
+            raise ValueError(f"{name} must be at least {least}, got {getattr(settings, name)}")
+    if settings.resize not in atari.RESIZES:
+        raise ValueError(f"resize must be one of {', '.join(atari.RESIZES)}, got {settings.resize!r}")
+    if not _suite(suite).pixels:
+        if settings.resize != "area":
+            raise ValueError(f"resize {settings.resize!r} has no effect in the suite {suite}")
+        if settings.num_threads != 0:
+            raise ValueError(f"num_threads {settings.num_threads} has no effect in the suite {suite}")
+
+
+def _suite(name: str) -> Suite:
+    if name not in SUITES:
+        raise ValueError(f"unknown suite {name!r}; the nearest names are {_nearest(name, SUITES)}")
+    return SUITES[name]
+
+
+def _squash(name: str) -> str:
+    """Lower-case letters and digits alone, without what Gymnasium ids add: ALE/, NoFrameskip, -v5."""
+    name = re.sub(r"(NoFrameskip|Deterministic)?(-v\d+)?$", "", name.split("/")[-1])
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    squashed = {_squash(candidate): candidate for candidate in names}
+    closest = difflib.get_close_matches(_squash(name), squashed, n=3, cutoff=0.0)
+    return ", ".join(squashed[match] for match in closest)

@@ -125,7 +125,7 @@ def train(arguments: Sequence[str]) -> int:
     device = resolve_device(config.device)
     config = dataclasses.replace(
         config,
-        game=envs.find_game(config.suite, config.game),
+        game=envs.normalize_game(config.suite, config.game),
         device=str(device),
         optimizer=dataclasses.replace(config.optimizer, learning_rate=config.learning_rate),
     )

@@ -1,0 +1,136 @@
+"""Atari, one lane: the emulator driven from Python, with the pixel and reset rules of ale-py's vector class.
+
+Pixels: the greater of the last two of four grey frames, resized to 84x84 (Mnih et al. 2015, Methods; the
+maximum of grey frames as deep_q_rl). Resets: 0 to 30 frames without action. No sticky actions, no FIRE
+press, the game's minimal actions.
+"""
+
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+from ale_py import ALEInterface, ALEState, LoggerMode, roms
+from numpy.typing import NDArray
+
+from wn_rl.envs.base import EnvironmentSpec
+from wn_rl.envs.lanes import Lanes, Settings
+
+FRAME_SKIP = 4
+FRAME_SIZE = 84
+MAX_NOOP_FRAMES = 30
+RESIZES = {"area": cv2.INTER_AREA, "bilinear": cv2.INTER_LINEAR}
+
+
+@cache
+def _playable() -> list[str]:
+    """ale-py brings some ROMs for two players (combat, joust) that end the process when they are loaded."""
+    return sorted(
+        game for game in roms.get_all_rom_ids() if ALEInterface.isSupportedROM(roms.get_rom_path(game))
+    )
+
+
+def games() -> list[str]:
+    """The games whose ROMs come with ale-py and that one player can play."""
+    return list(_playable())
+
+
+def atari_spec(actions: list[Any]) -> EnvironmentSpec:
+    """The spec of a game with these minimal actions of the emulator."""
+    return EnvironmentSpec(
+        num_actions=len(actions),
+        frame_shape=(FRAME_SIZE, FRAME_SIZE),
+        dtype="uint8",
+        scale=1 / 255,
+        frames_per_step=FRAME_SKIP,
+        action_meanings=tuple(action.name for action in actions),
+    )
+
+
+def make(game: str, settings: Settings) -> Lanes:
+    """The game, in one lane or in lanes stepped one after another; `atari_vector` is faster for several."""
+    return Lanes(lambda seed: AtariLane(game, settings, seed), settings.num_envs, settings.seed)
+
+
+class AtariLane:
+    """One emulator. Its own random numbers (the console's memory at power-on) come from the seed."""
+
+    def __init__(self, game: str, settings: Settings, seed: int) -> None:
+        ALEInterface.setLoggerMode(LoggerMode.Error)  # else a banner on every start
+        self._ale = ALEInterface()
+        self._ale.setFloat("repeat_action_probability", 0.0)
+        self._ale.setInt("random_seed", seed)
+        self._ale.loadROM(roms.get_rom_path(game))
+        self._actions = self._ale.getMinimalActionSet()
+        self.spec = atari_spec(self._actions)
+        self._life_loss_terminates = settings.life_loss_terminates
+        self._max_frames = settings.max_episode_frames
+        self._interpolation = RESIZES[settings.resize]
+        self._screen = np.zeros(self._ale.getScreenDims(), dtype=np.uint8)  # newest, then the maximum of two
+        self._previous = np.zeros_like(self._screen)
+        self._frames = 0  # of this game, without the no-ops
+        self._lives = 0
+
+    def reset(self, seed: int, out: NDArray[np.uint8]) -> None:
+        """Start a game, and let 0 to 30 frames pass, their number drawn from the seed."""
+        self._ale.reset_game()
+        for _ in range(np.random.default_rng(seed).integers(MAX_NOOP_FRAMES + 1)):
+            self._ale.act(0)
+            if self._ale.game_over():
+                self._ale.reset_game()
+        self._frames = 0
+        self._lives = self._ale.lives()
+        self._ale.getScreenGrayscale(self._screen)
+        self._previous.fill(0)
+        self._observe(out)
+
+    def step(self, action: int, out: NDArray[np.uint8]) -> tuple[float, float, bool]:
+        """Repeat the action for four frames, fewer where the game ends or is cut.
+
+        The frame of an early end is not looked at: it may show anything, and the vector class does the same.
+        """
+        ale, code = self._ale, self._actions[action]
+        reward = 0
+        for remaining in range(FRAME_SKIP, 0, -1):
+            reward += ale.act(code)
+            self._frames += 1
+            terminal = ale.game_over()
+            over = terminal or self._frames >= self._max_frames
+            if over:
+                break
+            if remaining == 2:
+                ale.getScreenGrayscale(self._previous)
+            elif remaining == 1:
+                ale.getScreenGrayscale(self._screen)
+        self._observe(out)
+        lives = ale.lives()
+        lost_life = lives < self._lives
+        self._lives = lives
+        return reward, float(not (terminal or (lost_life and self._life_loss_terminates))), over
+
+    def _observe(self, out: NDArray[np.uint8]) -> None:
+        np.maximum(self._screen, self._previous, out=self._screen)
+        cv2.resize(self._screen, out.shape[::-1], dst=out, interpolation=self._interpolation)
+
+    def render(self) -> NDArray[np.uint8]:
+        """The emulator's screen as RGB [210, 160, 3]. Right after load_state_dict it is not yet drawn."""
+        picture: NDArray[np.uint8] = self._ale.getScreenRGB()
+        return picture
+
+    def state_dict(self) -> dict[str, Any]:
+        """The emulator with its random numbers (14 kB), counters, and the screen an early end shows again."""
+        emulator = self._ale.cloneState(include_rng=True).serialize()
+        return {
+            "emulator": np.frombuffer(emulator, dtype=np.uint8).copy(),
+            "screen": self._screen.copy(),
+            "frames": self._frames,
+            "lives": self._lives,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on as the lane that gave this state."""
+        self._ale.restoreState(ALEState(state["emulator"].tobytes()))
+        self._screen[:] = state["screen"]
+        self._previous.fill(0)  # the saved screen is the maximum with it
+        self._frames = int(state["frames"])
+        self._lives = int(state["lives"])

@@ -1,0 +1,114 @@
+"""MinAtar (Young & Tian 2019): five games on a 10x10 grid that learn in minutes.
+
+Settings: no sticky actions, difficulty ramping on, the game's minimal actions. A frame is one grid; each
+channel is one kind of object, 0 or 1.
+"""
+
+import colorsys
+import copy
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wn_rl.envs.base import EnvironmentSpec
+from wn_rl.envs.lanes import Lanes, Settings
+
+GAMES = ["asterix", "breakout", "freeway", "seaquest", "space_invaders"]
+ACTION_NAMES = {"n": "NOOP", "l": "LEFT", "u": "UP", "r": "RIGHT", "d": "DOWN", "f": "FIRE"}
+PIXELS_PER_CELL = 24
+CONSTANTS = {"channels", "action_map", "ramping"}  # attributes of a game that never change
+
+
+def games() -> list[str]:
+    """The games of MinAtar, installed or not."""
+    return list(GAMES)
+
+
+def make(game: str, settings: Settings) -> Lanes:
+    """Lanes of one game.
+
+    Raises:
+        ValueError: minatar is not installed.
+    """
+    game_class = _game_class(game)
+    return Lanes(
+        lambda seed: MinAtarLane(game_class(ramping=True), settings.max_episode_frames),
+        settings.num_envs,
+        settings.seed,
+    )
+
+
+def _game_class(game: str) -> Any:
+    """The game's own module alone: importing the package would load matplotlib and seaborn, for a window."""
+    package = importlib.util.find_spec("minatar")
+    if package is None or package.origin is None:
+        raise ValueError('the suite minatar is not installed: pip install "wn-rl[minatar]"')
+    path = Path(package.origin).parent / "environments" / f"{game}.py"
+    spec = importlib.util.spec_from_file_location(f"minatar.environments.{game}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"the installed minatar has no game {game}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Env
+
+
+class MinAtarLane:
+    """One game of MinAtar. Its frames [C, 10, 10] are 0 or 1."""
+
+    def __init__(self, game: Any, max_frames: int) -> None:
+        self._game = game
+        self._max_frames = max_frames
+        self._frames = 0
+        self._actions: list[int] = game.minimal_action_set()
+        height, width, channels = game.state_shape()
+        self.spec = EnvironmentSpec(
+            num_actions=len(self._actions),
+            frame_shape=(channels, height, width),
+            dtype="uint8",
+            scale=1.0,
+            frames_per_step=1,
+            action_meanings=tuple(ACTION_NAMES[game.action_map[action]] for action in self._actions),
+        )
+
+    def reset(self, seed: int, out: NDArray[np.uint8]) -> None:
+        """Start a game whose random numbers come from the seed."""
+        self._game.random = np.random.RandomState(seed)
+        self._game.reset()
+        self._frames = 0
+        out[:] = self._game.state().transpose(2, 0, 1)
+
+    def step(self, action: int, out: NDArray[np.uint8]) -> tuple[float, float, bool]:
+        """Play one frame: raw reward, discount, and whether the game is over or cut."""
+        reward, terminal = self._game.act(self._actions[action])
+        self._frames += 1
+        out[:] = self._game.state().transpose(2, 0, 1)
+        return reward, float(not terminal), terminal or self._frames >= self._max_frames
+
+    def render(self) -> NDArray[np.uint8]:
+        """One colour a channel, the last channel on top, as RGB [240, 240, 3]."""
+        grid = self._game.state()
+        channels = grid.shape[2]
+        colours = [(0.0, 0.0, 0.0)] + [colorsys.hsv_to_rgb(c / channels, 0.7, 1.0) for c in range(channels)]
+        top = (grid * np.arange(1, channels + 1)).max(axis=2)
+        picture: NDArray[np.uint8] = (np.array(colours) * 255).astype(np.uint8)[top]
+        return picture.repeat(PIXELS_PER_CELL, axis=0).repeat(PIXELS_PER_CELL, axis=1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Every attribute of the game that changes, and its random numbers."""
+        attributes = {name: value for name, value in vars(self._game).items() if name not in CONSTANTS}
+        del attributes["random"]  # saved by its own method
+        return {
+            "frames": self._frames,
+            "random": self._game.random.get_state(legacy=False),
+            "game": copy.deepcopy(attributes),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on as the lane that gave this state."""
+        self._frames = int(state["frames"])
+        self._game.random = np.random.RandomState()
+        self._game.random.set_state(state["random"])
+        vars(self._game).update(copy.deepcopy(state["game"]))

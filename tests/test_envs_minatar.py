@@ -1,0 +1,75 @@
+"""MinAtar against its own wrapper, and its state."""
+
+import importlib.util
+import warnings
+
+import numpy as np
+import pytest
+from environment_tools import actions_for, check_restore, make, one_line, play
+
+from wn_rl.envs import minatar
+from wn_rl.envs.lanes import lane_seed
+
+
+@pytest.fixture(scope="module")
+def wrapper():
+    """minatar.Environment; importing it loads matplotlib and seaborn, which may warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from minatar import Environment
+    return Environment
+
+
+@pytest.mark.parametrize("game", minatar.GAMES)
+def test_games_against_minatars_own_wrapper(game, wrapper):
+    ours = make("minatar", game, 1, seed=8)
+    theirs = wrapper(game, difficulty_ramping=True)
+    minimal = theirs.minimal_action_set()
+    assert ours.spec.num_actions == len(minimal)
+    actions = actions_for(ours, 600)
+    games, over = 0, True
+    for step, action in zip([ours.reset(), *play(ours, actions)], [0, *actions[:, 0]], strict=True):
+        assert step.first[0] == over
+        if over:
+            theirs.seed(lane_seed(8, 0, games))
+            theirs.reset()
+            games += 1
+            reward, over = 0, False
+        else:
+            reward, over = theirs.env.act(minimal[action])  # the game itself: the wrapper adds sticky actions
+        assert step.reward[0] == reward
+        assert step.discount[0] == (not over)
+        np.testing.assert_array_equal(step.observation[0], theirs.state().transpose(2, 0, 1))
+    assert games > 1 or game == "freeway"
+
+
+@pytest.mark.parametrize("game", minatar.GAMES)
+def test_state_of_every_game(game):
+    original, restored = make("minatar", game, 2), make("minatar", game, 2)
+    actions = actions_for(original, 600)
+    check_restore(original, restored, actions, at=list(range(1, 600, 75)))
+
+
+def test_state_at_the_end_of_a_real_game():
+    original, restored = make("minatar", "breakout", 1), make("minatar", "breakout", 1)
+    actions = actions_for(original, 100)
+    steps = [original.reset(), *play(original, actions)]
+    end = next(n for n, step in enumerate(steps) if n > 0 and step.first[0]) - 1
+    assert steps[end].discount[0] == 0
+    check_restore(original, restored, actions, at=[end - 1, end, end + 1])
+
+
+def test_a_missing_package_is_said_clearly(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="not installed") as error:
+        make("minatar", "breakout", 1)
+    assert 'pip install "wn-rl[minatar]"' in one_line(error)
+
+
+def test_the_picture_shows_each_object_in_its_colour():
+    environments = make("minatar", "breakout", 1)
+    frame = environments.reset().observation[0]
+    cells = environments.render()[::24, ::24]
+    np.testing.assert_array_equal((cells > 0).any(axis=2), frame.any(axis=0))
+    paddle, bricks = cells[9, 4], cells[1, 0]
+    assert (paddle != bricks).any()
