@@ -20,9 +20,7 @@ class Actor:
     network: [E, K, *O] frames to [E, A] action values; the actor only calls it.
     """
 
-    def __init__(
-        self, network: nn.Module, num_envs: int, spec: EnvironmentSpec, *, stack: int, seed: int
-    ) -> None:
+    def __init__(self, network: nn.Module, num_envs: int, spec: EnvironmentSpec, *, stack: int, seed: int) -> None:
         self.network = network
         self.seed = seed
         self.num_actions = spec.num_actions

@@ -42,7 +42,6 @@ class Episodes:
         """Standard deviation (of the population) of the returns; None without a game."""
         return float(np.std(self.returns)) if self.returns else None
 
-
     @property
     def length_mean(self) -> float | None:
         """Mean length in agent steps; None without a game."""

@@ -1,4 +1,4 @@
-"""The whole algorithm: `Experiment.run` is Deep Q-learning with experience replay (Mnih et al. 2015, algorithm 1)."""
+"""The whole algorithm: `Experiment.run` is Deep Q-learning with replay (Mnih et al. 2015, algorithm 1)."""
 
 from collections import deque
 from collections.abc import Callable

@@ -52,9 +52,7 @@ class Learner:
         self.online = make_online_network(config, spec).to(device).train()
         self.acting = fold(self.online)
         self.target = fold(self.online)
-        self.optimizer = make_optimizer(
-            config.optimizer.name, self.online.parameters(), config.learning_rate
-        )
+        self.optimizer = make_optimizer(config.optimizer.name, self.online.parameters(), config.learning_rate)
         self._device_type = device.type
         self.num_updates = 0
         self._updates_per_target = config.learning.target_period // config.learning.update_period
@@ -159,5 +157,3 @@ def load_optimizer_tree(optimizer: torch.optim.Optimizer, tree: dict[str, Any]) 
     """Put moments back that `optimizer_tree` gave."""
     state = {int(number): moments for number, moments in tree.items()}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-

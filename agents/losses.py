@@ -10,9 +10,7 @@ def _check_ranks(**tensors_and_ranks: tuple[Tensor, int]) -> None:
             raise ValueError(f"{name} must have rank {rank}, got shape {tuple(tensor.shape)}")
 
 
-def q_learning_td_error(
-    q_tm1: Tensor, a_tm1: Tensor, r_t: Tensor, discount_t: Tensor, q_t: Tensor
-) -> Tensor:
+def q_learning_td_error(q_tm1: Tensor, a_tm1: Tensor, r_t: Tensor, discount_t: Tensor, q_t: Tensor) -> Tensor:
     """r_t + discount_t max_a q_t[a] - q_tm1[a_tm1], shape [B]. No gradient reaches q_t.
 
     q_tm1: [B, A] from the online network. a_tm1: [B] int64. r_t, discount_t: [B], the discount being gamma,

@@ -38,4 +38,3 @@ def record_game(
             return evaluate_episodes(actor, environments, chosen, 1, record)
     finally:
         environments.close()
-

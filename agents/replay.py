@@ -129,11 +129,7 @@ class Replay:
 
     def _random_bits(self, purpose: str, index: int, batch_size: int) -> Tensor:
         block = index // DRAW_AHEAD
-        if (
-            self._bits is None
-            or self._bits[:2] != (purpose, block)
-            or self._bits[2].shape[1] != batch_size
-        ):
+        if self._bits is None or self._bits[:2] != (purpose, block) or self._bits[2].shape[1] != batch_size:
             device = self._frames.device
             indices = torch.arange(block * DRAW_AHEAD, (block + 1) * DRAW_AHEAD, device=device)
             draws = torch.arange(batch_size * TRIES, device=device).view(batch_size, TRIES)

@@ -10,15 +10,19 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch import nn
+from wn_rl.tracking import Tracker
 
-from wn_rl.agents.evaluation import Episodes, Interrupted, run_epoch_test
+from wn_rl.agents.evaluation import Episodes, Interrupted, make_test_environments, run_epoch_test
 from wn_rl.agents.experiment import Experiment
+from wn_rl.agents.learner import make_online_network
 from wn_rl.agents.play import record_game
-from wn_rl.checkpoint import CheckpointError, CheckpointStore, save_network
+from wn_rl.checkpoint import CheckpointError, CheckpointStore
 from wn_rl.config import Config
+from wn_rl.network_file import read_network_file, write_network_file
+from wn_rl.nn import fold
 from wn_rl.runs import RunFolder
 from wn_rl.seeding import derive_seed
-from wn_rl.tracking import Tracker
 
 
 class StopRequest:
@@ -135,9 +139,7 @@ class Monitor:
 
     def _test(self, experiment: Experiment) -> None:
         seed = derive_seed(self._config.seed, "evaluation", experiment.num_steps)
-        games = run_epoch_test(
-            self._config, experiment.learner.acting, seed=seed, tick=self._raise_if_stopped
-        )
+        games = run_epoch_test(self._config, experiment.learner.acting, seed=seed, tick=self._raise_if_stopped)
         video_period = self._config.evaluation.video_period
         if video_period and (experiment.num_steps // self._config.evaluation.period) % video_period == 0:
             self._record(experiment)
@@ -163,7 +165,7 @@ class Monitor:
             return
         self.best_score = score
         try:
-            save_network(
+            write_network_file(
                 self._folder.best_network,
                 experiment.learner.online.state_dict(),
                 {"step": str(experiment.num_steps), "eval/return_mean": repr(score)},
@@ -250,7 +252,7 @@ def load_network(config: Config, folder: RunFolder, which: str, device: torch.de
     online = make_online_network(config, environments.spec)
     environments.close()
     if which == "best" and folder.best_network.exists():
-        tensors, metadata = load_network_file(folder.best_network)
+        tensors, metadata = read_network_file(folder.best_network)
         step = int(metadata["step"])
     else:
         loaded = checkpoint_store(config, folder.path).load_state(print)
@@ -289,14 +291,14 @@ def run(
     monitor = Monitor(config, folder, tracker, store, stop, report)
     if resume:
         _restore(experiment, monitor, tracker, store, report)
-    resume_command = f"wn-rl resume {folder.path}"
     with stop.listening():
         folder.write_status("running", experiment.num_steps)
         try:
             experiment.run(monitor)
         except Interrupted:
             number = stop.signal_number or signal.SIGINT
-            outcome = Outcome(128 + number, f"saved at step {experiment.num_steps:,}; go on with: {resume_command}")
+            said = f"saved at step {experiment.num_steps:,}; go on with: wn-rl resume {folder.path}"
+            outcome = Outcome(128 + number, said)
             folder.write_status("interrupted", experiment.num_steps, outcome.message)
         except FloatingPointError as error:
             outcome = Outcome(1, f"stopped at step {experiment.num_steps:,}: {error}; the last checkpoint is kept")

@@ -50,9 +50,7 @@ def normalize_game(suite: str, game: str) -> str:
     """
     names = {_squash(name): name for name in games(suite)}
     if _squash(game) not in names:
-        raise ValueError(
-            f"unknown {suite} game {game!r}; the nearest names are {_nearest(game, names.values())}"
-        )
+        raise ValueError(f"unknown {suite} game {game!r}; the nearest names are {_nearest(game, names.values())}")
     return names[_squash(game)]
 
 

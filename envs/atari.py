@@ -25,9 +25,7 @@ RESIZES = {"area": cv2.INTER_AREA, "bilinear": cv2.INTER_LINEAR}
 @cache
 def _playable() -> list[str]:
     """ale-py brings some ROMs for two players (combat, joust) that end the process when they are loaded."""
-    return sorted(
-        game for game in roms.get_all_rom_ids() if ALEInterface.isSupportedROM(roms.get_rom_path(game))
-    )
+    return sorted(game for game in roms.get_all_rom_ids() if ALEInterface.isSupportedROM(roms.get_rom_path(game)))
 
 
 def games() -> list[str]:

@@ -24,9 +24,7 @@ def games() -> list[str]:
 
 def make(game: str, settings: Settings) -> Lanes:
     """Lanes of one task."""
-    return Lanes(
-        lambda seed: ClassicLane(game, settings.max_episode_frames), settings.num_envs, settings.seed
-    )
+    return Lanes(lambda seed: ClassicLane(game, settings.max_episode_frames), settings.num_envs, settings.seed)
 
 
 class ClassicLane:

@@ -26,7 +26,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = str(Path(folder) / "run")
         short = ["--learning.replay-start", "500", "--evaluation.steps", "200"]
-        wn_rl_command("train", "breakout", "--suite", "minatar", "--steps", "2000", "--run-dir", run, "--keep-replay", *short)
+        wn_rl_command(
+            "train",
+            "breakout",
+            "--suite",
+            "minatar",
+            "--steps",
+            "2000",
+            "--run-dir",
+            run,
+            "--keep-replay",
+            *short,
+        )
         wn_rl_command("resume", run, "--steps", "3000")
         wn_rl_command("evaluate", run, "--episodes", "3")
     print("smoke test passed")

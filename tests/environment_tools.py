@@ -52,9 +52,7 @@ def saved_and_read(tree: Any) -> Any:
     if isinstance(tree, np.ndarray):
         assert tree.dtype.kind in "buif"
         return tree.copy()
-    assert tree is None or isinstance(tree, bool | int | float | str | np.generic), (
-        f"{tree!r} cannot be saved"
-    )
+    assert tree is None or isinstance(tree, bool | int | float | str | np.generic), f"{tree!r} cannot be saved"
     return tree
 
 

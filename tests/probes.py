@@ -16,7 +16,12 @@ class Chain:
     """
 
     def __init__(
-        self, num_envs: int, seed: int, length: int = 4, time_limit: int = 50, life_loss_every: int | None = None
+        self,
+        num_envs: int,
+        seed: int,
+        length: int = 4,
+        time_limit: int = 50,
+        life_loss_every: int | None = None,
     ) -> None:
         self.spec = EnvironmentSpec(
             num_actions=2,

@@ -64,8 +64,11 @@ def test_a_saved_config_of_another_version_is_refused() -> None:
 def test_every_field_has_a_help_text() -> None:
     source = (Path(__file__).parents[1] / "wn_rl" / "config.py").read_text()
     fields = re.findall(r"^    (\w+): .* = .*\n(.*)$", source, flags=re.MULTILINE)
-    undocumented = [name for name, following in fields if not following.startswith('    """') and name not in (
-        "environment", "network", "optimizer", "learning", "evaluation"
-    )]
+    undocumented = [
+        name
+        for name, following in fields
+        if not following.startswith('    """')
+        and name not in ("environment", "network", "optimizer", "learning", "evaluation")
+    ]
     assert len(fields) > 30
     assert undocumented == []

@@ -120,9 +120,7 @@ def test_lives_are_compared_with_the_previous_step_in_many_lanes():
     assert all(step.discount[1] == 1 for step in steps)
 
 
-@pytest.mark.parametrize(
-    ("resize", "interpolation"), [("area", cv2.INTER_AREA), ("bilinear", cv2.INTER_LINEAR)]
-)
+@pytest.mark.parametrize(("resize", "interpolation"), [("area", cv2.INTER_AREA), ("bilinear", cv2.INTER_LINEAR)])
 def test_pixels_against_a_plain_loop(resize, interpolation, without_noops):
     """The maximum of the last two of four grey frames, then the resize: deep_q_rl's order."""
     environments = make("atari", "seaquest", 1, seed=5, resize=resize)

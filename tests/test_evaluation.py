@@ -14,7 +14,12 @@ class Tape:
     """Lanes whose games last a scripted number of steps; each step gives reward 1. Endless after the script."""
 
     spec = EnvironmentSpec(
-        num_actions=2, frame_shape=(1,), dtype="float32", scale=1.0, frames_per_step=1, action_meanings=("a", "b")
+        num_actions=2,
+        frame_shape=(1,),
+        dtype="float32",
+        scale=1.0,
+        frames_per_step=1,
+        action_meanings=("a", "b"),
     )
 
     def __init__(self, lengths: Sequence[Sequence[int]]) -> None:
@@ -27,7 +32,10 @@ class Tape:
         zeros = np.zeros(self.num_envs, np.float32)
         over = [bool(lane) and age == lane[0] for lane, age in zip(self.lengths, self.age, strict=True)]
         return Step(
-            zeros[:, None], np.where(first, 7.0, 1.0).astype(np.float32), np.where(over, 0.0, 1.0).astype(np.float32), np.array(first)
+            zeros[:, None],
+            np.where(first, 7.0, 1.0).astype(np.float32),
+            np.where(over, 0.0, 1.0).astype(np.float32),
+            np.array(first),
         )
 
     def reset(self) -> Step:

@@ -183,5 +183,5 @@ def test_a_loss_that_is_no_number_stops_with_a_diagnosis(monkeypatch: pytest.Mon
         next(experiment.learner.online.parameters()).fill_(float("nan"))
     experiment.config = dataclasses.replace(experiment.config, steps=510)
     experiment.run(lambda experiment: None)
-    with pytest.raises(FloatingPointError, match="parameters that are not finite: .*learning rate is 0.003"):
+    with pytest.raises(FloatingPointError, match=r"parameters that are not finite: .*learning rate is 0\.003"):
         experiment.metrics()

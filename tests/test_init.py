@@ -80,9 +80,7 @@ def test_every_parameterization_starts_as_the_same_function(
 
 
 @every_variant
-def test_eval_mode_function_is_the_same_on_other_batches(
-    parameterization: str, log_scale: float | None
-) -> None:
+def test_eval_mode_function_is_the_same_on_other_batches(parameterization: str, log_scale: float | None) -> None:
     """The running statistics are the init batch's, so eval mode agrees everywhere."""
     networks = [q_network("normal").double(), q_network(parameterization, log_scale).double()]
     for network in networks:
@@ -132,9 +130,7 @@ def test_a_second_init_changes_nothing(parameterization: str, log_scale: float |
 
 @every_variant
 @pytest.mark.parametrize("level", [0.0, 7.0])
-def test_a_constant_feature_takes_sigma_1(
-    parameterization: str, log_scale: float | None, level: float
-) -> None:
+def test_a_constant_feature_takes_sigma_1(parameterization: str, log_scale: float | None, level: float) -> None:
     """w = v / |v| and b = -mean: finite, zero on the batch, and alive beside it."""
     layers = Layers(parameterization, log_scale, torch.Generator().manual_seed(0))
     network = nn.Sequential(layers.dense(4, 3))
@@ -196,6 +192,4 @@ def test_default_init_is_torchs(parameterization: str, log_scale: float | None) 
         limit = fan_in**-0.5
         assert 0.9 * limit < weight.abs().max() <= limit * 1.0001
         assert 0 < bias.abs().max() <= limit * 1.0001
-    torch.testing.assert_close(
-        network.dense.weight().std().item(), (1 / (3 * 1024)) ** 0.5, rtol=0.01, atol=0
-    )
+    torch.testing.assert_close(network.dense.weight().std().item(), (1 / (3 * 1024)) ** 0.5, rtol=0.01, atol=0)

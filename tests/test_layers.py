@@ -94,9 +94,7 @@ def test_eq_3_against_numpy_and_finite_differences(shape: tuple[int, ...], log_s
     if log_scale is None:
         np.testing.assert_allclose(weight.g.grad.flatten(1).numpy(), dg, rtol=1e-12, atol=1e-14)
     else:
-        np.testing.assert_allclose(
-            weight.s.grad.flatten(1).numpy(), dg * log_scale * g, rtol=1e-12, atol=1e-14
-        )
+        np.testing.assert_allclose(weight.s.grad.flatten(1).numpy(), dg * log_scale * g, rtol=1e-12, atol=1e-14)
 
     names = [name for name, _ in weight.named_parameters()]
 
@@ -187,9 +185,7 @@ def test_registry_is_the_two_axes_of_the_design() -> None:
 
 
 @every_variant
-def test_layers_compute_operation_then_shift_with_one_bias(
-    parameterization: str, log_scale: float | None
-) -> None:
+def test_layers_compute_operation_then_shift_with_one_bias(parameterization: str, log_scale: float | None) -> None:
     """In eval mode a fresh layer is w.x + b; its bias counts once."""
     layers = Layers(parameterization, log_scale, seeded())
     conv, dense = layers.conv(2, 3, 2, stride=2, padding=1), layers.dense(6, 4)

@@ -19,12 +19,12 @@ def test_td_error_golden() -> None:
 def test_huber_golden_and_its_gradient_is_the_clipped_error() -> None:
     error = torch.tensor([-3.0, -1.0, -0.5, 0.0, 0.25, 1.0, 2.0], dtype=torch.float64, requires_grad=True)
     value = huber(error)
-    torch.testing.assert_close(
-        value, torch.tensor([2.5, 0.5, 0.125, 0.0, 0.03125, 0.5, 1.5], dtype=torch.float64)
-    )
+    torch.testing.assert_close(value, torch.tensor([2.5, 0.5, 0.125, 0.0, 0.03125, 0.5, 1.5], dtype=torch.float64))
     value.sum().backward()
     torch.testing.assert_close(error.grad, error.detach().clamp(-1, 1))
-    torch.testing.assert_close(value, torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none"))
+    torch.testing.assert_close(
+        value, torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none")
+    )
 
 
 def test_gradient_reaches_the_taken_action_alone() -> None:

@@ -58,9 +58,7 @@ def test_deepcopy_and_pickle(name: str) -> None:
 @pytest.mark.parametrize(
     ("frame_shape", "merged"), [((84, 84), (4, 84, 84)), ((3, 10, 10), (12, 10, 10)), ((5,), (20,))]
 )
-def test_preprocess_scales_and_merges_the_stack(
-    frame_shape: tuple[int, ...], merged: tuple[int, ...]
-) -> None:
+def test_preprocess_scales_and_merges_the_stack(frame_shape: tuple[int, ...], merged: tuple[int, ...]) -> None:
     preprocess = Preprocess(frame_shape, stack=4, scale=0.5)
     frames = torch.randint(0, 256, (2, 4, *frame_shape), dtype=torch.uint8)
     result = preprocess(frames)

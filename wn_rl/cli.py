@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import io
+import itertools
 import json
 import re
 import sys
@@ -284,10 +285,18 @@ def _parse(command: type[Any], arguments: Sequence[str], **kwargs: Any) -> Any:
     except SystemExit as stop:
         if not stop.code:
             raise
-        text = re.sub(r"\x1b\[[0-9;]*m", "", complaint.getvalue())
-        lines = [line.strip(" │") for line in text.splitlines() if line[:1] == "│"]
-        rule = next((number for number, line in enumerate(lines) if set(line) == {"─"}), len(lines))
-        raise ValueError(f"{' '.join(lines[:rule])} (see {prog} --help)") from None
+        raise ValueError(f"{_text_of_box(complaint.getvalue())} (see {prog} --help)") from None
+
+
+def _text_of_box(box: str) -> str:
+    """The first paragraph of a message that tyro drew in a box: with a frame, or under a title without UTF-8."""
+    lines = [line.strip(" │") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    framed = any(line.startswith("╭") for line in lines)
+    lines = [line for line in lines if line and line[0] not in "╭╰"]
+    if not framed:
+        lines = lines[2:]  # a title and a rule
+    paragraph = itertools.takewhile(lambda line: set(line) not in ({"─"}, {"-"}), lines)
+    return " ".join(paragraph)
 
 
 def _preset_of(arguments: Sequence[str]) -> Config:

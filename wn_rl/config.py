@@ -155,7 +155,6 @@ class Config:
         return 3e-4 if self.parameterization.startswith("weight_norm") else 1e-4
 
 
-
 def _validate(config: Config) -> None:
     """ValueError with one line on the first field that cannot be.
 
@@ -231,7 +230,9 @@ def _validate(config: Config) -> None:
     normalized = config.parameterization.startswith("weight_norm")
     for name, option in (("log-scale", network.log_scale), ("max-v-norm", network.max_v_norm)):
         if option is not None and not normalized:
-            raise ValueError(f"--network.{name} needs a weight_norm parameterization, not {config.parameterization}")
+            raise ValueError(
+                f"--network.{name} needs a weight_norm parameterization, not {config.parameterization}"
+            )
 
 
 def to_json(config: Config) -> dict[str, Any]:

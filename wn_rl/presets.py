@@ -80,7 +80,11 @@ def classic(game: str) -> Config:
         network=NetworkConfig(name="mlp", stack=1),
         optimizer=OptimizerConfig(learning_rate=1e-3),
         learning=LearningConfig(
-            replay_capacity=50_000, replay_start=1_000, epsilon_steps=20_000, target_period=1_000, clip_rewards=False
+            replay_capacity=50_000,
+            replay_start=1_000,
+            epsilon_steps=20_000,
+            target_period=1_000,
+            clip_rewards=False,
         ),
         evaluation=EvaluationConfig(period=10_000, steps=5_000, num_envs=4, video_period=0),
     )

@@ -140,9 +140,7 @@ class Layers:
         weight = self.make_weight(self.draw((out_features, in_features)))
         return Dense(weight, self.make_shift(torch.zeros(out_features, device=weight.v.device)))
 
-    def conv(
-        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0
-    ) -> Conv:
+    def conv(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0) -> Conv:
         """A layer [B, in_channels, H, W] -> [B, out_channels, H', W'] with a square kernel."""
         weight = self.make_weight(self.draw((out_channels, in_channels, kernel, kernel)))
         shift = self.make_shift(torch.zeros(out_channels, device=weight.v.device))

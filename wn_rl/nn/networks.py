@@ -43,9 +43,7 @@ def _image_shape(name: str, preprocess: Preprocess, smallest: int) -> tuple[int,
     """Channels, height and width of a network's input; ValueError where its convolutions do not fit."""
     shape = preprocess.output_shape
     if len(shape) != 3:
-        raise ValueError(
-            f"{name} needs frames [H, W] or [C, H, W], not {preprocess.stacked_shape[1:]}; try mlp"
-        )
+        raise ValueError(f"{name} needs frames [H, W] or [C, H, W], not {preprocess.stacked_shape[1:]}; try mlp")
     channels, height, width = shape
     if min(height, width) < smallest:
         raise ValueError(f"{name} needs frames of at least {smallest}x{smallest}, not {height}x{width}")
@@ -104,9 +102,7 @@ def minatar_cnn(
     )
 
 
-def mlp(
-    frame_shape: tuple[int, ...], stack: int, num_actions: int, scale: float, layers: Layers
-) -> nn.Sequential:
+def mlp(frame_shape: tuple[int, ...], stack: int, num_actions: int, scale: float, layers: Layers) -> nn.Sequential:
     """Two hidden layers of 64 units, for vectors; other frames are flattened."""
     preprocess = Preprocess(frame_shape, stack, scale)
     return nn.Sequential(
@@ -149,9 +145,7 @@ def make_network(
     sizes = {"stack": stack, "num_actions": num_actions, "frame_shape": min(frame_shape, default=0)}
     for field, size in sizes.items():
         if size < 1:
-            raise ValueError(
-                f"{field} must be positive, not {frame_shape if field == 'frame_shape' else size}"
-            )
+            raise ValueError(f"{field} must be positive, not {frame_shape if field == 'frame_shape' else size}")
     if not (scale > 0 and math.isfinite(scale)):
         raise ValueError(f"scale must be a positive number, not {scale}")
     return make(frame_shape, stack, num_actions, scale, Layers(parameterization, log_scale, generator))

@@ -70,9 +70,7 @@ class CenteredRMSProp(Optimizer):
     m <- a m + (1 - a) g;  n <- a n + (1 - a) g^2;  p <- p - lr g / sqrt(n - m^2 + eps)
     """
 
-    def __init__(
-        self, params: Iterable[nn.Parameter], lr: float, decay: float = 0.95, eps: float = 0.01
-    ) -> None:
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, decay: float = 0.95, eps: float = 0.01) -> None:
         super().__init__(params, {"lr": lr, "decay": decay, "eps": eps})
 
     @torch.no_grad()
@@ -96,9 +94,7 @@ class CenteredRMSProp(Optimizer):
 def adamax(parameters: list[nn.Parameter], learning_rate: float) -> Optimizer:
     """Adamax in torch's form (Kingma & Ba 2014, bias-corrected), beta1 .5 as in the paper, section 5.4."""
     on_cuda = all(parameter.is_cuda for parameter in parameters)
-    return torch.optim.Adamax(
-        parameters, lr=learning_rate, betas=(0.5, 0.999), foreach=True, capturable=on_cuda
-    )
+    return torch.optim.Adamax(parameters, lr=learning_rate, betas=(0.5, 0.999), foreach=True, capturable=on_cuda)
 
 
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], float], Optimizer]] = {

@@ -101,9 +101,7 @@ class BatchNorm(nn.Module):
             return t * _over_features(factor, axis) + _over_features(offset, axis)
         features_second = t.movedim(axis, 1)
         statistics = self.running_mean, self.running_var
-        normalized = F.batch_norm(
-            features_second, *statistics, self.scale, self.bias, True, MOMENTUM, EPSILON
-        )
+        normalized = F.batch_norm(features_second, *statistics, self.scale, self.bias, True, MOMENTUM, EPSILON)
         return normalized.movedim(1, axis)
 
     def _affine(self) -> tuple[Tensor, Tensor]:

@@ -161,9 +161,7 @@ def fold(module: nn.Module) -> nn.Module:
     It computes the module's eval-mode function: weights, norms and running statistics become one weight and
     one bias per layer. Its state-dict keys are `<layer>.weight` and `<layer>.bias`.
     """
-    folded = _replace(
-        copy.deepcopy(module), lambda child: _to_plain(child) if isinstance(child, Layer) else None
-    )
+    folded = _replace(copy.deepcopy(module), lambda child: _to_plain(child) if isinstance(child, Layer) else None)
     return folded.eval()
 
 

@@ -1,0 +1,163 @@
+"""The command line in process: what a user types, sees and gets wrong."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from wn_rl.tracking import CLOCK_KEYS
+
+from wn_rl.cli import COMMANDS, main
+
+QUICK = [
+    "--suite", "minatar", "--steps", "1200", "--log-period", "400", "--checkpoint-period", "400",
+    "--learning.replay-start", "200", "--learning.replay-capacity", "2000", "--learning.epsilon-steps", "400",
+    "--network.init-states", "64", "--evaluation.period", "600", "--evaluation.steps", "200",
+    "--evaluation.held-out-states", "32", "--evaluation.video-period", "2",
+]  # fmt: skip
+
+
+def wn_rl(*arguments: str) -> int:
+    """Run a command in this process and return its exit code."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    return int(stop.value.code or 0)
+
+
+def rows_of(run: Path) -> list[dict]:  # type: ignore[type-arg]
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def timeless(rows: list[dict]) -> list[dict]:  # type: ignore[type-arg]
+    """The rows without what measures time."""
+    return [{key: value for key, value in row.items() if key not in CLOCK_KEYS} for row in rows]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A finished MinAtar run."""
+    folder = tmp_path / "run"
+    assert wn_rl("train", "breakout", *QUICK, "--run-dir", str(folder)) == 0
+    return folder
+
+
+def test_a_run_leaves_config_metrics_checkpoints_and_video(run: Path) -> None:
+    record = json.loads((run / "config.json").read_text())
+    assert record["config"]["game"] == "breakout"
+    assert record["config"]["optimizer"]["learning_rate"] == 3e-4
+    assert record["config"]["torch_threads"] == 1
+    assert {"torch", "python", "git_commit"} <= set(record["versions"])
+    rows = rows_of(run)
+    training = [row for row in rows if "loss" in row]
+    tests = [row for row in rows if "eval/return_mean" in row]
+    assert [row["step"] for row in training] == [400, 800, 1200]
+    assert [row["step"] for row in tests] == [600, 1200]
+    assert {
+        "step", "frames", "train/return", "loss", "q_mean", "epsilon", "frames_per_second",
+        "norm_v/dense", "norm_g/dense",
+    } <= set(training[-1])  # fmt: skip
+    assert {"eval/return_mean", "eval/episodes", "held_out_q"} <= set(tests[-1])
+    assert training[0]["epsilon"] == pytest.approx(1 - 0.9 * 200 / 400)
+    assert training[-1]["loss"] > 0
+    assert json.loads((run / "status.json").read_text())["status"] == "finished"
+    assert list((run / "videos").glob("*.mp4"))
+    assert list((run / "checkpoints").glob("step_*"))
+
+
+def test_evaluate_and_play(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert wn_rl("evaluate", str(run), "--episodes", "4", "--num-envs", "2", "--random-policy") == 0
+    printed = capsys.readouterr().out
+    assert "best network" in printed
+    assert "random policy" in printed
+    results = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    assert [len(result["returns"]) for result in results] == [4, 4]
+    video = tmp_path / "game.mp4"
+    assert wn_rl("play", str(run), "--video", str(video), "--network", "latest") == 0
+    assert video.stat().st_size > 1000
+
+
+def test_games_and_doctor_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert wn_rl("games") == 0
+    assert "space_invaders" in capsys.readouterr().out
+    assert wn_rl("doctor") == 0
+    assert "torch" in capsys.readouterr().out
+    assert wn_rl("--help") == 0
+    overview = capsys.readouterr().out
+    assert all(f"  {command}" in overview for command in COMMANDS)
+    for command in COMMANDS:
+        assert wn_rl(command, "--help") == 0
+        assert f"usage: wn-rl {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "brekout"], "breakout"),
+        (["train", "breakout", "--suite", "minator"], "minatar"),
+        (["train", "breakout", "--stps", "5"], "--stps"),
+        (["train", "breakout", "--steps", "-5"], "--steps must be at least 1, got -5"),
+        (["train", "breakout", "--steps", "many"], "--steps"),
+        (["train", "breakout", "--learning.discount", "2"], "between 0 and 1"),
+        (["train", "breakout", "--preset", "papers"], "paper"),
+        (["train", "breakout", "--track", "mlflow"], "mlflow"),
+        (["train"], "GAME"),
+        (
+            [
+                "train",
+                "breakout",
+                "--network.name",
+                "minatar_cnn",
+                "--learning.replay-capacity",
+                "99999999999",
+            ],
+            "memory",
+        ),
+        (["trian", "breakout"], "train"),
+        (["resume", "no/such/run"], "no/such/run"),
+        (["evaluate", "no/such/run"], "no/such/run"),
+        (["play", "no/such/run"], "no/such/run"),
+        (["games", "--suite", "atary"], "atari"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_2(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    before = sorted(os.listdir(tmp_path))
+    assert wn_rl(*arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert says in lines[0]
+    assert sorted(os.listdir(tmp_path)) == before  # nothing was created
+
+
+@pytest.mark.skipif("__import__('torch').cuda.is_available()")
+def test_cuda_on_a_cpu_box_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert wn_rl("train", "breakout", "--device", "cuda") == 2
+    assert "--device cpu" in capsys.readouterr().err
+
+
+def test_a_non_empty_folder_is_refused_with_the_resume_command(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert wn_rl("train", "seaquest", *QUICK, "--run-dir", str(run)) == 2
+    assert f"wn-rl resume {run}" in capsys.readouterr().err
+
+
+def test_a_finished_run_without_its_replay_cannot_be_lengthened(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert wn_rl("resume", str(run), "--steps", "100") == 2
+    assert "can only grow" in capsys.readouterr().err
+    assert wn_rl("resume", str(run), "--steps", "2000") == 2
+    assert "--keep-replay" in capsys.readouterr().err
+
+
+def test_a_run_with_its_replay_grows_to_what_a_longer_run_would_be(tmp_path: Path) -> None:
+    short, whole = tmp_path / "short", tmp_path / "whole"
+    assert wn_rl("train", "breakout", *QUICK, "--keep-replay", "--run-dir", str(short)) == 0
+    assert wn_rl("resume", str(short), "--steps", "2000") == 0
+    longer = [*QUICK[:3], "2000", *QUICK[4:]]
+    assert wn_rl("train", "breakout", *longer, "--keep-replay", "--run-dir", str(whole)) == 0
+    assert timeless(rows_of(short)) == timeless(rows_of(whole))

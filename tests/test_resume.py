@@ -1,0 +1,223 @@
+"""Runs in child processes that are stopped at any instant, and go on as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from wn_rl.checkpoint import CheckpointStore
+from wn_rl.runs import RunFolder
+from wn_rl.tracking import CLOCK_KEYS
+
+SCHEDULE = [
+    "--learning.epsilon-steps", "300", "--learning.target-period", "80", "--network.init-states", "32",
+    "--evaluation.held-out-states", "16", "--evaluation.video-period", "0", "--keep-replay",
+    "--track", "jsonl", "--torch-threads", "1",
+]  # fmt: skip
+MINATAR = [
+    "breakout", "--suite", "minatar", "--steps", "3000", "--log-period", "250", "--checkpoint-period", "300",
+    "--learning.replay-start", "200", "--learning.replay-capacity", "1500", "--evaluation.period", "700",
+    "--evaluation.steps", "300", *SCHEDULE,
+]  # fmt: skip
+ATARI = [
+    "--preset", "laptop", "--device", "cpu", "--steps", "560", "--log-period", "80", "--checkpoint-period", "64",
+    "--learning.replay-start", "80", "--learning.replay-capacity", "256", "--learning.batch-size", "8",
+    "--evaluation.period", "240", "--evaluation.steps", "60", "--evaluation.num-envs", "1",
+    "--environment.max-episode-frames", "400", *SCHEDULE,
+]  # fmt: skip
+RUNS = {
+    "minatar": MINATAR,
+    "minatar_bn": [*MINATAR, "--parameterization", "weight_norm_mean_only_bn", "--num-envs", "1"],
+    "atari_1_lane": ["breakout", *ATARI, "--num-envs", "1"],
+    "atari_3_lanes": ["seaquest", *ATARI, "--num-envs", "3"],
+}
+
+
+class Rows:
+    """Takes the rows of a saved replay."""
+
+    def __init__(self) -> None:
+        self.columns: list[dict[str, Tensor]] = []
+
+    def write_rows(self, start: int, columns: dict[str, Tensor]) -> None:
+        self.columns.append(columns)
+
+    def joined(self) -> dict[str, Tensor]:
+        return {name: torch.cat([part[name] for part in self.columns]) for name in self.columns[0]}
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "wn_rl.cli", *map(str, arguments)]
+
+
+def finish(*arguments: str | Path) -> str:
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def final_state(run: Path) -> tuple[int, Any, dict[str, Tensor]]:
+    folder = RunFolder(run)
+    manifest = max(folder.checkpoints.glob("step_*/manifest.json"))
+    store = CheckpointStore(folder.checkpoints, json.loads(manifest.read_text())["identity"])
+    rows = Rows()
+    loaded = store.load(rows, pytest.fail)  # type: ignore[arg-type]
+    assert loaded is not None
+    step, state = loaded
+    del state["tracker"], state["monitor"]["seconds"]  # byte offsets depend on how long the times are
+    return step, state, rows.joined()
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in CLOCK_KEYS} for row in rows]
+
+
+def assert_same(one: Any, other: Any, place: str = "state") -> None:
+    assert type(one) is type(other), place
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), place
+        for name in one:
+            assert_same(one[name], other[name], f"{place}.{name}")
+    elif isinstance(one, list):
+        assert len(one) == len(other), place
+        for index, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{place}[{index}]")
+    elif isinstance(one, Tensor):
+        assert torch.equal(one, other), place
+    elif isinstance(one, np.ndarray):
+        assert np.array_equal(one, other), place
+    else:
+        assert one == other, place
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, optimizer, replay rows, environments, actor, and every metric but those that measure time."""
+    assert metrics(one) == metrics(other)
+    (step, state, rows), (other_step, other_state, other_rows) = final_state(one), final_state(other)
+    assert step == other_step
+    assert_same(state, other_state)
+    count = min(len(rows["first"]), len(other_rows["first"]))  # segments may begin before the ring does
+    assert_same({n: c[-count:] for n, c in rows.items()}, {n: c[-count:] for n, c in other_rows.items()}, "replay")
+
+
+def start_and_stop(arguments: list[str | Path], number: int, after: float) -> int:
+    """Start a command, send it a signal after so many seconds of its training, and return its exit code."""
+    process = subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:  # says where it trains as soon as it does
+        if "run folder" in line:
+            break
+    time.sleep(after)
+    process.send_signal(number)
+    process.communicate(timeout=120)
+    return process.returncode
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Finished runs by name, made when first asked for."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+
+    class Made(dict[str, Path]):
+        def __missing__(self, name: str) -> Path:
+            self[name] = folder / name
+            finish("train", *RUNS[name], "--run-dir", self[name])
+            return self[name]
+
+    return Made()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_killed_at_random_instants_equals_the_undisturbed_one(
+    name: str, undisturbed: dict[str, Path], tmp_path: Path
+) -> None:
+    whole, victim = undisturbed[name], tmp_path / "victim"
+    moments = random.Random(f"{name}{os.getpid()}")
+    code = start_and_stop(["train", *RUNS[name], "--run-dir", victim], signal.SIGKILL, moments.uniform(0.2, 3.0))
+    for _ in range(2):
+        if code == 0:
+            break
+        code = start_and_stop(["resume", victim], signal.SIGKILL, moments.uniform(0.1, 2.0))
+    finish("resume", victim)
+    assert_same_run(whole, victim)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_how_to_resume(
+    number: int, code: int, undisturbed: dict[str, Path], tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    assert start_and_stop(["train", *MINATAR, "--run-dir", victim], number, 0.8) == code
+    status = json.loads((victim / "status.json").read_text())
+    assert status["status"] == "interrupted"
+    assert f"wn-rl resume {victim}" in status["message"]
+    assert 0 < status["step"] < 3000
+    assert max(victim.glob("checkpoints/step_*")).name == f"step_{status['step']:012d}"
+    finish("resume", victim)
+    assert_same_run(undisturbed["minatar"], victim)
+
+
+def test_the_same_seed_gives_the_same_run_for_any_number_of_emulator_threads(
+    undisturbed: dict[str, Path], tmp_path: Path
+) -> None:
+    again = tmp_path / "again"
+    finish("train", *RUNS["atari_3_lanes"], "--environment.emulator-threads", "1", "--run-dir", again)
+    assert_same_run(undisturbed["atari_3_lanes"], again)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    undisturbed: dict[str, Path], tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    assert start_and_stop(["train", *MINATAR, "--run-dir", victim], signal.SIGINT, 1.0) == 130
+    newest = max(victim.glob("checkpoints/step_*"))
+    tensors = newest / "tensors.safetensors"
+    content = bytearray(tensors.read_bytes())
+    content[len(content) // 2] ^= 1
+    tensors.write_bytes(content)
+    assert newest.name in finish("resume", victim)
+    assert_same_run(undisturbed["minatar"], victim)
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    process = subprocess.Popen(
+        command("train", *MINATAR, "--steps", "1000000", "--run-dir", victim),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        assert "run folder" in process.stderr.readline()
+        second = subprocess.run(command("resume", victim), capture_output=True, text=True, timeout=60)
+        assert second.returncode == 2
+        assert f"process {process.pid}" in second.stderr
+        assert len(second.stderr.strip().splitlines()) == 1
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_checkpoint_of_another_run_is_refused_on_its_manifest(
+    undisturbed: dict[str, Path], tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    assert start_and_stop(["train", *MINATAR, "--seed", "9", "--run-dir", victim], signal.SIGINT, 0.8) == 130
+    stranger = undisturbed["atari_1_lane"]
+    subprocess.run(["rm", "-r", str(victim / "checkpoints")], check=True)
+    subprocess.run(["cp", "-r", str(stranger / "checkpoints"), str(victim / "checkpoints")], check=True)
+    done = subprocess.run(command("resume", victim), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "suite is 'atari', not 'minatar'" in done.stderr.strip().splitlines()[-1]

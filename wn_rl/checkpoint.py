@@ -1,0 +1,279 @@
+"""Checkpoints that survive a kill at any instant, a full disk and flipped bits.
+
+    checkpoints/step_000000250000/   state.json  tensors.safetensors  manifest.json
+    checkpoints/step_000000500000/   the last two are kept
+    checkpoints/replay/              rows_000000000000.safetensors ...  (see segments.py)
+
+A checkpoint is written to a hidden folder, each file is synced, and the folder is renamed: it is there whole
+or not at all. Its manifest has the digest of every file, of every replay segment it needs, and of itself.
+What a failed save leaves behind is removed by the next save.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from wn_rl.errors import UserError
+from wn_rl.files import replace_file, sha256, sync_folder, write_synced
+from wn_rl.manifest import DamagedError, Manifest
+from wn_rl.segments import RowSource, RowTarget, read_segments, write_segments
+from wn_rl.state_tree import StateError, pack, unpack
+
+KEPT = 2  # checkpoints
+
+_FOLDER_NAME = re.compile(r"step_(\d{12})(?:-(\d+))?")
+_MANIFEST_FILE = "manifest.json"
+_TEMPORARY = ".writing"
+_DROPPED = ".dropped"
+
+Report = Callable[[str], None]
+
+
+class CheckpointError(UserError):
+    """A checkpoint cannot be saved, or cannot be used."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    """A checkpoint that later saves build on."""
+
+    folder: Path
+    manifest: Manifest
+
+
+class CheckpointStore:
+    """The checkpoints of one run. One process at a time uses it: the caller holds the run's lock.
+
+    identity: plain JSON values that a checkpoint must share with the run to be loaded into it (game,
+    architecture). `load` before the first `save` where there are checkpoints already.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._identity: dict[str, Any] = json.loads(json.dumps(dict(identity)))
+        self._kept: list[_Kept] = []  # oldest first, what this process saved or loaded
+
+    @property
+    def has_replay(self) -> bool:
+        """Whether the replay is there. Without it a checkpoint can be tested and played, not trained on."""
+        return self._replay_folder.is_dir()
+
+    def save(self, step: int, state: Any, replay: RowSource) -> None:
+        """Write a checkpoint: the state, and the rows of the replay that no earlier checkpoint has.
+
+        Raises:
+            CheckpointError: it could not be written (a full disk, say); the earlier ones are whole.
+            StateError: the state holds what is not plain data.
+        """
+        if not self._kept and self._folders():
+            raise CheckpointError(f"{self.folder} has checkpoints already: load one before saving another")
+        files = pack(state)
+        target = self._new_folder(step)
+        try:
+            self._make_folders()
+            self._remove_orphans()
+            manifest = self._write(target, step, files, replay)
+        except OSError as error:
+            shutil.rmtree(target, ignore_errors=True)
+            self._remove_orphans()
+            reason = error.strerror or error
+            raise CheckpointError(
+                f"the checkpoint of step {step:,} could not be written to {self.folder}: {reason}"
+            ) from error
+        self._kept = [*self._kept, _Kept(target, manifest)][-KEPT:]
+        self._remove_orphans()
+
+    def load(self, replay: RowTarget, report: Report) -> tuple[int, Any] | None:
+        """Fill the replay from the newest whole checkpoint and return its step and state; None without any.
+
+        Raises:
+            CheckpointError: every checkpoint is damaged, the newest belongs to another run, or the replay
+                was dropped when the run finished.
+        """
+        found = self._newest_whole(report, with_replay=True)
+        if found is None:
+            return None
+        kept, state = found
+        read_segments(self._replay_folder, kept.manifest.segments, kept.manifest.oldest_row, replay)
+        self._kept = [*self._readable_before(kept), kept][-KEPT:]
+        return kept.manifest.step, state
+
+    def load_state(self, report: Report) -> tuple[int, Any] | None:
+        """The step and state of the newest whole checkpoint, without its replay; None without any.
+
+        Raises:
+            CheckpointError: every checkpoint is damaged, or the newest belongs to another run.
+        """
+        found = self._newest_whole(report, with_replay=False)
+        return None if found is None else (found[0].manifest.step, found[1])
+
+    def drop_replay(self) -> None:
+        """Free the disk of the replay of a finished run. Its checkpoints stay, to be tested and played."""
+        dropped = self.folder / _DROPPED
+        if self.has_replay:
+            shutil.rmtree(dropped, ignore_errors=True)
+            os.replace(self._replay_folder, dropped)  # at once, so that no damage is seen after a kill
+            sync_folder(self.folder)
+        shutil.rmtree(dropped, ignore_errors=True)
+
+    @property
+    def _replay_folder(self) -> Path:
+        return self.folder / "replay"
+
+    def _folders(self) -> list[Path]:
+        """The checkpoints on disk, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        matches = [match for path in self.folder.iterdir() if (match := _FOLDER_NAME.fullmatch(path.name))]
+        matches.sort(key=lambda match: (int(match[1]), int(match[2] or 0)))
+        return [self.folder / match[0] for match in matches]
+
+    def _new_folder(self, step: int) -> Path:
+        """A name that no checkpoint has: a resumed run that stops at once saves the same step again."""
+        name = f"step_{step:012d}"
+        taken = {path.name for path in self._folders()}
+        copies = (f"{name}-{number}" for number in range(1, len(taken) + 1))
+        return self.folder / next(choice for choice in (name, *copies) if choice not in taken)
+
+    def _make_folders(self) -> None:
+        if not self._replay_folder.is_dir():
+            self._replay_folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(self.folder)
+            sync_folder(self.folder.parent)
+
+    def _write(self, target: Path, step: int, files: dict[str, bytes], replay: RowSource) -> Manifest:
+        before = self._kept[-1].manifest if self._kept else None
+        start = max(before.stop_row if before else 0, replay.oldest_row)
+        old = [segment for segment in (before.segments if before else ()) if segment.stop > replay.oldest_row]
+        new = write_segments(self._replay_folder, replay, start)
+        digests = {name: sha256(data) for name, data in files.items()}
+        manifest = Manifest(step, self._identity, digests, replay.oldest_row, (*old, *new))
+        temporary = self.folder / _TEMPORARY
+        os.mkdir(temporary)
+        for name, data in {**files, _MANIFEST_FILE: manifest.to_bytes()}.items():
+            write_synced(temporary / name, data)
+        sync_folder(temporary)
+        os.rename(temporary, target)
+        sync_folder(self.folder)
+        return manifest
+
+    def _remove_orphans(self) -> None:
+        """Remove what no kept checkpoint needs. What cannot be removed now, the next save tries again."""
+        folders = {kept.folder for kept in self._kept}
+        for path in (*self._folders(), self.folder / _TEMPORARY, self.folder / _DROPPED):
+            if path not in folders:
+                shutil.rmtree(path, ignore_errors=True)
+        segments = {segment.name for kept in self._kept for segment in kept.manifest.segments}
+        with contextlib.suppress(OSError):
+            for path in self._replay_folder.iterdir():
+                if path.name not in segments:
+                    os.unlink(path)
+
+    def _newest_whole(self, report: Report, *, with_replay: bool) -> tuple[_Kept, Any] | None:
+        folders = self._folders()[::-1]
+        for folder in folders:
+            try:
+                manifest = self._read_manifest(folder)
+                self._check_identity(manifest, folder)
+                state = _read_state(folder, manifest)
+                if with_replay:
+                    self._check_replay(manifest)
+                return _Kept(folder, manifest), state
+            except (DamagedError, StateError, OSError) as error:
+                report(f"warning: the checkpoint {folder} is not used: {error}")
+        if folders:
+            raise CheckpointError(f"no checkpoint in {self.folder} can be used: each one is damaged")
+        return None
+
+    def _read_manifest(self, folder: Path) -> Manifest:
+        return Manifest.from_bytes((folder / _MANIFEST_FILE).read_bytes())
+
+    def _check_identity(self, manifest: Manifest, folder: Path) -> None:
+        theirs, ours = manifest.identity, self._identity
+        differing = [
+            f"{name} is {theirs.get(name)!r}, not {ours.get(name)!r}"
+            for name in sorted({*theirs, *ours})
+            if theirs.get(name) != ours.get(name)
+        ]
+        if differing:
+            raise CheckpointError(f"the checkpoint {folder} is of another run: {'; '.join(differing)}")
+
+    def _check_replay(self, manifest: Manifest) -> None:
+        if not self.has_replay:
+            raise CheckpointError(
+                f"the run in {self.folder.parent} finished and dropped its replay: it can be evaluated and "
+                "played, not trained further (train with --keep-replay to leave that open)"
+            )
+        for segment in manifest.segments:
+            if not segment.is_whole(self._replay_folder):
+                raise DamagedError(f"its replay file {segment.name} does not match its digest")
+
+    def _readable_before(self, kept: _Kept) -> list[_Kept]:
+        """The checkpoints before one that could still be loaded, as far as their manifests tell."""
+        folders = self._folders()
+        readable = []
+        for folder in folders[: folders.index(kept.folder)]:
+            with contextlib.suppress(DamagedError, OSError):
+                readable.append(_Kept(folder, self._read_manifest(folder)))
+        return readable
+
+
+def _read_state(folder: Path, manifest: Manifest) -> Any:
+    files = {name: (folder / name).read_bytes() for name in manifest.files}
+    for name, data in files.items():
+        if sha256(data) != manifest.files[name]:
+            raise DamagedError(f"its file {name} does not match its digest")
+    return unpack(files)
+
+
+def save_network(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write one safetensors file at once; its own metadata has the digest of all else in it.
+
+    Raises:
+        OSError: it could not be written; the file before it is whole.
+    """
+    plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    marked = {**metadata, "sha256": _network_digest(plain, metadata)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, safetensors.torch.save(plain, marked))
+
+
+def load_network(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and metadata that `save_network` wrote.
+
+    Raises:
+        CheckpointError: there is no such file, or a bit of it has changed.
+    """
+    try:
+        data = path.read_bytes()
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = header["__metadata__"]
+        digest = metadata.pop("sha256")
+        tensors = safetensors.torch.load(data)
+    except OSError as error:
+        raise CheckpointError(f"the network {path} cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"the network {path} is damaged: it is no network file of wn-rl") from error
+    if _network_digest(tensors, metadata) != digest:
+        raise CheckpointError(f"the network {path} is damaged: it does not match its digest")
+    return tensors, metadata
+
+
+def _network_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    described = {name: [str(tensor.dtype), list(tensor.shape)] for name, tensor in tensors.items()}
+    digest = hashlib.sha256(json.dumps([described, dict(metadata)], sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,71 @@
+"""Files that survive a kill, a power cut or a full disk: each is written whole, or not at all."""
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+_CHUNK_BYTES = 1 << 20
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write every byte; a full disk may take a part of them and then raise OSError."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Make a new file and wait until the disk has it.
+
+    Raises:
+        FileExistsError: there is one of that name. It is never overwritten.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder: a rename is only then safe."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put a file in place at once: a reader, or a run after a kill, finds the old one or the new one.
+
+    Raises:
+        OSError: it could not be written; the old one is whole.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    try:
+        write_synced(temporary, data)
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    sync_folder(path.parent)
+
+
+def sha256(data: bytes) -> str:
+    """The digest in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """The digest of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

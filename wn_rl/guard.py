@@ -1,0 +1,92 @@
+"""Sinks that can never stop or slow a run."""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from wn_rl.sinks import Sink
+
+QUEUED_CALLS = 10_000  # a sink that is this far behind is given up
+CLOSE_SECONDS = 90.0  # a sink that takes longer to end is left behind
+
+
+class GuardedTracker:
+    """A sink in a thread of its own. It may fail or hang: the run says so in one line and goes on.
+
+    open_sink: makes the sink from the state, in the thread, when the first row comes. state: plain data;
+    the step of the last row is added to it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_sink: Callable[[dict[str, Any]], Sink],
+        state: dict[str, Any],
+        report: Callable[[str], None],
+    ) -> None:
+        self._name = name
+        self._open_sink = open_sink
+        self._state = state
+        self._report = report
+        self._calls: queue.Queue[Callable[[Sink], None] | None] = queue.Queue(QUEUED_CALLS)
+        self._thread: threading.Thread | None = None
+        self._given_up = False
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Hand a row to the thread."""
+        copy = dict(row)
+        self._hand_over(lambda sink: sink.log(copy))
+        self._state["step"] = copy["step"]
+
+    def video(self, step: int, name: str, path: Path) -> None:
+        """Hand a video to the thread."""
+        self._hand_over(lambda sink: sink.video(step, name, path))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the sink is opened with when the run is resumed."""
+        return dict(self._state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Open the sink with a state of before."""
+        self._state = dict(state)
+
+    def close(self, exit_code: int) -> None:
+        """Let the sink end, within CLOSE_SECONDS."""
+        if self._thread is None:
+            return
+        self._hand_over(lambda sink: sink.close(exit_code))
+        with contextlib.suppress(queue.Full):
+            self._calls.put_nowait(None)
+        self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            self._give_up(f"it did not end within {CLOSE_SECONDS:.0f} seconds")
+        self._given_up = True
+
+    def _hand_over(self, call: Callable[[Sink], None]) -> None:
+        if self._given_up:
+            return
+        if self._thread is None:
+            state = dict(self._state)
+            self._thread = threading.Thread(target=self._work, args=(state,), name=self._name, daemon=True)
+            self._thread.start()
+        try:
+            self._calls.put_nowait(call)
+        except queue.Full:
+            self._give_up(f"it is {QUEUED_CALLS:,} calls behind")
+
+    def _work(self, state: dict[str, Any]) -> None:
+        try:
+            sink = self._open_sink(state)
+            while (call := self._calls.get()) is not None:
+                call(sink)
+        except Exception as error:  # whatever a sink may raise, the run goes on
+            self._give_up(f"{type(error).__name__}: {error}")
+
+    def _give_up(self, reason: str) -> None:
+        if not self._given_up:
+            self._given_up = True
+            line = " ".join(reason.split())
+            self._report(f"warning: {self._name} is switched off: {line}; metrics.jsonl has every row")

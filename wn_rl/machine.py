@@ -1,0 +1,204 @@
+"""What this machine has: memory, devices, programs, versions."""
+
+import contextlib
+import difflib
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wn_rl import __version__
+from wn_rl.errors import UserError
+from wn_rl.video import ffmpeg_path
+from wn_rl.wandb_sink import wandb_key_configured
+
+_PACKAGES = ("torch", "numpy", "gymnasium", "ale-py", "minatar", "opencv-python-headless", "wandb")
+_GIGABYTE = 1e9
+
+
+def available_memory_bytes(root: Path = Path("/")) -> int:
+    """Memory that this process can still take: the least that the system, its control groups (container
+    limits) and its resource limits allow. root: where proc and sys are mounted.
+    """
+    bounds = [*_system_memory(root), *_cgroup_memory(root), *_limit_memory(root)]
+    return max(0, min(bounds))
+
+
+def require_memory(num_bytes: int, what: str) -> None:
+    """Check before the first step that something will fit.
+
+    what: named in the error, with the option that decides it: "the replay (--learning.replay-capacity)".
+
+    Raises:
+        UserError: it does not fit.
+    """
+    available = available_memory_bytes()
+    if num_bytes > available:
+        raise UserError(
+            f"{what} needs {num_bytes / _GIGABYTE:.2f} GB of memory and {available / _GIGABYTE:.2f} GB is free: "
+            f"take at most {int(100 * available / num_bytes)}% of it, or a machine with more memory"
+        )
+
+
+def _system_memory(root: Path) -> Iterator[int]:
+    meminfo = _numbers(root / "proc/meminfo")
+    if "MemAvailable" in meminfo:
+        yield meminfo["MemAvailable"] * 1024
+    else:
+        yield os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _cgroup_memory(root: Path) -> Iterator[int]:
+    """Limit minus use of each memory control group that this process is in, all the way up, v1 and v2.
+
+    Cached file pages count as used there, but the system gives them back: the inactive ones are not counted.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            names, top = ("memory.max", "memory.current", "inactive_file"), root / "sys/fs/cgroup"
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            top = root / "sys/fs/cgroup/memory"
+        else:
+            continue
+        group = top / path.lstrip("/")
+        for folder in (group, *group.parents):
+            with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
+                limit, used = (int((folder / name).read_text()) for name in names[:2])
+                yield limit - used + _numbers(folder / "memory.stat").get(names[2], 0)
+            if folder == top:
+                break
+
+
+def _limit_memory(root: Path) -> Iterator[int]:
+    status = _numbers(root / "proc/self/status")
+    for limit, field in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        allowed = resource.getrlimit(limit)[0]
+        if allowed != resource.RLIM_INFINITY:
+            yield allowed - status.get(field, 0) * 1024
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """The lines `name: number ...` or `name number` of a system file; empty where there is none."""
+    numbers = {}
+    with contextlib.suppress(OSError):
+        for line in path.read_text(errors="replace").splitlines():
+            words = line.replace(":", " ", 1).split()
+            if len(words) > 1 and words[1].isdigit():
+                numbers[words[0]] = int(words[1])
+    return numbers
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of a name: auto (CUDA where there is one, else the CPU), cpu, cuda or cuda:N.
+
+    Raises:
+        UserError: it cannot be had; the message says why and what to do.
+    """
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, number = name.partition(":")
+    if name != "auto" and (kind != "cuda" or (":" in name and not number.isdecimal())):
+        near = difflib.get_close_matches(name, ["auto", "cpu", "cuda", "cuda:0"], n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"no device {name!r}: choose auto, cpu, cuda or cuda:N{hint}")
+    obstacle = _cuda_obstacle()
+    if obstacle:
+        if name == "auto":
+            return torch.device("cpu")
+        raise UserError(f"--device {name} cannot be had: {obstacle}; or use --device cpu")
+    index, count = int(number or 0), torch.cuda.device_count()
+    if index >= count:
+        raise UserError(f"--device {name} cannot be had: there is cuda:0 to cuda:{count - 1}")
+    return torch.device("cuda", index)
+
+
+def _cuda_obstacle() -> str | None:
+    """Why CUDA cannot be used and what to do about it; None where it can."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return (
+            f"torch {torch.__version__} was built without CUDA; install a build with it "
+            "(https://pytorch.org/get-started)"
+        )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if torch.cuda.is_available():
+            return None
+    reasons = [str(warning.message).splitlines()[0] for warning in caught]
+    detail = f" ({reasons[0]})" if reasons else ""
+    return f"torch finds no NVIDIA driver or device{detail}; check that nvidia-smi lists one"
+
+
+def versions() -> dict[str, str | None]:
+    """What decides a run's numbers besides its config: versions, and the git commit of a checkout."""
+    packages = {name: _version(name) for name in _PACKAGES}
+    return {"wn-rl": __version__, "python": platform.python_version(), **packages, "git_commit": git_commit()}
+
+
+def git_commit(package: Path = Path(__file__).parent) -> str | None:
+    """The commit of the checkout that the package is in, "+changes" added if it has any; else None."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        # An installed package may lie in the checkout of something else, as in its virtual environment.
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != package.resolve().parent:
+            return None
+        changes = "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return git("rev-parse", "HEAD") + changes
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def describe() -> dict[str, str]:
+    """What `wn-rl doctor` shows, as lines of name and value."""
+    cuda = _cuda_obstacle()
+    devices = [] if cuda else range(torch.cuda.device_count())
+    lines = {name: version or "not installed" for name, version in versions().items() if name != "git_commit"}
+    lines["git commit"] = git_commit() or "none: not run from a checkout"
+    lines["cpu"] = f"{_usable_cpus()} x {_cpu_model()}"
+    lines["free memory"] = f"{available_memory_bytes() / _GIGABYTE:.1f} GB"
+    for index in devices:
+        properties: Any = torch.cuda.get_device_properties(index)
+        lines[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / _GIGABYTE:.1f} GB"
+    if cuda:
+        lines["cuda"] = f"no: {cuda}"
+    try:
+        lines["ffmpeg"] = ffmpeg_path()
+    except UserError as error:
+        lines["ffmpeg"] = f"no: {error}"
+    lines["wandb key"] = "configured" if wandb_key_configured() else "none: runs are logged offline"
+    return lines
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

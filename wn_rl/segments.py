@@ -1,0 +1,88 @@
+"""A replay on disk: immutable files of rows, each written and hashed once, shared by several checkpoints."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import safetensors.torch
+from torch import Tensor
+
+from wn_rl.files import sha256, sha256_of_file, sync_folder, write_synced
+
+SEGMENT_BYTES = 128 * 2**20  # of one file; saving and loading take about three times as much memory
+
+Columns = dict[str, Tensor]
+
+
+class RowSource(Protocol):
+    """A ring of rows. `num_rows` were ever added; [oldest_row, num_rows) are still there."""
+
+    @property
+    def oldest_row(self) -> int:
+        """The first row still in the ring."""
+        ...
+
+    @property
+    def num_rows(self) -> int:
+        """Rows ever added."""
+        ...
+
+    def read_rows(self, start: int, stop: int) -> Columns:
+        """Copies of rows [start, stop); the first axis of each column counts rows."""
+        ...
+
+
+class RowTarget(Protocol):
+    """What takes rows back: called in order, without gaps, from the oldest row on."""
+
+    def write_rows(self, start: int, columns: Columns) -> None:
+        """Put back rows [start, start + the columns' length)."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """Rows [first, stop) in a file of the replay folder."""
+
+    name: str
+    first: int
+    stop: int
+    sha256: str
+
+    def is_whole(self, folder: Path) -> bool:
+        """Whether the file is there and holds what was written."""
+        try:
+            return sha256_of_file(folder / self.name) == self.sha256
+        except OSError:
+            return False
+
+
+def write_segments(folder: Path, replay: RowSource, start: int) -> Iterable[Segment]:
+    """Write rows [start, num_rows) to new files, as many as SEGMENT_BYTES asks for.
+
+    Raises:
+        OSError: a file could not be written whole. It and those before it are left behind.
+    """
+    stop = replay.num_rows
+    rows_per_segment = 1
+    if start < stop:
+        row = replay.read_rows(start, start + 1)
+        row_bytes = sum(column.numel() * column.element_size() for column in row.values())
+        rows_per_segment = max(1, SEGMENT_BYTES // max(1, row_bytes))
+    for first in range(start, stop, rows_per_segment):
+        end = min(first + rows_per_segment, stop)
+        columns = replay.read_rows(first, end)
+        data = safetensors.torch.save({name: column.contiguous() for name, column in columns.items()})
+        name = f"rows_{first:012d}.safetensors"
+        write_synced(folder / name, data)
+        yield Segment(name, first, end, sha256(data))
+    sync_folder(folder)
+
+
+def read_segments(folder: Path, segments: Iterable[Segment], oldest_row: int, replay: RowTarget) -> None:
+    """Give the rows from oldest_row on to the replay."""
+    for segment in segments:
+        columns = safetensors.torch.load((folder / segment.name).read_bytes())
+        start = max(segment.first, oldest_row)
+        replay.write_rows(start, {name: column[start - segment.first :] for name, column in columns.items()})

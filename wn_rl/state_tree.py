@@ -1,0 +1,133 @@
+"""A run's state as two files of plain data: structure in JSON, arrays in safetensors; nothing is unpickled.
+
+A state is a tree of dict (with str keys), list, None, bool, int, float, str, numpy arrays and scalars, and
+torch tensors. What comes back has the same types and the same bits; tuples come back as lists, tensors on
+the CPU. JSON has no place for some of these, so they are written as a dict of one key that begins with `$`.
+"""
+
+import json
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from wn_rl.files import write_synced
+
+STRUCTURE_FILE = "state.json"
+TENSORS_FILE = "tensors.safetensors"
+
+_UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+_SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
+_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_DTYPES = {torch.bool, *_UNSIGNED, *_SIGNED, *_FLOATING}
+_MAX_JSON_INT = 2**63  # a larger one goes as hexadecimal: Python limits the decimal digits that it parses
+
+
+class StateError(ValueError):
+    """The files do not hold a state, or the state holds what cannot be saved."""
+
+
+def pack(state: Any) -> dict[str, bytes]:
+    """The two files of a state: {name: content}.
+
+    Raises:
+        StateError: a value is none of the types above; its place in the tree is named.
+    """
+    tensors: dict[str, Tensor] = {}
+    structure = _encode(state, "state", tensors)
+    return {
+        STRUCTURE_FILE: json.dumps(structure, allow_nan=False).encode("ascii"),
+        TENSORS_FILE: safetensors.torch.save(tensors),
+    }
+
+
+def unpack(files: dict[str, bytes]) -> Any:
+    """The state that `pack` made the files of.
+
+    Raises:
+        StateError: they are damaged.
+    """
+    try:
+        tensors = safetensors.torch.load(files[TENSORS_FILE])
+        return _decode(json.loads(files[STRUCTURE_FILE]), tensors)
+    except (SafetensorError, KeyError, ValueError, TypeError, struct.error, RecursionError) as error:
+        raise StateError(f"not a saved state: {type(error).__name__}: {error}") from error
+
+
+def write_state(folder: Path, state: Any) -> None:
+    """Write the two files of a state into a folder that has neither, and wait until the disk has them."""
+    for name, data in pack(state).items():
+        write_synced(folder / name, data)
+
+
+def read_state(folder: Path) -> Any:
+    """The state in a folder."""
+    return unpack({name: (folder / name).read_bytes() for name in (STRUCTURE_FILE, TENSORS_FILE)})
+
+
+def _encode(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
+    # numpy's float64 is a float too, and bool is an int: the order of the cases matters.
+    if isinstance(value, np.generic | np.ndarray):
+        kind = "$array" if isinstance(value, np.ndarray) else "$scalar"
+        return {kind: _add(tensors, _tensor_of_array(value, place), place)}
+    if isinstance(value, Tensor):
+        return {"$tensor": _add(tensors, value, place)}
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return int(value) if abs(value) < _MAX_JSON_INT else {"$int": hex(value)}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"$float": struct.pack(">d", value).hex()}
+    if isinstance(value, list | tuple):
+        return [_encode(item, f"{place}[{index}]", tensors) for index, item in enumerate(value)]
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise StateError(f"cannot save {place}: a dict's keys must be strings")
+        encoded = {key: _encode(item, f"{place}[{key!r}]", tensors) for key, item in value.items()}
+        return {"$dict": encoded} if any(key.startswith("$") for key in value) else encoded
+    raise StateError(f"cannot save {place}: {type(value).__name__} is not plain data")
+
+
+def _decode(node: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(node, list):
+        return [_decode(item, tensors) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if len(node) == 1:
+        [(tag, content)] = node.items()
+        if tag == "$tensor":
+            return tensors[content]
+        if tag == "$array":
+            return tensors[content].numpy()
+        if tag == "$scalar":
+            return tensors[content].numpy()[()]
+        if tag == "$int":
+            return int(content, 16)
+        if tag == "$float":
+            return struct.unpack(">d", bytes.fromhex(content))[0]
+        if tag == "$dict":
+            node = content
+    return {key: _decode(item, tensors) for key, item in node.items()}
+
+
+def _tensor_of_array(array: Any, place: str) -> Tensor:
+    try:
+        # np.array copies: torch cannot share a read-only array, or one that runs backwards.
+        return torch.from_numpy(np.array(array, order="C"))
+    except (TypeError, ValueError) as error:
+        raise StateError(f"cannot save {place}: an array of {array.dtype} is not plain data") from error
+
+
+def _add(tensors: dict[str, Tensor], value: Tensor, place: str) -> str:
+    if value.dtype not in _DTYPES or value.layout != torch.strided:
+        raise StateError(f"cannot save {place}: a {value.layout} tensor of {value.dtype} is not plain data")
+    name = str(len(tensors))
+    # A copy of its own: safetensors refuses tensors that share memory.
+    tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+    return name
