@@ -40,7 +40,7 @@ def laptop(game: str) -> Config:
         log_period=2_000,
         checkpoint_period=25_000,
         learning=LearningConfig(
-            replay_capacity=200_000, replay_start=5_000, epsilon_steps=60_000, target_period=4_000
+            replay_capacity=200_000, replay_start=5_000, epsilon_steps=60_000, target_period=1_000
         ),
         evaluation=EvaluationConfig(period=25_000, steps=5_000, num_envs=8, video_period=5),
     )
