@@ -1,101 +1,195 @@
-"""Where a run's metrics go: its own metrics.jsonl always, and sinks that can never stop it.
+"""Where a run's metrics go. metrics.jsonl is the record; the other sinks can never stop or slow the run.
 
-A run logs training rows, which have "loss", and test rows, which have "eval/return_mean". Both have "step",
-in agent steps. A new sink is a class with the methods of `Sink` and one line in SINKS; it imports what it
-needs in its constructor.
+A row is a flat dict with "step" and any of: frames, train/return, train/length, eval/return_mean,
+eval/return_std, eval/episodes, loss, q_mean, held_out_q, epsilon, frames_per_second, norm_v/LAYER, norm_g/LAYER.
+A value that is missing is None.
 """
 
+import contextlib
 import difflib
-from collections.abc import Mapping, Sequence
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from wn_rl.errors import UserError
-from wn_rl.trackers.base import Guarded, Row, RunInfo, Sink, SinkFactory
-from wn_rl.trackers.console import ConsoleSink
-from wn_rl.trackers.jsonl import JsonlTracker
-from wn_rl.trackers.tensorboard import TensorBoardSink
-from wn_rl.trackers.weights_and_biases import WandbSink
+from wn_rl.files import write_all
+from wn_rl.guard import GuardedTracker
+from wn_rl.sinks import ConsoleSink, RunInfo, Sink, TensorBoardSink
+from wn_rl.wandb_sink import WandbSink, new_wandb_state
 
-__all__ = ["CLOCK_KEYS", "SINKS", "TRACKERS", "Row", "RunInfo", "Sink", "Tracker", "make_trackers"]
+CLOCK_KEYS = ("frames_per_second", "seconds")  # these measure time, and differ between equal runs
 
-CLOCK_KEYS = ("frames_per_second", "seconds")
-"""The keys that measure time: the only ones in which a resumed run differs from an uninterrupted one."""
-
-SINKS: dict[str, SinkFactory] = {"wandb": WandbSink, "tensorboard": TensorBoardSink, "console": ConsoleSink}
-TRACKERS = ("jsonl", *SINKS)
-"""Every name that `make_trackers` knows."""
+Report = Callable[[str], None]
 
 
 class Tracker(Protocol):
-    """What a run logs to. Call `restart` or `load_state_dict` once, before the first row."""
+    """Where rows go. `load_state_dict`, if it is called, comes before anything else."""
 
-    def restart(self) -> None:
-        """Forget every row: the run begins at step 0."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave; rows logged after it are forgotten."""
-
-    def log(self, row: Row) -> None:
-        """Take one row of metrics; it has "step"."""
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Record one row."""
+        ...
 
     def video(self, step: int, name: str, path: Path) -> None:
-        """Take an mp4 file that shows the agent at a step."""
-
-    def close(self, exit_code: int) -> None:
-        """Finish in order; 0 is success."""
+        """Record a finished mp4 file."""
+        ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain data for a checkpoint; what was logged before it is on the disk."""
+        """What a resumed run needs to go on in the same record: plain data, for the checkpoint."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state; without this call, the record begins anew."""
+        ...
+
+    def close(self, exit_code: int) -> None:
+        """Finish. Nothing is recorded after it."""
+        ...
+
+
+class JsonlTracker:
+    """One JSON object a line, written at once, on the disk before each checkpoint.
+
+    A resumed run cuts the file back to where its checkpoint was. Rows that a full disk has no place for are
+    kept in memory, and in the checkpoint, until there is.
+    """
+
+    def __init__(self, path: Path, report: Report) -> None:
+        self._path = path
+        self._report = report
+        self._descriptor: int | None = None
+        self._offset = 0  # bytes of whole rows in the file
+        self._rows = 0
+        self._pending: list[str] = []
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append a row: step first, the other keys in order. NaN and infinity are written as null."""
+        ordered = {"step": row["step"], **{key: row[key] for key in sorted(row) if key != "step"}}
+        finite = {key: value if _is_finite(value) else None for key, value in ordered.items()}
+        had_pending = bool(self._pending)
+        self._pending.append(json.dumps(finite) + "\n")
+        self._write_pending(quietly=had_pending)
+
+    def video(self, step: int, name: str, path: Path) -> None:
+        """Nothing: the file is in the run's folder already."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Make the disk hold the rows; their number, their bytes, and those not written yet."""
+        self._write_pending(quietly=True)
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.fsync(self._descriptor)
+        return {"offset": self._offset, "rows": self._rows, "pending": list(self._pending)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Cut the file back to where it was.
+
+        Raises:
+            UserError: the file is shorter than that, so rows are lost.
+        """
+        size = self._path.stat().st_size if self._path.exists() else 0
+        if size < state["offset"]:
+            raise UserError(
+                f"{self._path} has {size:,} bytes, and {state['offset']:,} when the checkpoint was made: "
+                "rows are lost; put the file back to resume this run"
+            )
+        self._offset, self._rows = state["offset"], state["rows"]
+        self._pending = list(state["pending"])
+        self._open()
+
+    def close(self, exit_code: int) -> None:
+        """Write what is left and close the file."""
+        self.state_dict()
+        if self._pending:
+            self._report(f"{self._path} lacks the last {len(self._pending)} rows: the disk took no more")
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
+            os.ftruncate(self._descriptor, self._offset)
+        return self._descriptor
+
+    def _write_pending(self, *, quietly: bool) -> None:
+        data = "".join(self._pending).encode()
+        if not data:
+            return
+        try:
+            descriptor = self._open()
+            os.lseek(descriptor, self._offset, os.SEEK_SET)
+            os.ftruncate(descriptor, self._offset)  # a part of a row, from a write that failed
+            write_all(descriptor, data)
+        except OSError as error:
+            if not quietly:
+                reason = error.strerror or error
+                self._report(f"warning: {self._path} cannot be written ({reason}); its rows are kept in memory")
+            return
+        self._offset += len(data)
+        self._rows += len(self._pending)
+        self._pending.clear()
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 class Trackers:
-    """The record of a run and its sinks, as one tracker. The record comes first, and only it may raise."""
+    """Several trackers as one. Each finds its own state by its name."""
 
-    def __init__(self, record: JsonlTracker, sinks: Sequence[Guarded]) -> None:
-        self._record, self._sinks = record, sinks
+    def __init__(self, trackers: Mapping[str, Tracker]) -> None:
+        self._trackers = dict(trackers)
 
-    def restart(self) -> None:
-        """Empty metrics.jsonl and start the sinks anew."""
-        self._record.restart()
-        for sink in self._sinks:
-            sink.start({})
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Cut metrics.jsonl back to the state and start the sinks with theirs.
-
-        Raises:
-            UserError: metrics.jsonl is shorter than it was, or was changed.
-        """
-        self._record.load_state_dict(state["jsonl"])
-        for sink in self._sinks:
-            sink.start(state["sinks"].get(sink.name, {}))
-
-    def log(self, row: Row) -> None:
-        """Pass a row to all.
-
-        Raises:
-            ValueError: it has no step.
-        """
-        self._record.log(row)
-        for sink in self._sinks:
-            sink.log(row)
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Record one row in each."""
+        for tracker in self._trackers.values():
+            tracker.log(row)
 
     def video(self, step: int, name: str, path: Path) -> None:
-        """Pass a video to the sinks."""
-        for sink in self._sinks:
-            sink.video(step, name, path)
-
-    def close(self, exit_code: int) -> None:
-        """Close all. More than one call does no harm."""
-        self._record.close(exit_code)
-        for sink in self._sinks:
-            sink.close(exit_code)
+        """Record a finished mp4 file in each."""
+        for tracker in self._trackers.values():
+            tracker.video(step, name, path)
 
     def state_dict(self) -> dict[str, Any]:
-        """The record's state and, by name, the sinks'."""
-        sinks = {sink.name: sink.state_dict() for sink in self._sinks}
-        return {"jsonl": self._record.state_dict(), "sinks": sinks}
+        """The states by name."""
+        return {name: tracker.state_dict() for name, tracker in self._trackers.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on; a tracker that the state does not know begins anew."""
+        for name, tracker in self._trackers.items():
+            if name in state:
+                tracker.load_state_dict(state[name])
+
+    def close(self, exit_code: int) -> None:
+        """Finish each."""
+        for tracker in self._trackers.values():
+            tracker.close(exit_code)
+
+
+def _guarded(
+    name: str,
+    open_sink: Callable[[RunInfo, dict[str, Any]], Sink],
+    new_state: Callable[[], dict[str, Any]] = dict,
+) -> Callable[[RunInfo], Tracker]:
+    return lambda info: GuardedTracker(name, lambda state: open_sink(info, state), new_state(), info.report)
+
+
+TRACKERS: dict[str, Callable[[RunInfo], Tracker]] = {
+    "jsonl": lambda info: JsonlTracker(info.run_dir / "metrics.jsonl", info.report),
+    "console": _guarded("console", ConsoleSink),
+    "wandb": _guarded("wandb", WandbSink, new_wandb_state),
+    "tensorboard": _guarded("tensorboard", TensorBoardSink),
+}
+
+
+def say(line: str) -> None:
+    """One line on standard error."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def make_trackers(
@@ -104,22 +198,23 @@ def make_trackers(
     run_dir: Path,
     config: Mapping[str, Any],
     run_name: str,
-    group: str,
-    tags: Sequence[str],
-    total_steps: int,
+    group: str | None = None,
+    tags: Sequence[str] = (),
+    total_steps: int | None = None,
+    report: Report = say,
 ) -> Trackers:
-    """One tracker for all the names, and for jsonl whether it is named or not.
+    """The named trackers as one; jsonl is always among them, and first.
 
-    It opens run_dir/metrics.jsonl and leaves it as it is; sinks are made at `restart` or `load_state_dict`.
+    config: plain JSON values. total_steps: for the time that is left. report: called with a line, also from
+    other threads.
 
     Raises:
-        UserError: there is no such tracker; the message names the nearest.
+        UserError: a name is unknown.
     """
     for name in names:
         if name not in TRACKERS:
-            near = difflib.get_close_matches(name, TRACKERS, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(TRACKERS)}"
-            raise UserError(f"unknown tracker {name!r}: {hint}")
-    info = RunInfo(Path(run_dir), config, run_name, group, tuple(tags), total_steps)
-    sinks = [Guarded(name, factory, info) for name, factory in SINKS.items() if name in names]
-    return Trackers(JsonlTracker(info.run_dir), sinks)
+            near = difflib.get_close_matches(name, TRACKERS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"no tracker {name!r}: choose from {', '.join(TRACKERS)}{hint}")
+    info = RunInfo(run_dir, dict(config), run_name, group, tuple(tags), total_steps, report)
+    return Trackers({name: TRACKERS[name](info) for name in dict.fromkeys(["jsonl", *names])})
