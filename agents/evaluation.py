@@ -174,12 +174,10 @@ def _play(
     finished: list[tuple[float, int]] = []
     num_started = num_steps = 0
     while True:
-        for lane, game_return, length in episodes.add(step):
-            if active[lane]:
-                finished.append((game_return, length))
-        for lane in np.flatnonzero(step.first):
-            active[lane] = may_start(num_started, num_steps)
-            num_started += int(active[lane])
+        finished += [(game_return, length) for lane, game_return, length in episodes.add(step) if active[lane]]
+        for restarted in np.flatnonzero(step.first):
+            active[restarted] = may_start(num_started, num_steps)
+            num_started += int(active[restarted])
         if not active.any():
             break
         if max_steps is not None and num_steps >= max_steps:

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from wn_rl.tracking import Tracker
 
 from wn_rl.agents.evaluation import Episodes, Interrupted, make_test_environments, run_epoch_test
 from wn_rl.agents.experiment import Experiment
@@ -23,6 +22,7 @@ from wn_rl.network_file import read_network_file, write_network_file
 from wn_rl.nn import fold
 from wn_rl.runs import RunFolder
 from wn_rl.seeding import derive_seed
+from wn_rl.tracking import Tracker
 
 
 class StopRequest:

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
-from wn_rl.tracking import CLOCK_KEYS
 
 from wn_rl.cli import COMMANDS, main
+from wn_rl.tracking import CLOCK_KEYS
 
 QUICK = [
     "--suite", "minatar", "--steps", "1200", "--log-period", "400", "--checkpoint-period", "400",

@@ -1,7 +1,6 @@
 """Runs in child processes that are stopped at any instant, and go on as if nothing had happened."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -111,14 +110,18 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert_same({n: c[-count:] for n, c in rows.items()}, {n: c[-count:] for n, c in other_rows.items()}, "replay")
 
 
-def start_and_stop(arguments: list[str | Path], number: int, after: float) -> int:
-    """Start a command, send it a signal after so many seconds of its training, and return its exit code."""
+def num_rows(run: Path) -> int:
+    """Whole rows of metrics so far."""
+    file = run / "metrics.jsonl"
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def start_and_stop(arguments: list[str | Path], number: int, run: Path, rows: int, delay: float = 0.0) -> int:
+    """Start a command, send it a signal once its metrics have so many rows, and return its exit code."""
     process = subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:  # says where it trains as soon as it does
-        if "run folder" in line:
-            break
-    time.sleep(after)
+    while process.poll() is None and num_rows(run) < rows:
+        time.sleep(0.005)
+    time.sleep(delay)
     process.send_signal(number)
     process.communicate(timeout=120)
     return process.returncode
@@ -143,12 +146,11 @@ def test_a_run_killed_at_random_instants_equals_the_undisturbed_one(
     name: str, undisturbed: dict[str, Path], tmp_path: Path
 ) -> None:
     whole, victim = undisturbed[name], tmp_path / "victim"
-    moments = random.Random(f"{name}{os.getpid()}")
-    code = start_and_stop(["train", *RUNS[name], "--run-dir", victim], signal.SIGKILL, moments.uniform(0.2, 3.0))
-    for _ in range(2):
-        if code == 0:
-            break
-        code = start_and_stop(["resume", victim], signal.SIGKILL, moments.uniform(0.1, 2.0))
+    moments = random.Random()
+    rows, delay = moments.randrange(0, 4), moments.uniform(0, 0.5)
+    print(f"killed after {rows} rows and {delay:.2f} s")
+    assert start_and_stop(["train", *RUNS[name], "--run-dir", victim], signal.SIGKILL, victim, rows, delay) == -9
+    start_and_stop(["resume", victim], signal.SIGKILL, victim, num_rows(victim) + 1, moments.uniform(0, 0.2))
     finish("resume", victim)
     assert_same_run(whole, victim)
 
@@ -158,7 +160,7 @@ def test_a_signal_saves_and_says_how_to_resume(
     number: int, code: int, undisturbed: dict[str, Path], tmp_path: Path
 ) -> None:
     victim = tmp_path / "victim"
-    assert start_and_stop(["train", *MINATAR, "--run-dir", victim], number, 0.8) == code
+    assert start_and_stop(["train", *MINATAR, "--run-dir", victim], number, victim, 3) == code
     status = json.loads((victim / "status.json").read_text())
     assert status["status"] == "interrupted"
     assert f"wn-rl resume {victim}" in status["message"]
@@ -180,7 +182,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     undisturbed: dict[str, Path], tmp_path: Path
 ) -> None:
     victim = tmp_path / "victim"
-    assert start_and_stop(["train", *MINATAR, "--run-dir", victim], signal.SIGINT, 1.0) == 130
+    assert start_and_stop(["train", *MINATAR, "--run-dir", victim], signal.SIGINT, victim, 5) == 130
     newest = max(victim.glob("checkpoints/step_*"))
     tensors = newest / "tensors.safetensors"
     content = bytearray(tensors.read_bytes())
@@ -214,7 +216,7 @@ def test_a_checkpoint_of_another_run_is_refused_on_its_manifest(
     undisturbed: dict[str, Path], tmp_path: Path
 ) -> None:
     victim = tmp_path / "victim"
-    assert start_and_stop(["train", *MINATAR, "--seed", "9", "--run-dir", victim], signal.SIGINT, 0.8) == 130
+    assert start_and_stop(["train", *MINATAR, "--seed", "9", "--run-dir", victim], signal.SIGINT, victim, 2) == 130
     stranger = undisturbed["atari_1_lane"]
     subprocess.run(["rm", "-r", str(victim / "checkpoints")], check=True)
     subprocess.run(["cp", "-r", str(stranger / "checkpoints"), str(victim / "checkpoints")], check=True)

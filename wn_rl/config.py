@@ -7,6 +7,9 @@ paper preset. Sources: WN is Salimans & Kingma 2016, section 5.4 unless another 
 
 import dataclasses
 import json
+import math
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -145,7 +148,8 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        _validate(self)
+        _check_ranges(self)
+        _check_combinations(self)
 
     @property
     def learning_rate(self) -> float:
@@ -155,61 +159,47 @@ class Config:
         return 3e-4 if self.parameterization.startswith("weight_norm") else 1e-4
 
 
-def _validate(config: Config) -> None:
-    """ValueError with one line on the first field that cannot be.
+_AT_LEAST_1 = (
+    *("steps", "num_envs", "log_period", "checkpoint_period", "environment.max_episode_frames"),
+    *("network.stack", "network.init_states", "learning.batch_size", "learning.update_period"),
+    *("learning.target_period", "learning.replay_capacity", "learning.replay_start", "learning.epsilon_steps"),
+    *("evaluation.steps", "evaluation.num_envs", "evaluation.held_out_states"),
+)
+_AT_LEAST_0 = (
+    *("seed", "torch_threads", "environment.emulator_threads"),
+    *("evaluation.period", "evaluation.video_period"),
+)
+_FRACTIONS = ("learning.discount", "learning.epsilon_start", "learning.epsilon_end", "evaluation.epsilon")
+_POSITIVE = ("learning_rate", "network.log_scale", "network.max_v_norm")
+
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (_AT_LEAST_1, lambda value: value >= 1, "at least 1"),
+    (_AT_LEAST_0, lambda value: value >= 0, "at least 0"),
+    (_FRACTIONS, lambda value: 0 <= value <= 1, "between 0 and 1"),
+    (_POSITIVE, lambda value: value is None or 0 < value < math.inf, "greater than 0"),
+)
+
+
+def _check_ranges(config: Config) -> None:
+    """ValueError on the first number that cannot be, as the flag that sets it.
 
     >>> Config("breakout", steps=-1)
     Traceback (most recent call last):
     ValueError: --steps must be at least 1, got -1
     """
-    learning, evaluation, network = config.learning, config.evaluation, config.network
-    at_least_one = {
-        "steps": config.steps,
-        "num-envs": config.num_envs,
-        "log-period": config.log_period,
-        "checkpoint-period": config.checkpoint_period,
-        "environment.max-episode-frames": config.environment.max_episode_frames,
-        "network.stack": network.stack,
-        "network.init-states": network.init_states,
-        "learning.batch-size": learning.batch_size,
-        "learning.update-period": learning.update_period,
-        "learning.target-period": learning.target_period,
-        "learning.replay-capacity": learning.replay_capacity,
-        "learning.replay-start": learning.replay_start,
-        "learning.epsilon-steps": learning.epsilon_steps,
-        "evaluation.steps": evaluation.steps,
-        "evaluation.num-envs": evaluation.num_envs,
-        "evaluation.held-out-states": evaluation.held_out_states,
-    }
-    at_least_zero = {
-        "seed": config.seed,
-        "torch-threads": config.torch_threads,
-        "environment.emulator-threads": config.environment.emulator_threads,
-        "evaluation.period": evaluation.period,
-        "evaluation.video-period": evaluation.video_period,
-    }
-    fractions = {
-        "learning.discount": learning.discount,
-        "learning.epsilon-start": learning.epsilon_start,
-        "learning.epsilon-end": learning.epsilon_end,
-        "evaluation.epsilon": evaluation.epsilon,
-    }
-    positive = {
-        "optimizer.learning-rate": config.learning_rate,
-        "network.log-scale": network.log_scale,
-        "network.max-v-norm": network.max_v_norm,
-    }
-    for values, allowed, says in (
-        (at_least_one, lambda x: x >= 1, "at least 1"),
-        (at_least_zero, lambda x: x >= 0, "at least 0"),
-        (fractions, lambda x: 0 <= x <= 1, "between 0 and 1"),
-        (positive, lambda x: x is None or x > 0, "greater than 0"),
-    ):
-        for name, value in values.items():  # type: ignore[attr-defined]
-            if not allowed(value):  # type: ignore[no-untyped-call]
-                raise ValueError(f"--{name} must be {says}, got {value}")
+    for fields, allowed, says in _RANGES:
+        for field_name in fields:
+            value = operator.attrgetter(field_name)(config)
+            if not allowed(value):
+                flag = "optimizer.learning-rate" if field_name == "learning_rate" else field_name.replace("_", "-")
+                raise ValueError(f"--{flag} must be {says}, got {value}")
     if config.seed >= 2**31:
         raise ValueError(f"--seed must be below 2**31, got {config.seed}")
+
+
+def _check_combinations(config: Config) -> None:
+    """ValueError on numbers that cannot be together."""
+    learning, network = config.learning, config.network
     if learning.target_period % learning.update_period:
         raise ValueError(
             f"--learning.target-period {learning.target_period} must be a multiple of "
@@ -220,12 +210,13 @@ def _validate(config: Config) -> None:
             f"--learning.replay-start {learning.replay_start} is more than "
             f"--learning.replay-capacity {learning.replay_capacity}"
         )
-    if learning.replay_start < config.num_envs * (network.stack + 1):
+    least = config.num_envs * (network.stack + 1)
+    if learning.replay_start < least:
         raise ValueError(
             f"--learning.replay-start {learning.replay_start} gives {config.num_envs} lanes too few frames "
-            f"for a stack of {network.stack}: use at least {config.num_envs * (network.stack + 1)}"
+            f"for a stack of {network.stack}: use at least {least}"
         )
-    if config.environment.resize == "bilinear" and max(config.num_envs, evaluation.num_envs) > 1:
+    if config.environment.resize == "bilinear" and max(config.num_envs, config.evaluation.num_envs) > 1:
         raise ValueError("--environment.resize bilinear needs one lane: --num-envs 1 --evaluation.num-envs 1")
     normalized = config.parameterization.startswith("weight_norm")
     for name, option in (("log-scale", network.log_scale), ("max-v-norm", network.max_v_norm)):

@@ -1,0 +1,438 @@
+"""The record of a run, and sinks that fail, hang, or go on after a resume."""
+
+import errno
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wn_rl import guard, sinks, tracking, wandb_sink
+from wn_rl.errors import UserError
+from wn_rl.guard import GuardedTracker
+from wn_rl.tracking import TRACKERS, Trackers, make_trackers
+
+
+def make(run_dir: Path, *names: str, report: Any = tracking.say, total_steps: int = 10_000) -> Trackers:
+    return make_trackers(
+        names,
+        run_dir=run_dir,
+        config={"game": "breakout", "learning": {"batch": 32}},
+        run_name="a run",
+        group="atari-breakout",
+        tags=["atari"],
+        total_steps=total_steps,
+        report=report,
+    )
+
+
+def training_row(step: int, **changes: Any) -> dict[str, Any]:
+    row = {
+        "step": step,
+        "frames": 4 * step,
+        "train/return": 3.2,
+        "loss": 0.0123,
+        "q_mean": 1.23,
+        "epsilon": 0.85,
+        "frames_per_second": 1520.0,
+        "seconds": step / 100,
+    }
+    return {**row, **changes}
+
+
+def test_row(step: int) -> dict[str, Any]:
+    return {"step": step, "eval/return_mean": 5.5, "eval/return_std": 1.0, "eval/episodes": 30, "held_out_q": 2.0}
+
+
+test_row.__test__ = False  # type: ignore[attr-defined]
+
+
+def lines_of(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def _wandb_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No credentials of the machine, and a W&B process of the test's own."""
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL", "WANDB_SERVICE"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()
+
+
+# The record
+
+
+def test_jsonl_is_on_whether_named_or_not(tmp_path: Path) -> None:
+    tracker = make(tmp_path)
+    tracker.log(training_row(1))
+    assert lines_of(tmp_path) == [training_row(1)]  # there before any close
+    tracker.close(0)
+
+
+def test_keys_keep_the_order_given(tmp_path: Path) -> None:
+    tracker = make(tmp_path)
+    tracker.log({"step": 1, "loss": 1.0, "epsilon": 0.5, "frames": 4})
+    tracker.close(0)
+    assert list(lines_of(tmp_path)[0]) == ["step", "loss", "epsilon", "frames"]
+
+
+def test_nan_and_infinity_are_null(tmp_path: Path) -> None:
+    tracker = make(tmp_path)
+    tracker.log({"step": 1, "loss": float("nan"), "q_mean": float("-inf"), "train/return": None})
+    tracker.close(0)
+    assert lines_of(tmp_path) == [{"step": 1, "loss": None, "q_mean": None, "train/return": None}]
+
+
+@pytest.mark.parametrize("tail", [b'{"step": 3}\n', b'{"st'], ids=["longer", "torn"])
+def test_a_resumed_record_equals_an_uninterrupted_one(tmp_path: Path, tail: bytes) -> None:
+    for name, killed in (("whole", False), ("killed", True)):
+        tracker = make(tmp_path / name)
+        tracker.log(training_row(1))
+        tracker.log(training_row(2))
+        if killed:
+            state = json.loads(json.dumps(tracker.state_dict()))
+            with (tmp_path / name / "metrics.jsonl").open("ab") as file:
+                file.write(tail)
+            tracker = make(tmp_path / name)
+            tracker.load_state_dict(state)
+        tracker.log(training_row(3))
+        tracker.close(0)
+    whole, resumed = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "killed"))
+    assert whole == resumed
+
+
+def test_a_record_shorter_than_the_checkpoint_counts_on_is_refused(tmp_path: Path) -> None:
+    tracker = make(tmp_path)
+    tracker.log(training_row(1))
+    state = tracker.state_dict()
+    tracker.close(0)
+    os.truncate(tmp_path / "metrics.jsonl", 10)
+    with pytest.raises(UserError, match=r"metrics\.jsonl has 10 bytes") as caught:
+        make(tmp_path).load_state_dict(state)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "metrics.jsonl").stat().st_size == 10
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_its_record_anew(tmp_path: Path) -> None:
+    make(tmp_path).log(training_row(1))
+    assert len(lines_of(tmp_path)) == 1
+    make(tmp_path)
+    assert len(lines_of(tmp_path)) == 1  # opening alone loses nothing
+    make(tmp_path).log(training_row(7))
+    assert [row["step"] for row in lines_of(tmp_path)] == [7]
+
+
+def test_rows_wait_while_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    tracker = make(tmp_path, report=said.append)
+    tracker.log(training_row(1))
+
+    def half(descriptor: int, data: bytes) -> None:
+        os.write(descriptor, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "write_all", half)
+        tracker.log(training_row(2))
+        tracker.log(training_row(3))
+        state = json.loads(json.dumps(tracker.state_dict()))
+    assert len(said) == 1
+    assert "No space left" in said[0]
+    resumed = make(tmp_path)
+    resumed.load_state_dict(state)
+    resumed.log(training_row(4))
+    resumed.close(0)
+    assert [row["step"] for row in lines_of(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_an_unknown_tracker_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean wandb"):
+        make(tmp_path, "wandbb")
+    with pytest.raises(UserError, match=", ".join(TRACKERS)):
+        make(tmp_path, "mlflow")
+
+
+# Sinks that fail
+
+
+class Failing:
+    """Raises in one method."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self._do("open")
+
+    def _do(self, method: str) -> None:
+        if method == self.method:
+            raise RuntimeError("two\nlines")
+
+    def log(self, row: Any) -> None:
+        self._do("log")
+
+    def video(self, step: int, name: str, path: Path) -> None:
+        self._do("video")
+
+    def close(self, exit_code: int) -> None:
+        self._do("close")
+
+
+@pytest.mark.parametrize("method", ["open", "log", "video", "close"])
+def test_a_sink_that_raises_is_switched_off_with_one_line(tmp_path: Path, method: str) -> None:
+    said: list[str] = []
+    tracker = GuardedTracker("poor", lambda state: Failing(method), {}, said.append)
+    for step in range(3):
+        tracker.log(training_row(step))
+        tracker.video(step, "gameplay", tmp_path / "a.mp4")
+    tracker.close(0)
+    tracker.log(training_row(4))
+    assert len(said) == 1
+    assert "poor" in said[0]
+    assert "two lines" in said[0]
+    assert "\n" not in said[0]
+    assert tracker.state_dict()["step"] >= 2
+
+
+def test_a_sink_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "CLOSE_SECONDS", 0.2)
+    said: list[str] = []
+    release = threading.Event()
+
+    class Hanging(Failing):
+        def log(self, row: Any) -> None:
+            release.wait(20)
+
+    tracker = GuardedTracker("slow", lambda state: Hanging(""), {}, said.append)
+    started = time.monotonic()
+    tracker.log(training_row(1))
+    tracker.close(0)
+    assert time.monotonic() - started < 3
+    assert len(said) == 1
+    assert "slow" in said[0]
+    release.set()
+
+
+# Console
+
+
+def test_in_a_pipe_lines_are_plain(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; import test_tracking as t\n"
+        "tracker = t.make(Path(sys.argv[1]), 'console', total_steps=150_000)\n"
+        "for step in (12_000, 13_000): tracker.log(t.training_row(step))\n"
+        "tracker.log(t.test_row(13_000)); tracker.close(0)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3
+    assert done.stdout.isprintable() or set(done.stdout) & set(map(chr, range(32))) == {"\n"}
+    assert "12,000/150,000" in lines[0]
+    for part in ("1,520", "return", "3.20", "loss", "0.0123", "1.23", "epsilon", "0.85"):
+        assert part in lines[0]
+    assert "left" in lines[1]
+    assert "5.50" in lines[2]
+    assert "30" in lines[2]
+    assert done.stderr == ""
+
+
+def test_on_a_terminal_a_live_line_and_the_cursor_back(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; import test_tracking as t\n"
+        "tracker = t.make(Path(sys.argv[1]), 'console')\n"
+        "try:\n"
+        "    for step in (1_000, 2_000): tracker.log(t.training_row(step))\n"
+        "    tracker.log(t.test_row(2_000)); raise KeyboardInterrupt\n"
+        "except KeyboardInterrupt: tracker.close(130)"
+    )
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "140", "LINES": "40"}
+    child = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    except OSError:  # Linux's way to say that the other end is closed
+        pass
+    finally:
+        os.close(ours)
+    assert child.wait(30) == 0, shown.decode()
+    text = shown.decode()
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") > 0  # cursor hidden, cursor shown
+    assert "2,000" in text
+    assert "0.0123" in text
+    assert "5.50" in text
+    assert "Traceback" not in text
+
+
+def test_the_time_left_comes_from_this_process_and_a_monotonic_clock(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = make(tmp_path, "console", total_steps=10_000)
+    for step, seconds in ((5_000, 1_000.0), (6_000, 1_100.0)):  # resumed: 1,000 steps in 100 s
+        tracker.log(training_row(step, seconds=seconds))
+    tracker.close(0)
+    assert "left 0:06:40" in capsys.readouterr().out.splitlines()[-1]
+
+
+# TensorBoard
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_is_read_back_and_a_resume_hides_the_rows_after_the_checkpoint(tmp_path: Path) -> None:
+    tracker = make(tmp_path, "tensorboard")
+    tracker.log(training_row(1, loss=1.0))
+    tracker.log(training_row(2, loss=2.0, q_mean=None))
+    state = json.loads(json.dumps(tracker.state_dict()))
+    tracker.log(training_row(3, loss=30.0))
+    tracker.close(1)
+    time.sleep(1.1)  # event files are named, and so ordered, by the second
+    tracker = make(tmp_path, "tensorboard")
+    tracker.load_state_dict(state)
+    tracker.log(training_row(3, loss=3.0))
+    tracker.close(0)
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert [event.step for event in events.Scalars("q_mean")] == [1, 3]
+    assert "step" not in events.Tags()["scalars"]
+
+
+# Weights & Biases
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """Rows in an offline run's folder, without W&B's own keys."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    output = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    records = [json.loads(line) for line in output.splitlines()]
+    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+    return [{key: value for key, value in row.items() if not key.startswith("_")} for row in rows]
+
+
+def folders(run_dir: Path) -> list[Path]:
+    return sorted(run_dir.glob("wandb/offline-run-*"))
+
+
+def test_an_offline_run_is_read_back_row_for_row_and_resumed_under_its_id(tmp_path: Path) -> None:
+    said: list[str] = []
+    tracker = make(tmp_path, "wandb", report=said.append)
+    tracker.log(training_row(1))
+    tracker.log(training_row(2, **{"train/return": None}))
+    tracker.log(test_row(2))
+    state = json.loads(json.dumps(tracker.state_dict()))
+    tracker.close(0)
+    time.sleep(1.1)  # W&B names folders by the second
+    tracker = make(tmp_path, "wandb", report=said.append)
+    tracker.load_state_dict(state)
+    tracker.log(training_row(3))
+    tracker.close(0)
+
+    first, second = folders(tmp_path)
+    expected = [{key: value for key, value in row.items() if value is not None} for row in lines_of(tmp_path)]
+    assert history(first) == expected[:3]
+    assert history(second) == expected[3:]
+    run_id = state["wandb"]["id"]
+    assert first.name.endswith(run_id)
+    assert second.name.endswith(run_id)
+    assert [line for line in said if f"wandb sync {first}" in line]
+    assert not [line for line in said if line.startswith("warning")]
+
+
+def test_without_a_key_the_run_is_offline_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_MODE")
+    said: list[str] = []
+    tracker = make(tmp_path, "wandb", report=said.append)
+    tracker.log(training_row(1))
+    tracker.close(0)
+    assert len(folders(tmp_path)) == 1
+    assert len([line for line in said if "offline in its folder" in line]) == 1
+
+
+def test_a_server_out_of_reach_leaves_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb_sink, "INIT_SECONDS", 1.0)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    said: list[str] = []
+    started = time.monotonic()
+    tracker = make(tmp_path, "wandb", report=said.append)
+    tracker.log(training_row(1))
+    assert time.monotonic() - started < 2
+    tracker.close(0)
+    assert time.monotonic() - started < 30
+    assert [history(folder) for folder in folders(tmp_path)] == [[training_row(1)]], said
+
+
+def wandb_core() -> int:
+    """The process id of the W&B service that this process started."""
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        name, rest = entry.read_text().split("(", 1)[1].rsplit(")", 1)
+        if name.startswith("wandb-core") and int(rest.split()[1]) == os.getpid():
+            return int(entry.parent.name)
+    raise AssertionError("no W&B service")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSTOP"])
+def test_a_run_outlives_its_wandb_process(tmp_path: Path, name: str) -> None:
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; import test_tracking as t\n"
+        "import time; t.guard.CLOSE_SECONDS = 3.0\n"
+        "tracker = t.make(Path(sys.argv[1]), 'wandb'); tracker.log(t.training_row(1))\n"
+        "while not list(Path(sys.argv[1]).glob('wandb/offline-run-*/*.wandb')): time.sleep(0.05)\n"
+        "time.sleep(0.3); core = t.wandb_core(); print(core, flush=True)\n"
+        "os.kill(core, getattr(t.signal, sys.argv[3]))\n"
+        "for step in (2, 3): tracker.log(t.training_row(step)); time.sleep(0.1)\n"
+        "tracker.close(0)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent), name]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    core = int(child.stdout.readline())
+    try:
+        _, complaint = child.communicate(timeout=20)
+    finally:
+        child.kill()
+        if name == "SIGSTOP" and Path(f"/proc/{core}").exists():
+            os.kill(core, signal.SIGKILL)
+    assert child.returncode == 0
+    assert [row["step"] for row in lines_of(tmp_path)] == [1, 2, 3]
+    assert "Traceback" not in complaint
+    assert len(complaint.splitlines()) == 1, complaint
+
+
+def test_a_failed_sink_keeps_its_state_for_the_resume() -> None:
+    tracker = GuardedTracker("poor", lambda state: Failing("open"), {"id": "abc"}, lambda line: None)
+    tracker.log(training_row(5))
+    tracker.close(0)
+    assert tracker.state_dict() == {"id": "abc", "step": 5}
+
+
+def test_sinks_are_opened_with_the_state_of_before() -> None:
+    seen: list[dict[str, Any]] = []
+
+    def open_sink(state: dict[str, Any]) -> sinks.Sink:
+        seen.append(dict(state))
+        return Failing("")
+
+    tracker = GuardedTracker("fine", open_sink, {"id": "new"}, lambda line: None)
+    tracker.load_state_dict({"id": "old", "step": 9})
+    tracker.log(training_row(10))
+    tracker.close(0)
+    assert seen == [{"id": "old", "step": 9}]
