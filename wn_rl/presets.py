@@ -60,7 +60,7 @@ def minatar(game: str) -> Config:
         environment=EnvironmentConfig(max_episode_frames=10_000),
         network=NetworkConfig(name="minatar_cnn", stack=1),
         learning=LearningConfig(
-            replay_capacity=100_000, replay_start=5_000, epsilon_steps=100_000, target_period=4_000
+            replay_capacity=100_000, replay_start=5_000, epsilon_steps=100_000, target_period=1_000
         ),
         evaluation=EvaluationConfig(period=50_000, steps=5_000, num_envs=4, video_period=5),
     )

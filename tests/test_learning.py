@@ -1,0 +1,30 @@
+"""Short real learning: a weight-normalized DQN on MinAtar beats the random policy by far."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from wn_rl.agents.evaluation import run_nature_test
+from wn_rl.agents.experiment import Experiment
+from wn_rl.config import Config, LearningConfig
+from wn_rl.presets import minatar
+
+QUICK = LearningConfig(replay_capacity=20_000, replay_start=1_000, epsilon_steps=10_000, target_period=1_000)
+
+
+def trained(config: Config) -> Experiment:
+    experiment = Experiment(config, torch.device("cpu"))
+    experiment.run(lambda experiment: None)
+    return experiment
+
+
+def test_weight_normalized_dqn_learns_minatar_breakout() -> None:
+    config = dataclasses.replace(minatar("breakout"), steps=40_000, learning=QUICK)
+    experiment = trained(config)
+    learned = run_nature_test(config, experiment.learner.acting, seed=1, num_envs=8, num_episodes=100)
+    random = run_nature_test(config, experiment.learner.acting, seed=1, num_envs=8, num_episodes=100, epsilon=1.0)
+    assert random.return_mean is not None
+    assert random.return_mean < 1
+    assert learned.return_mean is not None
+    assert learned.return_mean > random.return_mean + 2
