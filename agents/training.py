@@ -304,10 +304,10 @@ def run(
             outcome = Outcome(1, f"stopped at step {experiment.num_steps:,}: {error}; the last checkpoint is kept")
             folder.write_status("failed", experiment.num_steps, outcome.message)
         else:
-            if not config.keep_replay:
-                store.drop_replay()
             outcome = Outcome(0, f"finished {experiment.num_steps:,} steps in {folder.path}")
             folder.write_status("finished", experiment.num_steps, outcome.message)
+            if not config.keep_replay:
+                store.drop_replay()  # last: a run killed before it can still be resumed
         tracker.close(outcome.exit_code)
     experiment.environments.close()
     return outcome

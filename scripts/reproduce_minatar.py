@@ -1,4 +1,4 @@
-"""Train the `minatar` preset on three of the paper's games with three seeds each, and print the table of docs/results.md.
+"""Train the `minatar` preset, three games with three seeds each, and print the table of docs/results.md.
 
 Runs that are finished are skipped and runs that stopped are resumed, so that the command may be repeated:
 

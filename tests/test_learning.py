@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import pytest
 import torch
 
 from wn_rl.agents.evaluation import run_nature_test

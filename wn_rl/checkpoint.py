@@ -11,7 +11,6 @@ What a failed save leaves behind is removed by the next save.
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -20,13 +19,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
-from torch import Tensor
-
 from wn_rl.errors import UserError
-from wn_rl.files import replace_file, sha256, sync_folder, write_synced
+from wn_rl.files import sha256, sync_folder, write_synced
 from wn_rl.manifest import DamagedError, Manifest
 from wn_rl.segments import RowSource, RowTarget, read_segments, write_segments
 from wn_rl.state_tree import StateError, pack, unpack
@@ -236,44 +230,3 @@ def _read_state(folder: Path, manifest: Manifest) -> Any:
         if sha256(data) != manifest.files[name]:
             raise DamagedError(f"its file {name} does not match its digest")
     return unpack(files)
-
-
-def save_network(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write one safetensors file at once; its own metadata has the digest of all else in it.
-
-    Raises:
-        OSError: it could not be written; the file before it is whole.
-    """
-    plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    marked = {**metadata, "sha256": _network_digest(plain, metadata)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, safetensors.torch.save(plain, marked))
-
-
-def load_network(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and metadata that `save_network` wrote.
-
-    Raises:
-        CheckpointError: there is no such file, or a bit of it has changed.
-    """
-    try:
-        data = path.read_bytes()
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        metadata = header["__metadata__"]
-        digest = metadata.pop("sha256")
-        tensors = safetensors.torch.load(data)
-    except OSError as error:
-        raise CheckpointError(f"the network {path} cannot be read: {error.strerror or error}") from error
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"the network {path} is damaged: it is no network file of wn-rl") from error
-    if _network_digest(tensors, metadata) != digest:
-        raise CheckpointError(f"the network {path} is damaged: it does not match its digest")
-    return tensors, metadata
-
-
-def _network_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    described = {name: [str(tensor.dtype), list(tensor.shape)] for name, tensor in tensors.items()}
-    digest = hashlib.sha256(json.dumps([described, dict(metadata)], sort_keys=True).encode())
-    for name in sorted(tensors):
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -347,6 +347,8 @@ def _run(config: Config, folder: Any, save_config: Callable[[], None], *, resume
 
     experiment = Experiment(config, resolve_device(config.device))
     with folder.lock():
+        if not resume:
+            folder.require_new()  # again: another run may have begun here since
         save_config()
         say(f"run folder: {folder.path}")
         tracker = make_trackers(

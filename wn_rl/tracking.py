@@ -66,9 +66,8 @@ class JsonlTracker:
         self._pending: list[str] = []
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Append a row: step first, the other keys in order. NaN and infinity are written as null."""
-        ordered = {"step": row["step"], **{key: row[key] for key in sorted(row) if key != "step"}}
-        finite = {key: value if _is_finite(value) else None for key, value in ordered.items()}
+        """Append a row, keys in the order given. NaN and infinity are written as null."""
+        finite = {key: value if _is_finite(value) else None for key, value in row.items()}
         had_pending = bool(self._pending)
         self._pending.append(json.dumps(finite) + "\n")
         self._write_pending(quietly=had_pending)

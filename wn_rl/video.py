@@ -80,7 +80,7 @@ class VideoWriter:
                 self._finish(self._ffmpeg)
                 os.replace(self._temporary, self.path)
         finally:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 os.unlink(self._temporary)
 
     def _start(self, height: int, width: int) -> "subprocess.Popen[bytes]":

@@ -1,5 +1,7 @@
 """Weights & Biases as one of the places that show a run."""
 
+import atexit
+import contextlib
 import json
 import math
 import netrc
@@ -7,6 +9,7 @@ import os
 import secrets
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +18,7 @@ from wn_rl.sinks import Row, RunInfo
 
 INIT_SECONDS = 20.0  # W&B takes about ten more to say that its server is out of reach
 FINISH_SECONDS = 30.0
+EXIT_SECONDS = 10.0  # for W&B's own process to end, when ours does
 PROJECT = "wn-rl"
 
 
@@ -37,6 +41,7 @@ class WandbSink:
         self._wandb: Any = wandb
         self._info = info
         self._run = self._start(state["id"])
+        _bound_the_exit(wandb)
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
         self._folder = Path(self._run.settings.sync_dir)
@@ -86,6 +91,7 @@ class WandbSink:
                 reason = " ".join(str(error).split())
                 self._info.report(f"warning: wandb is out of reach, logging offline instead: {reason}")
                 mode = "offline"
+                self._wandb.teardown()  # frees the id, which the failed run still holds
         return self._init(run_id, mode)
 
     def _init(self, run_id: str, mode: str) -> Any:
@@ -109,6 +115,29 @@ class WandbSink:
             mode=mode,
             settings=settings,
         )
+
+
+def _bound_the_exit(wandb: Any) -> None:
+    """See that W&B's process, dead or hanging, neither prints a traceback when ours exits nor keeps it."""
+    process = None
+    with contextlib.suppress(AttributeError):  # there is no public handle
+        process = wandb.setup().ensure_service()._proc._process
+    exiting, done = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        exiting.wait()
+        if not done.wait(EXIT_SECONDS) and process is not None:
+            process.kill()
+
+    def end() -> None:
+        exiting.set()
+        with contextlib.suppress(Exception, SystemExit):  # SystemExit: its process was killed
+            wandb.teardown()
+        done.set()
+
+    # Started now: a thread cannot be started any more when the interpreter exits.
+    threading.Thread(target=watch, name="wandb-exit", daemon=True).start()
+    atexit.register(end)  # after W&B's own, so it runs before it, and takes its place
 
 
 def _is_shown(value: Any) -> bool:
