@@ -1,0 +1,36 @@
+"""What the README tells people to type works."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from wn_rl import cli
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("wn-rl")
+]
+
+
+@pytest.mark.parametrize("source", PYTHON, ids=lambda source: source.splitlines()[0])
+def test_python_examples_run(source: str) -> None:
+    exec(compile(source.replace("20_000", "6_000"), "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_commands_are_accepted(command: list[str]) -> None:
+    assert command[1] in cli.COMMANDS
+    arguments = command[2:]
+    options = {name.lower(): kind for name, kind in vars(cli).items() if isinstance(kind, type)}[command[1]]
+    default = {"default": cli.Train(cli._preset_of(arguments))} if command[1] == "train" else {}
+    assert cli._parse(options, arguments, **default)
+
+
+def test_every_command_is_shown() -> None:
+    assert {command[1] for command in COMMANDS} == set(cli.COMMANDS)
