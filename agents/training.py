@@ -1,222 +1,24 @@
-"""A run in its folder: what happens between steps (logs, tests, checkpoints), and starting and resuming."""
+"""A run in its folder: starting it, resuming it, and reading the network that it made."""
 
-import contextlib
 import dataclasses
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import nn
 
-from wn_rl.agents.evaluation import Episodes, Interrupted, make_test_environments, run_epoch_test
+from wn_rl.agents.evaluation import Interrupted, make_test_environments
 from wn_rl.agents.experiment import Experiment
 from wn_rl.agents.learner import make_online_network
-from wn_rl.agents.play import record_game
+from wn_rl.agents.monitor import Monitor, StopRequest
 from wn_rl.checkpoint import CheckpointError, CheckpointStore
 from wn_rl.config import Config
-from wn_rl.network_file import read_network_file, write_network_file
+from wn_rl.network_file import read_network_file
 from wn_rl.nn import fold
 from wn_rl.runs import RunFolder
-from wn_rl.seeding import derive_seed
 from wn_rl.tracking import Tracker
-
-
-class StopRequest:
-    """SIGINT and SIGTERM ask the run to stop at its next step; a second signal stops it at once."""
-
-    def __init__(self) -> None:
-        self.signal_number: int | None = None
-
-    def __bool__(self) -> bool:
-        return self.signal_number is not None
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self:
-            raise KeyboardInterrupt
-        self.signal_number = number
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Within: signals set the request instead of ending the process."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(number, self._receive) for number in numbers]
-        try:
-            yield
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
-
-
-class Stopwatch:
-    """Seconds by the monotonic clock, pauses excluded."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-
-    def seconds(self) -> float:
-        """Seconds since the last reset."""
-        return time.monotonic() - self._start
-
-    def reset(self) -> None:
-        """Start again from zero."""
-        self._start = time.monotonic()
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Within: time does not count."""
-        start = time.monotonic()
-        yield
-        self._start += time.monotonic() - start
-
-
-def crossed(period: int, before: int, now: int) -> bool:
-    """Whether a multiple of the period lies in (before, now]."""
-    return now // period > before // period
-
-
-class Monitor:
-    """Called after each step of an experiment: logs, tests and saves when due.
-
-    Periods count crossings, so that they hold for any number of lanes: an event is due if a multiple of its
-    period lies between the step it was last done at and now. A test that was interrupted is thus due again.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        folder: RunFolder,
-        tracker: Tracker,
-        store: CheckpointStore,
-        stop: StopRequest,
-        report: Callable[[str], None],
-    ) -> None:
-        self._config, self._folder, self._tracker, self._store = config, folder, tracker, store
-        self._stop, self._report = stop, report
-        self._last_log = self._last_test = self._last_save = 0  # in steps
-        self.best_score: float | None = None
-        self._seconds_before = 0.0
-        self._total = Stopwatch()
-        self._training = Stopwatch()  # without tests and checkpoints: what frames_per_second is made of
-        self._logged_frames: int | None = None
-
-    def __call__(self, experiment: Experiment) -> None:
-        """Do what is due.
-
-        Raises:
-            Interrupted: the run was asked to stop; it has been saved.
-            FloatingPointError: the loss is not finite; nothing was saved.
-        """
-        config, steps = self._config, experiment.num_steps
-        finished = steps >= config.steps
-        if self._logged_frames is None:
-            self._logged_frames = experiment.num_frames
-        if crossed(config.log_period, self._last_log, steps) or (finished and steps > self._last_log):
-            self._log(experiment)
-        if config.evaluation.period and crossed(config.evaluation.period, self._last_test, steps):
-            with self._training.paused(), contextlib.suppress(Interrupted):
-                self._test(experiment)
-        if self._stop or finished or crossed(config.checkpoint_period, self._last_save, steps):
-            with self._training.paused():
-                self._save(experiment)
-        if self._stop:
-            raise Interrupted
-
-    def _log(self, experiment: Experiment) -> None:
-        frames = experiment.num_frames - (self._logged_frames or 0)
-        seconds = self._training.seconds()
-        self._training.reset()
-        self._logged_frames = experiment.num_frames
-        self._last_log = experiment.num_steps
-        clock = {"frames_per_second": frames / max(seconds, 1e-9), "seconds": self._elapsed()}
-        self._tracker.log({**experiment.metrics(), **clock})
-
-    def _elapsed(self) -> float:
-        return self._seconds_before + self._total.seconds()
-
-    def _test(self, experiment: Experiment) -> None:
-        seed = derive_seed(self._config.seed, "evaluation", experiment.num_steps)
-        games = run_epoch_test(self._config, experiment.learner.acting, seed=seed, tick=self._raise_if_stopped)
-        video_period = self._config.evaluation.video_period
-        if video_period and (experiment.num_steps // self._config.evaluation.period) % video_period == 0:
-            self._record(experiment)
-        self._keep_best(experiment, games)
-        held_out = experiment.held_out_states
-        self._tracker.log(
-            {
-                "step": experiment.num_steps,
-                "frames": experiment.num_frames,
-                "eval/return_mean": games.return_mean,
-                "eval/return_std": games.return_std,
-                "eval/length_mean": games.length_mean,
-                "eval/episodes": len(games.returns),
-                "eval/best": self.best_score,
-                "held_out_q": None if held_out is None else experiment.learner.max_q(held_out),
-            }
-        )
-        self._last_test = experiment.num_steps
-
-    def _keep_best(self, experiment: Experiment, games: Episodes) -> None:
-        score = games.return_mean
-        if score is None or (self.best_score is not None and score <= self.best_score):
-            return
-        self.best_score = score
-        try:
-            write_network_file(
-                self._folder.best_network,
-                experiment.learner.online.state_dict(),
-                {"step": str(experiment.num_steps), "eval/return_mean": repr(score)},
-            )
-        except OSError as error:
-            self._report(f"warning: the best network could not be saved: {error}")
-
-    def _record(self, experiment: Experiment) -> None:
-        path = self._folder.videos / f"step_{experiment.num_steps:012d}.mp4"
-        seed = derive_seed(self._config.seed, "video", experiment.num_steps)
-        try:
-            record_game(self._config, experiment.learner.acting, path, seed=seed, tick=self._raise_if_stopped)
-        except (OSError, ValueError) as error:
-            self._report(f"warning: no video of this test: {error}")
-            return
-        self._tracker.video(experiment.num_steps, "gameplay", path)
-
-    def _raise_if_stopped(self) -> None:
-        if self._stop:
-            raise Interrupted
-
-    def _save(self, experiment: Experiment) -> None:
-        experiment.learner.check_finite()
-        self._last_save = experiment.num_steps
-        state = {
-            "experiment": experiment.state_dict(),
-            "monitor": self.state_dict(),
-            "tracker": self._tracker.state_dict(),
-        }
-        try:
-            self._store.save(experiment.num_steps, state, experiment.replay)
-        except CheckpointError as error:
-            self._report(f"warning: {error}; the run goes on, and the checkpoint before it is kept")
-
-    def state_dict(self) -> dict[str, Any]:
-        """When each thing was last done, the best score, and the seconds spent."""
-        return {
-            "last_log": self._last_log,
-            "last_test": self._last_test,
-            "last_save": self._last_save,
-            "best_score": self.best_score,
-            "seconds": self._elapsed(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave."""
-        self._last_log = state["last_log"]
-        self._last_test = state["last_test"]
-        self._last_save = state["last_save"]
-        self.best_score = state["best_score"]
-        self._seconds_before = state["seconds"]
 
 
 def identity(config: Config) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from wn_rl import cli
+from wn_rl.flags import parse_flags
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -29,7 +30,7 @@ def test_commands_are_accepted(command: list[str]) -> None:
     arguments = command[2:]
     options = {name.lower(): kind for name, kind in vars(cli).items() if isinstance(kind, type)}[command[1]]
     default = {"default": cli.Train(cli._preset_of(arguments))} if command[1] == "train" else {}
-    assert cli._parse(options, arguments, **default)
+    assert parse_flags(options, arguments, **default)
 
 
 def test_every_command_is_shown() -> None:

@@ -4,13 +4,9 @@ Exit codes: 0 done, 1 the run failed, 2 the user's input cannot be, 130 and 143 
 """
 
 import argparse
-import contextlib
 import dataclasses
 import importlib.util
-import io
-import itertools
 import json
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +16,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from wn_rl.config import Config, from_json, to_json
+from wn_rl.flags import parse_flags
 from wn_rl.presets import PRESETS, default_preset
 
 OVERVIEW = """usage: wn-rl COMMAND ...
@@ -116,7 +113,7 @@ def say(line: str) -> None:
 
 def train(arguments: Sequence[str]) -> int:
     """`wn-rl train`."""
-    options = _parse(Train, arguments, default=Train(_preset_of(arguments)))
+    options = parse_flags(Train, arguments, default=Train(_preset_of(arguments)))
     from wn_rl import envs
     from wn_rl.agents.training import use_threads
     from wn_rl.machine import resolve_device
@@ -139,7 +136,7 @@ def train(arguments: Sequence[str]) -> int:
 
 def resume(arguments: Sequence[str]) -> int:
     """`wn-rl resume`."""
-    options = _parse(Resume, arguments)
+    options = parse_flags(Resume, arguments)
     from wn_rl.agents.training import use_threads
     from wn_rl.runs import write_json
 
@@ -155,7 +152,7 @@ def resume(arguments: Sequence[str]) -> int:
 
 def evaluate(arguments: Sequence[str]) -> int:
     """`wn-rl evaluate`."""
-    options = _parse(Evaluate, arguments)
+    options = parse_flags(Evaluate, arguments)
     from wn_rl.agents.evaluation import run_nature_test
     from wn_rl.machine import resolve_device
 
@@ -199,7 +196,7 @@ def evaluate(arguments: Sequence[str]) -> int:
 
 def play(arguments: Sequence[str]) -> int:
     """`wn-rl play`."""
-    options = _parse(Play, arguments)
+    options = parse_flags(Play, arguments)
     import torch
 
     from wn_rl.agents.play import record_game
@@ -216,7 +213,7 @@ def play(arguments: Sequence[str]) -> int:
 
 def games(arguments: Sequence[str]) -> int:
     """`wn-rl games`."""
-    options = _parse(Games, arguments)
+    options = parse_flags(Games, arguments)
     from wn_rl import envs
 
     for suite in [options.suite] if options.suite else envs.SUITES:
@@ -226,7 +223,7 @@ def games(arguments: Sequence[str]) -> int:
 
 def doctor(arguments: Sequence[str]) -> int:
     """`wn-rl doctor`."""
-    _parse(Doctor, arguments)
+    parse_flags(Doctor, arguments)
     import torch
 
     from wn_rl.machine import describe
@@ -273,30 +270,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         say("stopped at once; the last checkpoint is kept")
         sys.exit(130)
-
-
-def _parse(command: type[Any], arguments: Sequence[str], **kwargs: Any) -> Any:
-    """The command's flags. What tyro would say in a box is raised as a ValueError of one line."""
-    prog = f"wn-rl {command.__name__.lower()}"
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(command, prog=prog, args=arguments, **kwargs)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise ValueError(f"{_text_of_box(complaint.getvalue())} (see {prog} --help)") from None
-
-
-def _text_of_box(box: str) -> str:
-    """The first paragraph of a message that tyro drew in a box: with a frame, or under a title without UTF-8."""
-    lines = [line.strip(" │") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
-    framed = any(line.startswith("╭") for line in lines)
-    lines = [line for line in lines if line and line[0] not in "╭╰"]
-    if not framed:
-        lines = lines[2:]  # a title and a rule
-    paragraph = itertools.takewhile(lambda line: set(line) not in ({"─"}, {"-"}), lines)
-    return " ".join(paragraph)
 
 
 def _preset_of(arguments: Sequence[str]) -> Config:

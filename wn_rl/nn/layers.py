@@ -9,6 +9,7 @@ those of Salimans & Kingma 2016, "Weight Normalization".
 
 import difflib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +35,7 @@ def look_up(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
     raise ValueError(f"unknown {kind} {name!r}: did you mean {' or '.join(near)}?")
 
 
-class Layer(nn.Module):
+class Layer(nn.Module, ABC):
     """An operation with a Weight and a Shift; Dense and Conv say which operation."""
 
     feature_axis: int
@@ -44,9 +45,9 @@ class Layer(nn.Module):
         self.weight = weight
         self.shift = shift
 
+    @abstractmethod
     def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """w.x (+ b), features on `feature_axis`."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         t = self.operate(x, self.weight(), self.shift.operand)

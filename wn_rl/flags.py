@@ -1,0 +1,34 @@
+"""Dataclasses from command-line flags, by tyro; what is wrong with them is said in one line."""
+
+import contextlib
+import io
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import tyro
+
+
+def parse_flags(command: type[Any], arguments: Sequence[str], **kwargs: Any) -> Any:
+    """The command's flags. What tyro would say in a box is raised as a ValueError of one line."""
+    prog = f"wn-rl {command.__name__.lower()}"
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(command, prog=prog, args=arguments, **kwargs)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(f"{_text_of_box(complaint.getvalue())} (see {prog} --help)") from None
+
+
+def _text_of_box(box: str) -> str:
+    """The first paragraph of a message that tyro drew in a box: with a frame, or under a title without UTF-8."""
+    lines = [line.strip(" │") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    framed = any(line.startswith("╭") for line in lines)
+    lines = [line for line in lines if line and line[0] not in "╭╰"]
+    if not framed:
+        lines = lines[2:]  # a title and a rule
+    paragraph = itertools.takewhile(lambda line: set(line) not in ({"─"}, {"-"}), lines)
+    return " ".join(paragraph)
