@@ -124,16 +124,18 @@ def run_nature_test(
     *,
     seed: int,
     num_episodes: int = NATURE_EPISODES,
-    num_envs: int = 1,
-    epsilon: float = 0.05,
     tick: Callable[[], None] = lambda: None,
 ) -> Episodes:
-    """One `nature` test: games of at most five minutes; epsilon 1 is the random policy on the same protocol."""
+    """One `nature` test with the config's lanes and epsilon: games of at most five minutes.
+
+    Epsilon 1 is the random policy on the same protocol.
+    """
+    test = config.evaluation
     cap = min(NATURE_MAX_FRAMES, config.environment.max_episode_frames)
-    environments = make_test_environments(config, num_envs=num_envs, seed=seed, max_episode_frames=cap)
+    environments = make_test_environments(config, num_envs=test.num_envs, seed=seed, max_episode_frames=cap)
     try:
         actor = make_test_actor(config, network, environments, seed=seed)
-        return evaluate_episodes(actor, environments, epsilon, num_episodes, tick)
+        return evaluate_episodes(actor, environments, test.epsilon, num_episodes, tick)
     finally:
         environments.close()
 

@@ -116,13 +116,14 @@ class Learner:
         return {**row, **{name: float(value) for name, value in norms(self.online).items()}}
 
     def check_finite(self) -> None:
-        """FloatingPointError, with what to look at, if the loss has stopped being a number."""
-        if not bool(torch.isfinite(self._loss_sum)):
-            bad = [name for name, value in self.online.named_parameters() if not bool(torch.isfinite(value).all())]
+        """FloatingPointError, with what to look at, if the loss or a parameter has stopped being a number."""
+        named = self.online.named_parameters()
+        bad = [name for name, value in named if not bool(torch.isfinite(value).all())]
+        if bad or not bool(torch.isfinite(self._loss_sum)):
             raise FloatingPointError(
-                f"the loss is {float(self._loss_sum)} at update {self.num_updates}; "
-                + (f"parameters that are not finite: {', '.join(bad)}. " if bad else "all parameters are finite. ")
-                + f"The learning rate is {self._config.learning_rate:g}: try a smaller one"
+                f"at update {self.num_updates} the loss is {float(self._loss_sum)} and the parameters that are "
+                f"not finite are: {', '.join(bad) or 'none'}. "
+                f"The learning rate is {self._config.learning_rate:g}: try a smaller one"
             )
 
     def state_dict(self) -> dict[str, Any]:

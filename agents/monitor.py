@@ -1,6 +1,7 @@
 """What happens between the steps of a run: logs, tests, checkpoints, and the wish to stop."""
 
 import contextlib
+import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -11,15 +12,23 @@ from wn_rl.agents.evaluation import Episodes, Interrupted, run_epoch_test
 from wn_rl.agents.experiment import Experiment
 from wn_rl.agents.play import record_game
 from wn_rl.checkpoint import CheckpointError, CheckpointStore
-from wn_rl.config import Config
+from wn_rl.config import Config, identity
 from wn_rl.network_file import write_network_file
 from wn_rl.runs import RunFolder
 from wn_rl.seeding import derive_seed
 from wn_rl.tracking import Tracker
 
 
+class StopNow(KeyboardInterrupt):
+    """A second signal: nothing more is saved."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + signal_number
+
+
 class StopRequest:
-    """SIGINT and SIGTERM ask the run to stop at its next step; a second signal stops it at once."""
+    """SIGINT, SIGTERM and SIGHUP ask the run to stop at its next step; a second signal stops it at once."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
@@ -29,13 +38,13 @@ class StopRequest:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self:
-            raise KeyboardInterrupt
+            raise StopNow(number)
         self.signal_number = number
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Within: signals set the request instead of ending the process."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = [signal.signal(number, self._receive) for number in numbers]
         try:
             yield
@@ -90,6 +99,7 @@ class Monitor:
         self._config, self._folder, self._tracker, self._store = config, folder, tracker, store
         self._stop, self._report = stop, report
         self._last_log = self._last_test = self._last_save = 0  # in steps
+        self.saved_step: int | None = None  # of the newest checkpoint
         self.best_score: float | None = None
         self._seconds_before = 0.0
         self._total = Stopwatch()
@@ -161,7 +171,11 @@ class Monitor:
             write_network_file(
                 self._folder.best_network,
                 experiment.learner.online.state_dict(),
-                {"step": str(experiment.num_steps), "eval/return_mean": repr(score)},
+                {
+                    "step": str(experiment.num_steps),
+                    "eval/return_mean": repr(score),
+                    "identity": json.dumps(identity(self._config), sort_keys=True),
+                },
             )
         except OSError as error:
             self._report(f"warning: the best network could not be saved: {error}")
@@ -191,7 +205,9 @@ class Monitor:
         try:
             self._store.save(experiment.num_steps, state, experiment.replay)
         except CheckpointError as error:
-            self._report(f"warning: {error}; the run goes on, and the checkpoint before it is kept")
+            self._report(f"warning: {error}; the checkpoint before it is kept")
+        else:
+            self.saved_step = experiment.num_steps
 
     def state_dict(self) -> dict[str, Any]:
         """When each thing was last done, the best score, and the seconds spent."""
@@ -210,3 +226,6 @@ class Monitor:
         self._last_save = state["last_save"]
         self.best_score = state["best_score"]
         self._seconds_before = state["seconds"]
+        self.saved_step = state["last_save"]
+        self._total.reset()
+        self._training.reset()

@@ -1,7 +1,9 @@
 """A run in its folder: starting it, resuming it, and reading the network that it made."""
 
 import dataclasses
+import json
 import signal
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,28 +14,14 @@ from torch import nn
 from wn_rl.agents.evaluation import Interrupted, make_test_environments
 from wn_rl.agents.experiment import Experiment
 from wn_rl.agents.learner import make_online_network
-from wn_rl.agents.monitor import Monitor, StopRequest
+from wn_rl.agents.monitor import Monitor, StopNow, StopRequest
 from wn_rl.checkpoint import CheckpointError, CheckpointStore
-from wn_rl.config import Config
+from wn_rl.config import Config, identity
+from wn_rl.errors import say
 from wn_rl.network_file import read_network_file
 from wn_rl.nn import fold
-from wn_rl.runs import RunFolder
+from wn_rl.runs import RunFolder, Status, write_json
 from wn_rl.tracking import Tracker
-
-
-def identity(config: Config) -> dict[str, Any]:
-    """What a checkpoint must share with a run to be loaded into it."""
-    network = dataclasses.asdict(config.network)
-    return {
-        "suite": config.suite,
-        "game": config.game,
-        "parameterization": config.parameterization,
-        "num_envs": config.num_envs,
-        "seed": config.seed,
-        "optimizer": config.optimizer.name,
-        "replay_capacity": config.learning.replay_capacity,
-        **{f"network.{name}": network[name] for name in ("name", "stack", "log_scale")},
-    }
 
 
 def checkpoint_store(config: Config, path: Path) -> CheckpointStore:
@@ -55,9 +43,11 @@ def load_network(config: Config, folder: RunFolder, which: str, device: torch.de
     environments.close()
     if which == "best" and folder.best_network.exists():
         tensors, metadata = read_network_file(folder.best_network)
+        if json.loads(metadata["identity"]) != identity(config):
+            raise CheckpointError(f"{folder.best_network} is the network of another run")
         step = int(metadata["step"])
     else:
-        loaded = checkpoint_store(config, folder.path).load_state(print)
+        loaded = checkpoint_store(config, folder.path).load_state(say)
         if loaded is None:
             raise CheckpointError(f"{folder.path} has no checkpoint yet")
         step, state = loaded
@@ -68,8 +58,9 @@ def load_network(config: Config, folder: RunFolder, which: str, device: torch.de
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the process's exit code and a line for its user."""
+    """How a run ended: the status of its folder, the process's exit code and a line for its user."""
 
+    status: Status
     exit_code: int
     message: str
 
@@ -81,38 +72,66 @@ def run(
     tracker: Tracker,
     report: Callable[[str], None],
     *,
+    record: dict[str, Any],
     resume: bool,
 ) -> Outcome:
     """Train in the folder, whose lock the caller holds, from the start or from the last checkpoint.
 
+    record: what config.json shall hold; written before the first step, and not before a checkpoint is loaded.
+
     Raises:
-        CheckpointError: every checkpoint is damaged, or belongs to another run.
+        CheckpointError: every checkpoint is damaged, or belongs to another run; nothing was changed.
     """
     store = checkpoint_store(config, folder.path)
     stop = StopRequest()
     monitor = Monitor(config, folder, tracker, store, stop, report)
     if resume:
         _restore(experiment, monitor, tracker, store, report)
+    write_json(folder.config_file, record)
     with stop.listening():
-        folder.write_status("running", experiment.num_steps)
+        _write_status(folder, "running", experiment.num_steps, "", report)
         try:
-            experiment.run(monitor)
-        except Interrupted:
-            number = stop.signal_number or signal.SIGINT
-            said = f"saved at step {experiment.num_steps:,}; go on with: wn-rl resume {folder.path}"
-            outcome = Outcome(128 + number, said)
-            folder.write_status("interrupted", experiment.num_steps, outcome.message)
-        except FloatingPointError as error:
-            outcome = Outcome(1, f"stopped at step {experiment.num_steps:,}: {error}; the last checkpoint is kept")
-            folder.write_status("failed", experiment.num_steps, outcome.message)
-        else:
-            outcome = Outcome(0, f"finished {experiment.num_steps:,} steps in {folder.path}")
-            folder.write_status("finished", experiment.num_steps, outcome.message)
-            if not config.keep_replay:
-                store.drop_replay()  # last: a run killed before it can still be resumed
+            outcome = _train(config, experiment, folder, monitor, stop)
+        except StopNow:
+            _write_status(folder, "interrupted", experiment.num_steps, "stopped at once", report)
+            raise
+        _write_status(folder, outcome.status, experiment.num_steps, outcome.message, report)
+        if outcome.status == "finished" and not config.keep_replay:
+            store.drop_replay()  # last: a run killed before it can still be resumed
         tracker.close(outcome.exit_code)
     experiment.environments.close()
     return outcome
+
+
+def _train(
+    config: Config, experiment: Experiment, folder: RunFolder, monitor: Monitor, stop: StopRequest
+) -> Outcome:
+    """Run the experiment to its end, or to whatever ends it before."""
+    resume_command = f"go on with: wn-rl resume {folder.path}"
+    try:
+        experiment.run(monitor)
+    except Interrupted:
+        saved = "nothing was saved" if monitor.saved_step is None else f"saved at step {monitor.saved_step:,}"
+        return Outcome("interrupted", 128 + (stop.signal_number or signal.SIGINT), f"{saved}; {resume_command}")
+    except Exception as error:
+        if not isinstance(error, FloatingPointError):
+            traceback.print_exc()  # a fault of the program or the machine: say where
+        said = f"stopped at step {experiment.num_steps:,}: {error}; the last checkpoint is kept"
+        return Outcome("failed", 1, said)
+    if monitor.saved_step != experiment.num_steps:
+        return Outcome("failed", 1, f"the last checkpoint could not be written: make room, then {resume_command}")
+    kept = "" if config.keep_replay else " (its replay is dropped: --keep-replay would let it be lengthened)"
+    return Outcome("finished", 0, f"finished {experiment.num_steps:,} steps in {folder.path}{kept}")
+
+
+def _write_status(
+    folder: RunFolder, status: Status, step: int, message: str, report: Callable[[str], None]
+) -> None:
+    """Note how the run is; a full disk must not end it."""
+    try:
+        folder.write_status(status, step, message)
+    except OSError as error:
+        report(f"warning: {folder.status_file} could not be written: {error}")
 
 
 def _restore(
@@ -136,6 +155,5 @@ def _restore(
 
 def use_threads(config: Config) -> Config:
     """Set torch's CPU threads and return the config with their number, since results depend on it."""
-    if config.torch_threads:
-        torch.set_num_threads(config.torch_threads)
+    torch.set_num_threads(config.torch_threads or torch.get_num_threads())
     return dataclasses.replace(config, torch_threads=torch.get_num_threads())

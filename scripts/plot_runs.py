@@ -1,10 +1,12 @@
 """Plot the learning curves of runs: python scripts/plot_runs.py RUN ... --out FIGURE.png [--baseline SCORE]."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
+from wn_rl.errors import UserError, say
 from wn_rl.plots import plot_learning_curves
 
 
@@ -21,4 +23,8 @@ class PlotRuns:
 
 
 options = tyro.cli(PlotRuns)
-plot_learning_curves(options.runs, options.out, baseline=options.baseline)
+try:
+    plot_learning_curves(options.runs, options.out, baseline=options.baseline)
+except UserError as error:
+    say(str(error))
+    sys.exit(2)

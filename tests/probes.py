@@ -1,4 +1,4 @@
-"""Environments with known answers, registered as the suite `probe` by the `probe_suite` fixture."""
+"""Environments with known answers."""
 
 from typing import Any
 

@@ -130,6 +130,17 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
     assert sorted(os.listdir(tmp_path)) == before  # nothing was created
 
 
+def test_a_video_that_cannot_be_written_is_one_clear_line(
+    run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    capsys.readouterr()
+    assert wn_rl("play", str(run), "--video", str(tmp_path / "file" / "game.mp4")) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert "game.mp4" in lines[0] or "file" in lines[0]
+
+
 @pytest.mark.skipif("__import__('torch').cuda.is_available()")
 def test_cuda_on_a_cpu_box_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert wn_rl("train", "breakout", "--device", "cuda") == 2

@@ -21,8 +21,16 @@ def trained(config: Config) -> Experiment:
 def test_weight_normalized_dqn_learns_minatar_breakout() -> None:
     config = dataclasses.replace(minatar("breakout"), steps=40_000, learning=QUICK)
     experiment = trained(config)
-    learned = run_nature_test(config, experiment.learner.acting, seed=1, num_envs=8, num_episodes=100)
-    random = run_nature_test(config, experiment.learner.acting, seed=1, num_envs=8, num_episodes=100, epsilon=1.0)
+    network, tests = experiment.learner.acting, dataclasses.replace(config.evaluation, num_envs=8)
+    learned, random = (
+        run_nature_test(
+            dataclasses.replace(config, evaluation=dataclasses.replace(tests, epsilon=epsilon)),
+            network,
+            seed=1,
+            num_episodes=100,
+        )
+        for epsilon in (0.05, 1.0)
+    )
     assert random.return_mean is not None
     assert random.return_mean < 1
     assert learned.return_mean is not None

@@ -8,6 +8,7 @@ import dataclasses
 import importlib.util
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from wn_rl.config import Config, from_json, to_json
+from wn_rl.config import Config, TrackerName, from_json, to_json
+from wn_rl.errors import say
 from wn_rl.flags import parse_flags
 from wn_rl.presets import PRESETS, default_preset
 
@@ -53,16 +55,24 @@ class Resume:
     """The run's folder."""
     steps: int | None = None
     """Train to this many steps instead: a run can be made longer."""
+    keep_replay: bool | None = None
+    """Keep the replay when the run finishes, or not; None: as it was started."""
+    device: str | None = None
+    """auto, cpu, cuda or cuda:N; None: as it was started."""
+    track: tuple[TrackerName, ...] | None = None
+    """Where metrics go; None: as it was started."""
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Test a trained agent on raw scores: games of at most five minutes from random starts."""
+    """Test a trained agent on raw scores, lives ending nothing, from random starts."""
 
     run: RunPath
     """The run's folder."""
+    protocol: Literal["nature", "epoch"] = "nature"
+    """nature: --episodes games of at most five minutes. epoch: as the tests in training."""
     episodes: int = 30
-    """Games to play (Mnih et al. 2015: 30)."""
+    """Games of the nature protocol (Mnih et al. 2015: 30)."""
     epsilon: float = 0.05
     """Exploration (Mnih et al. 2015: 0.05)."""
     num_envs: int = 1
@@ -106,19 +116,16 @@ class Doctor:
     """Show what this machine has and which preset it would use."""
 
 
-def say(line: str) -> None:
-    """One line on standard error, where it is in no one's way."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def train(arguments: Sequence[str]) -> int:
     """`wn-rl train`."""
     options = parse_flags(Train, arguments, default=Train(_preset_of(arguments)))
     from wn_rl import envs
     from wn_rl.agents.training import use_threads
-    from wn_rl.machine import resolve_device
-    from wn_rl.runs import RunFolder, default_name, write_json
+    from wn_rl.machine import resolve_device, versions
+    from wn_rl.runs import RunFolder, default_name
 
+    if list(arguments).count("--track") > 1:
+        raise ValueError("--track is given twice: name every place after one --track")
     config = options.config
     device = resolve_device(config.device)
     config = dataclasses.replace(
@@ -131,67 +138,113 @@ def train(arguments: Sequence[str]) -> int:
     folder = RunFolder(options.run_dir or Path("runs") / name)
     folder.require_new()
     config = use_threads(dataclasses.replace(config, run_name=name))
-    return _run(config, folder, lambda: write_json(folder.config_file, _record(config)), resume=False)
+    record = {"config": to_json(config), "versions": versions(), "command": ["wn-rl", *sys.argv[1:]]}
+    return _run(config, folder, record, resume=False)
 
 
 def resume(arguments: Sequence[str]) -> int:
     """`wn-rl resume`."""
     options = parse_flags(Resume, arguments)
     from wn_rl.agents.training import use_threads
-    from wn_rl.runs import write_json
+    from wn_rl.machine import resolve_device, versions
 
     folder, record, config = _open(options.run)
-    if options.steps is not None:
-        if options.steps < config.steps:
-            raise ValueError(f"--steps {options.steps} is less than the run's {config.steps}: a run can only grow")
-        config = dataclasses.replace(config, steps=options.steps)
-    changed = {**record, "config": to_json(config)}
-    use_threads(config)
-    return _run(config, folder, lambda: write_json(folder.config_file, changed), resume=True)
+    changes = {name: getattr(options, name) for name in ("steps", "keep_replay", "track")}
+    if options.device is not None:
+        changes["device"] = str(resolve_device(options.device))
+    changed = dataclasses.replace(config, **{name: value for name, value in changes.items() if value is not None})
+    if changed.steps < config.steps:
+        raise ValueError(f"--steps {changed.steps} is less than the run's {config.steps}: a run can only grow")
+    if folder.is_finished() and changed.steps == config.steps:
+        say(f"{folder.path} is finished at {config.steps:,} steps; --steps N makes it longer")
+        return 0
+    now = versions()
+    differing = [
+        f"{name} was {old}, is {now.get(name)}" for name, old in record["versions"].items() if old != now.get(name)
+    ]
+    if differing:
+        say(f"warning: {'; '.join(differing)}: the run may not go on bit for bit")
+    use_threads(changed)
+    return _run(changed, folder, {**record, "config": to_json(changed)}, resume=True)
 
 
 def evaluate(arguments: Sequence[str]) -> int:
     """`wn-rl evaluate`."""
     options = parse_flags(Evaluate, arguments)
-    from wn_rl.agents.evaluation import run_nature_test
+    from wn_rl.agents.evaluation import run_epoch_test, run_nature_test
+    from wn_rl.agents.training import load_network
     from wn_rl.machine import resolve_device
 
-    if options.episodes < 1 or options.num_envs < 1 or not 0 <= options.epsilon <= 1:
-        raise ValueError("--episodes and --num-envs must be at least 1, --epsilon between 0 and 1")
+    if options.episodes < 1 or not 0 <= options.epsilon <= 1:
+        raise ValueError("--episodes must be at least 1, and --epsilon between 0 and 1")
     folder, _, config = _open(options.run)
-    network, step = _load_network(folder, config, options.network, resolve_device(options.device))
+    test = dataclasses.replace(config.evaluation, epsilon=options.epsilon, num_envs=options.num_envs)
+    config = dataclasses.replace(config, evaluation=test)
+    network, step = load_network(config, folder, options.network, resolve_device(options.device))
     policies = [(f"{options.network} network, step {step:,}", options.epsilon)]
     if options.random_policy:
         policies.append(("random policy", 1.0))
     for policy, epsilon in policies:
-        games = run_nature_test(
-            config,
-            network,
-            seed=options.seed,
-            num_episodes=options.episodes,
-            num_envs=options.num_envs,
-            epsilon=epsilon,
-        )
-        result = {
-            "policy": policy,
-            "game": config.game,
-            "suite": config.suite,
-            "parameterization": config.parameterization,
-            "protocol": "nature",
-            "epsilon": epsilon,
-            "seed": options.seed,
-            "return_mean": games.return_mean,
-            "return_std": games.return_std,
-            "returns": list(games.returns),
-        }
+        config = dataclasses.replace(config, evaluation=dataclasses.replace(test, epsilon=epsilon))
+        tick = _progress(policy)
+        if options.protocol == "epoch":
+            games = run_epoch_test(config, network, seed=options.seed, tick=tick)
+        else:
+            games = run_nature_test(config, network, seed=options.seed, num_episodes=options.episodes, tick=tick)
+        _tell_result(folder, config, policy, options, games)
+    if config.suite == "atari":
+        _tell_references(config.game)
+    return 0
+
+
+def _progress(policy: str) -> Callable[[], None]:
+    """A function to call at every step of a test: it says every ten seconds that it goes on."""
+    started = said = time.monotonic()
+    steps = 0
+
+    def tick() -> None:
+        nonlocal said, steps
+        steps += 1
+        if time.monotonic() - said > 10:
+            said = time.monotonic()
+            say(f"testing the {policy}: {steps:,} rows of steps in {said - started:.0f} s")
+
+    return tick
+
+
+def _tell_result(folder: Any, config: Config, policy: str, options: Evaluate, games: Any) -> None:
+    """Print a result, then append it to evaluations.jsonl."""
+    low, high = min(games.returns), max(games.returns)
+    print(
+        f"{config.game}, {policy}: {games.return_mean:.2f} mean raw return of {len(games.returns)} games "
+        f"(standard deviation {games.return_std:.2f}, least {low:g}, greatest {high:g}; "
+        f"{options.protocol} protocol, epsilon {config.evaluation.epsilon:g})"
+    )
+    result = {
+        "policy": policy,
+        "game": config.game,
+        "suite": config.suite,
+        "parameterization": config.parameterization,
+        "protocol": options.protocol,
+        "epsilon": config.evaluation.epsilon,
+        "seed": options.seed,
+        "return_mean": games.return_mean,
+        "return_std": games.return_std,
+        "returns": list(games.returns),
+    }
+    try:
         with (folder.path / "evaluations.jsonl").open("a") as file:
             file.write(json.dumps(result) + "\n")
-        low, high = min(games.returns), max(games.returns)
-        print(
-            f"{config.game}, {policy}: {games.return_mean:.2f} mean raw return of {len(games.returns)} games "
-            f"(standard deviation {games.return_std:.2f}, least {low:g}, greatest {high:g}; epsilon {epsilon:g})"
-        )
-    return 0
+    except OSError as error:
+        say(f"warning: the result is not in the run's folder: {error}")
+
+
+def _tell_references(game: str) -> None:
+    """Print published scores beside ours, for the games that the papers share."""
+    from wn_rl.envs.scores import REFERENCE_SCORES, SOURCES
+
+    for source, score in REFERENCE_SCORES.get(game, {}).items():
+        print(f"  {score:>10,.1f}  {SOURCES[source]}")
 
 
 def play(arguments: Sequence[str]) -> int:
@@ -200,13 +253,15 @@ def play(arguments: Sequence[str]) -> int:
     import torch
 
     from wn_rl.agents.play import record_game
+    from wn_rl.agents.training import load_network
 
     if not 0 <= options.epsilon <= 1:
         raise ValueError(f"--epsilon must be between 0 and 1, got {options.epsilon}")
     folder, _, config = _open(options.run)
-    network, step = _load_network(folder, config, options.network, torch.device("cpu"))
+    network, step = load_network(config, folder, options.network, torch.device("cpu"))
     path = options.video or folder.videos / f"play-{options.seed}.mp4"
-    games = record_game(config, network, path, seed=options.seed, epsilon=options.epsilon, tick=lambda: None)
+    tick = _progress(f"{options.network} network")
+    games = record_game(config, network, path, seed=options.seed, epsilon=options.epsilon, tick=tick)
     print(f"{path}: {config.game} by the {options.network} network of step {step:,}, return {games.returns[0]:g}")
     return 0
 
@@ -264,19 +319,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     try:
         sys.exit(command(arguments[1:]))
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # an OSError names its file: a folder that cannot be written, say
         say(f"wn-rl {arguments[0]}: {error}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        say("stopped at once; the last checkpoint is kept")
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        say("stopped at once")
+        sys.exit(getattr(stop, "exit_code", 130))
 
 
 def _preset_of(arguments: Sequence[str]) -> Config:
     """The preset that the flags ask for: it decides the defaults of all others."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("--preset", "--suite", "--device"):
-        parser.add_argument(name)
+        parser.add_argument(name, nargs="?")  # a missing value is tyro's to refuse
     chosen, _ = parser.parse_known_args([argument for argument in arguments if argument not in ("-h", "--help")])
     preset = chosen.preset
     if preset is None:
@@ -293,13 +348,6 @@ def _cuda_wanted(suite: str | None, device: str | None) -> bool:
     return torch.cuda.is_available()
 
 
-def _record(config: Config) -> dict[str, Any]:
-    """What config.json holds: the resolved config, and what it ran with."""
-    from wn_rl.machine import versions
-
-    return {"config": to_json(config), "versions": versions(), "command": ["wn-rl", *sys.argv[1:]]}
-
-
 def _open(path: Path) -> tuple[Any, dict[str, Any], Config]:
     """The folder of an existing run, its config.json and the config in it."""
     from wn_rl.runs import RunFolder
@@ -311,7 +359,7 @@ def _open(path: Path) -> tuple[Any, dict[str, Any], Config]:
     return folder, record, from_json(record["config"])
 
 
-def _run(config: Config, folder: Any, save_config: Callable[[], None], *, resume: bool) -> int:
+def _run(config: Config, folder: Any, record: dict[str, Any], *, resume: bool) -> int:
     """Build everything before the folder is touched, then train in it under its lock."""
     from wn_rl.agents.experiment import Experiment
     from wn_rl.agents.training import run
@@ -322,8 +370,8 @@ def _run(config: Config, folder: Any, save_config: Callable[[], None], *, resume
     with folder.lock():
         if not resume:
             folder.require_new()  # again: another run may have begun here since
-        save_config()
         say(f"run folder: {folder.path}")
+        say(f"settings: {json.dumps(record['config'])}")
         tracker = make_trackers(
             config.track,
             run_dir=folder.path,
@@ -333,16 +381,9 @@ def _run(config: Config, folder: Any, save_config: Callable[[], None], *, resume
             tags=[config.suite, config.game, config.parameterization, config.preset],
             total_steps=config.steps,
         )
-        outcome = run(config, experiment, folder, tracker, say, resume=resume)
+        outcome = run(config, experiment, folder, tracker, say, record=record, resume=resume)
     say(outcome.message)
     return outcome.exit_code
-
-
-def _load_network(folder: Any, config: Config, which: str, device: Any) -> tuple[Any, int]:
-    """The acting network of a run, and the step it comes from."""
-    from wn_rl.agents.training import load_network
-
-    return load_network(config, folder, which, device)
 
 
 if __name__ == "__main__":

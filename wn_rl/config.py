@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import operator
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -148,6 +149,7 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
+        _check_choices(self)
         _check_ranges(self)
         _check_combinations(self)
 
@@ -159,9 +161,42 @@ class Config:
         return 3e-4 if self.parameterization.startswith("weight_norm") else 1e-4
 
 
+MAX_ENVS = 4096  # more lanes than this are a mistake that would build environments for hours
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """What a checkpoint or a saved network must share with a run to be loaded into it."""
+    return {
+        "suite": config.suite,
+        "game": config.game,
+        "parameterization": config.parameterization,
+        "num_envs": config.num_envs,
+        "seed": config.seed,
+        "optimizer": config.optimizer.name,
+        "replay_capacity": config.learning.replay_capacity,
+        "network.name": config.network.name,
+        "network.stack": config.network.stack,
+        "network.log_scale": config.network.log_scale,
+    }
+
+
+def _check_choices(part: Any, prefix: str = "") -> None:
+    """ValueError on the first name that is none of its field's."""
+    for name, hint in typing.get_type_hints(type(part)).items():
+        value, flag = getattr(part, name), f"--{prefix}{name.replace('_', '-')}"
+        if dataclasses.is_dataclass(value):
+            _check_choices(value, f"{name}.")
+        values, literal = (value, TrackerName) if name == "track" else ((value,), hint)
+        if typing.get_origin(literal) is Literal:
+            choices = typing.get_args(literal)
+            unknown = [value for value in values if value not in choices]
+            if unknown:
+                raise ValueError(f"{flag} must be one of {', '.join(choices)}, got {unknown[0]!r}")
+
+
 _AT_LEAST_1 = (
     *("steps", "num_envs", "log_period", "checkpoint_period", "environment.max_episode_frames"),
-    *("network.stack", "network.init_states", "learning.batch_size", "learning.update_period"),
+    *("network.stack", "learning.batch_size", "learning.update_period"),
     *("learning.target_period", "learning.replay_capacity", "learning.replay_start", "learning.epsilon_steps"),
     *("evaluation.steps", "evaluation.num_envs", "evaluation.held_out_states"),
 )
@@ -169,12 +204,15 @@ _AT_LEAST_0 = (
     *("seed", "torch_threads", "environment.emulator_threads"),
     *("evaluation.period", "evaluation.video_period"),
 )
+_AT_LEAST_2 = ("network.init_states",)  # a standard deviation needs two
 _FRACTIONS = ("learning.discount", "learning.epsilon_start", "learning.epsilon_end", "evaluation.epsilon")
 _POSITIVE = ("learning_rate", "network.log_scale", "network.max_v_norm")
 
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (_AT_LEAST_1, lambda value: value >= 1, "at least 1"),
     (_AT_LEAST_0, lambda value: value >= 0, "at least 0"),
+    (_AT_LEAST_2, lambda value: value >= 2, "at least 2"),
+    (("num_envs", "evaluation.num_envs"), lambda value: value <= MAX_ENVS, f"at most {MAX_ENVS}"),
     (_FRACTIONS, lambda value: 0 <= value <= 1, "between 0 and 1"),
     (_POSITIVE, lambda value: value is None or 0 < value < math.inf, "greater than 0"),
 )
@@ -218,6 +256,8 @@ def _check_combinations(config: Config) -> None:
         )
     if config.environment.resize == "bilinear" and max(config.num_envs, config.evaluation.num_envs) > 1:
         raise ValueError("--environment.resize bilinear needs one lane: --num-envs 1 --evaluation.num-envs 1")
+    if config.parameterization in ("batch_norm", "weight_norm_mean_only_bn") and learning.batch_size < 2:
+        raise ValueError(f"--learning.batch-size must be at least 2 for {config.parameterization}")
     normalized = config.parameterization.startswith("weight_norm")
     for name, option in (("log-scale", network.log_scale), ("max-v-norm", network.max_v_norm)):
         if option is not None and not normalized:

@@ -10,12 +10,12 @@ from wn_rl.runs import RunFolder
 
 
 def read_rows(run: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl. UserError if the folder has none."""
+    """The whole rows of metrics.jsonl; a live run may be writing another. UserError if the folder has none."""
     try:
-        lines = RunFolder(run).metrics_file.read_text().splitlines()
+        text = RunFolder(run).metrics_file.read_text()
     except OSError as error:
         raise UserError(f"{run} has no metrics: {error.strerror}") from None
-    return [json.loads(line) for line in lines]
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def series(rows: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:

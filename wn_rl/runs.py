@@ -120,3 +120,10 @@ class RunFolder:
     def write_status(self, status: Status, step: int, message: str = "") -> None:
         """Record how far the run is and how it ended, in status.json."""
         write_json(self.status_file, {"status": status, "step": step, "message": message})
+
+    def is_finished(self) -> bool:
+        """Whether status.json says that the run reached its last step."""
+        try:
+            return bool(json.loads(self.status_file.read_bytes())["status"] == "finished")
+        except (OSError, ValueError, KeyError, TypeError):
+            return False

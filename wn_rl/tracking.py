@@ -10,12 +10,11 @@ import difflib
 import json
 import math
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from wn_rl.errors import UserError
+from wn_rl.errors import UserError, say
 from wn_rl.files import write_all
 from wn_rl.guard import GuardedTracker
 from wn_rl.sinks import ConsoleSink, RunInfo, Sink, TensorBoardSink
@@ -184,11 +183,6 @@ TRACKERS: dict[str, Callable[[RunInfo], Tracker]] = {
     "wandb": _guarded("wandb", WandbSink, new_wandb_state),
     "tensorboard": _guarded("tensorboard", TensorBoardSink),
 }
-
-
-def say(line: str) -> None:
-    """One line on standard error."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def make_trackers(

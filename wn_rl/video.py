@@ -44,6 +44,13 @@ class VideoWriter:
         self._ffmpeg: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "VideoWriter":
+        """UserError, before a game is played for nothing, if the file cannot be there."""
+        if self.path.is_dir():
+            raise UserError(f"{self.path} is a folder: name the video file")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"no folder can be made for {self.path}: {error.strerror}") from error
         return self
 
     def append(self, picture: NDArray[np.uint8]) -> None:
@@ -84,7 +91,6 @@ class VideoWriter:
                 os.unlink(self._temporary)
 
     def _start(self, height: int, width: int) -> "subprocess.Popen[bytes]":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         given = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {self.fps} -i -"
         wanted = "-c:v libx264 -pix_fmt yuv420p -crf 20 -movflags +faststart"
         flags = f"-loglevel error -xerror -y {given} {wanted}".split()

@@ -1,0 +1,118 @@
+"""A run in its folder, in process: what is saved, said and noted when things go wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from wn_rl.agents import experiment as experiment_module
+from wn_rl.agents.monitor import crossed
+from wn_rl.checkpoint import CheckpointError, CheckpointStore
+from wn_rl.cli import main
+
+QUICK = [
+    "--suite", "minatar", "--steps", "600", "--log-period", "200", "--checkpoint-period", "200",
+    "--learning.replay-start", "100", "--learning.replay-capacity", "1000", "--network.init-states", "32",
+    "--evaluation.period", "300", "--evaluation.steps", "100", "--evaluation.held-out-states", "16",
+    "--evaluation.video-period", "0", "--track", "jsonl",
+]  # fmt: skip
+
+
+def wn_rl(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    return int(stop.value.code or 0)
+
+
+def status_of(run: Path) -> dict:  # type: ignore[type-arg]
+    return dict(json.loads((run / "status.json").read_text()))
+
+
+def fail_saves_from(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = CheckpointStore.save
+
+    def failing(store: CheckpointStore, at: int, *rest: object) -> None:
+        if at >= step:
+            raise CheckpointError("no space left on device")
+        save(store, at, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(CheckpointStore, "save", failing)
+
+
+def test_periods_count_crossings() -> None:
+    assert [crossed(10, before, now) for before, now in ((0, 9), (0, 10), (9, 12), (10, 19), (8, 41))] == [
+        False, True, True, False, True,
+    ]  # fmt: skip
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    fail_saves_from(400, monkeypatch)
+    assert wn_rl("train", "breakout", *QUICK, "--run-dir", str(run)) == 1
+    said = capsys.readouterr().err
+    assert "no space left on device; the checkpoint before it is kept" in said
+    assert f"make room, then go on with: wn-rl resume {run}" in said
+    assert status_of(run)["status"] == "failed"
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert wn_rl("resume", str(run)) == 0  # from step 200: nothing was dropped
+    assert status_of(run) == {**status_of(run), "status": "finished", "step": 600}
+
+
+def test_an_error_is_noted_with_its_place_and_exit_code_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+
+    def broken(self: object, *rest: object) -> None:
+        raise ValueError("a fault of the program")
+
+    monkeypatch.setattr(experiment_module.Replay, "sample", broken)
+    assert wn_rl("train", "breakout", *QUICK, "--run-dir", str(run)) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "a fault of the program; the last checkpoint is kept" in said.splitlines()[-1]
+    assert status_of(run)["status"] == "failed"
+
+
+def test_a_refused_resume_changes_nothing(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert wn_rl("train", "breakout", *QUICK, "--run-dir", str(run)) == 0
+    before = (run / "config.json").read_bytes()
+    assert wn_rl("resume", str(run), "--steps", "900") == 2  # its replay was dropped
+    assert (run / "config.json").read_bytes() == before
+    assert status_of(run)["status"] == "finished"
+
+
+def test_resuming_a_finished_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert wn_rl("train", "breakout", *QUICK, "--run-dir", str(run)) == 0
+    assert "--keep-replay" in capsys.readouterr().err
+    assert wn_rl("resume", str(run)) == 0
+    assert "is finished at 600 steps" in capsys.readouterr().err
+
+
+def test_the_best_network_of_another_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    assert wn_rl("train", "breakout", *QUICK, "--run-dir", str(run)) == 0
+    assert wn_rl("train", "breakout", *QUICK, "--seed", "2", "--run-dir", str(other)) == 0
+    (run / "best_network.safetensors").write_bytes((other / "best_network.safetensors").read_bytes())
+    capsys.readouterr()
+    assert wn_rl("evaluate", str(run), "--episodes", "1") == 2
+    assert "of another run" in capsys.readouterr().err
+    assert wn_rl("evaluate", str(run), "--episodes", "1", "--network", "latest") == 0
+    assert wn_rl("evaluate", str(other), "--protocol", "epoch") == 0
+    assert "epoch protocol" in capsys.readouterr().out
+
+
+def test_a_changed_version_is_said_on_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert wn_rl("train", "breakout", *QUICK, "--keep-replay", "--run-dir", str(run)) == 0
+    record = json.loads((run / "config.json").read_text())
+    record["versions"]["torch"] = "1.0"
+    (run / "config.json").write_text(json.dumps(record))
+    capsys.readouterr()
+    assert wn_rl("resume", str(run), "--steps", "700", "--track", "jsonl", "--device", "cpu") == 0
+    assert "torch was 1.0" in capsys.readouterr().err
