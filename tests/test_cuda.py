@@ -45,9 +45,9 @@ def test_a_run_trains_resumes_evaluates_and_plays(precision: str, tmp_path: Path
     run = str(tmp_path / "run")
     schedule = [
         "--preset", "paper", "--device", "cuda", "--num-envs", "2", "--steps", "400",
-        "--learning.replay-start", "80", "--learning.replay-capacity", "1000", "--evaluation.period", "200", "--evaluation.steps", "50",
-        "--environment.max-episode-frames", "800", "--checkpoint-period", "100", "--log-period", "100",
-        "--keep-replay", "--track", "jsonl", "--learning.precision", precision,
+        "--learning.replay-start", "80", "--learning.replay-capacity", "1000", "--evaluation.period", "200",
+        "--evaluation.steps", "50", "--environment.max-episode-frames", "800", "--checkpoint-period", "100",
+        "--log-period", "100", "--keep-replay", "--track", "jsonl", "--learning.precision", precision,
     ]  # fmt: skip
     assert wn_rl("train", "breakout", *schedule, "--run-dir", run) == 0
     assert wn_rl("resume", run, "--steps", "600") == 0
