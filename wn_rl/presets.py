@@ -30,7 +30,8 @@ def nature(game: str) -> Config:
 def laptop(game: str) -> Config:
     """The paper's algorithm with its schedules scaled to a CPU: first learning in fifteen minutes.
 
-    What differs from `paper`: eight lanes, and shorter replay, exploration, target and test periods.
+    What differs from `paper` is ours, in no paper: eight lanes, and shorter replay, exploration, target and
+    test periods.
     """
     return Config(
         game,
