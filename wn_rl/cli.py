@@ -61,6 +61,8 @@ class Resume:
     """auto, cpu, cuda or cuda:N; None: as it was started."""
     track: tuple[TrackerName, ...] | None = None
     """Where metrics go; None: as it was started."""
+    torch_threads: int | None = None
+    """CPU threads of torch; None: as it was started, which alone goes on bit for bit."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def resume(arguments: Sequence[str]) -> int:
     from wn_rl.machine import resolve_device, versions
 
     folder, record, config = _open(options.run)
-    changes = {name: getattr(options, name) for name in ("steps", "keep_replay", "track")}
+    changes = {name: getattr(options, name) for name in ("steps", "keep_replay", "track", "torch_threads")}
     if options.device is not None:
         changes["device"] = str(resolve_device(options.device))
     changed = dataclasses.replace(config, **{name: value for name, value in changes.items() if value is not None})
@@ -164,7 +166,9 @@ def resume(arguments: Sequence[str]) -> int:
     ]
     if differing:
         say(f"warning: {'; '.join(differing)}: the run may not go on bit for bit")
-    use_threads(changed)
+    changed = use_threads(changed)
+    if changed.torch_threads != config.torch_threads:
+        say(f"warning: {changed.torch_threads} torch threads instead of {config.torch_threads}: not bit for bit")
     return _run(changed, folder, {**record, "config": to_json(changed)}, resume=True)
 
 
