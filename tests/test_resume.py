@@ -111,7 +111,9 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def num_rows(run: Path) -> int:
-    """Whole rows of metrics so far."""
+    """Whole rows of metrics so far; -1 before there is a run."""
+    if not (run / "config.json").exists():
+        return -1
     file = run / "metrics.jsonl"
     return file.read_bytes().count(b"\n") if file.exists() else 0
 
