@@ -29,8 +29,8 @@ def checkpoint_store(config: Config, path: Path) -> CheckpointStore:
     return CheckpointStore(RunFolder(path).checkpoints, identity(config))
 
 
-def load_network(config: Config, folder: RunFolder, which: str, device: torch.device) -> tuple[nn.Module, int]:
-    """A run's network with plain layers, and the step it comes from.
+def load_network(config: Config, folder: RunFolder, which: str, device: torch.device) -> tuple[nn.Module, str]:
+    """A run's network with plain layers, and what to call it, e.g. "best network, step 75,000".
 
     which: "best", that of the greatest test score, or "latest", that of the newest checkpoint. Before the
     first test there is no best one yet, and the newest checkpoint is taken.
@@ -47,13 +47,14 @@ def load_network(config: Config, folder: RunFolder, which: str, device: torch.de
             raise CheckpointError(f"{folder.best_network} is the network of another run")
         step = int(metadata["step"])
     else:
+        which = "latest"
         loaded = checkpoint_store(config, folder.path).load_state(say)
         if loaded is None:
             raise CheckpointError(f"{folder.path} has no checkpoint yet")
         step, state = loaded
         tensors = state["experiment"]["learner"]["online"]
     online.load_state_dict(tensors)
-    return fold(online).to(device), step
+    return fold(online).to(device), f"{which} network, step {step:,}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -184,8 +184,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     folder, _, config = _open(options.run)
     test = dataclasses.replace(config.evaluation, epsilon=options.epsilon, num_envs=options.num_envs)
     config = dataclasses.replace(config, evaluation=test)
-    network, step = load_network(config, folder, options.network, resolve_device(options.device))
-    policies = [(f"{options.network} network, step {step:,}", options.epsilon)]
+    network, name = load_network(config, folder, options.network, resolve_device(options.device))
+    policies = [(name, options.epsilon)]
     if options.random_policy:
         policies.append(("random policy", 1.0))
     for policy, epsilon in policies:
@@ -247,6 +247,8 @@ def _tell_references(game: str) -> None:
     """Print published scores beside ours, for the games that the papers share."""
     from wn_rl.envs.scores import REFERENCE_SCORES, SOURCES
 
+    if game in REFERENCE_SCORES:
+        print("published, some by other protocols, the agents after 200M frames or so:")
     for source, score in REFERENCE_SCORES.get(game, {}).items():
         print(f"  {score:>10,.1f}  {SOURCES[source]}")
 
@@ -262,11 +264,11 @@ def play(arguments: Sequence[str]) -> int:
     if not 0 <= options.epsilon <= 1:
         raise ValueError(f"--epsilon must be between 0 and 1, got {options.epsilon}")
     folder, _, config = _open(options.run)
-    network, step = load_network(config, folder, options.network, torch.device("cpu"))
+    network, name = load_network(config, folder, options.network, torch.device("cpu"))
     path = options.video or folder.videos / f"play-{options.seed}.mp4"
-    tick = _progress(f"{options.network} network")
+    tick = _progress(name)
     games = record_game(config, network, path, seed=options.seed, epsilon=options.epsilon, tick=tick)
-    print(f"{path}: {config.game} by the {options.network} network of step {step:,}, return {games.returns[0]:g}")
+    print(f"{path}: {config.game} by the {name}, return {games.returns[0]:g}")
     return 0
 
 
