@@ -13,6 +13,7 @@ from pathlib import Path
 
 GAMES = ("breakout", "seaquest", "space_invaders")
 SEEDS = (1, 2, 3)
+STEPS = (200_000, 500_000)
 
 
 def command_of(folder: Path, game: str, seed: int) -> list[str] | None:
@@ -25,10 +26,10 @@ def command_of(folder: Path, game: str, seed: int) -> list[str] | None:
     return ["train", game, "--suite", "minatar", "--seed", str(seed), "--run-dir", str(folder)]
 
 
-def last_return(folder: Path) -> float:
-    """Mean raw return of the last 100 training games."""
+def return_at(folder: Path, step: int) -> float:
+    """Mean raw return of the last 100 training games at a step."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return float([row["train/return_last_100"] for row in rows if "train/return_last_100" in row][-1])
+    return float(next(row["train/return_last_100"] for row in rows if row["step"] == step and "loss" in row))
 
 
 def main() -> None:
@@ -39,12 +40,13 @@ def main() -> None:
         command = command_of(folder, game, seed)
         if command is not None:
             subprocess.run([sys.executable, "-m", "wn_rl.cli", *command], check=True)
-    print("| game | " + " | ".join(f"seed {seed}" for seed in SEEDS) + " | mean |")
-    print("|---|" + "---|" * (len(SEEDS) + 1))
+    print("| game | steps | " + " | ".join(f"seed {seed}" for seed in SEEDS) + " | mean |")
+    print("|---|---|" + "---|" * (len(SEEDS) + 1))
     for game in GAMES:
-        returns = [last_return(folders[game, seed]) for seed in SEEDS]
-        cells = [f"{value:.1f}" for value in (*returns, statistics.mean(returns))]
-        print(f"| {game} | " + " | ".join(cells) + " |")
+        for step in STEPS:
+            returns = [return_at(folders[game, seed], step) for seed in SEEDS]
+            cells = [f"{value:.1f}" for value in (*returns, statistics.mean(returns))]
+            print(f"| {game} | {step:,} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":
