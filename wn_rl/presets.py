@@ -28,7 +28,7 @@ def nature(game: str) -> Config:
 
 
 def laptop(game: str) -> Config:
-    """The paper's algorithm with its schedules scaled to a CPU: first learning in fifteen minutes.
+    """The paper's algorithm with its schedules scaled to a CPU: first learning in twenty minutes.
 
     What differs from `paper` is ours, in no paper: eight lanes, and shorter replay, exploration, target and
     test periods.
@@ -36,7 +36,7 @@ def laptop(game: str) -> Config:
     return Config(
         game,
         preset="laptop",
-        steps=150_000,
+        steps=100_000,
         num_envs=8,
         log_period=2_000,
         checkpoint_period=25_000,
