@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from wn_rl import commands
 from wn_rl.cli import COMMANDS, main
 from wn_rl.tracking import CLOCK_KEYS
 
@@ -74,6 +75,11 @@ def test_evaluate_and_play(run: Path, capsys: pytest.CaptureFixture[str], tmp_pa
     video = tmp_path / "game.mp4"
     assert wn_rl("play", str(run), "--video", str(video), "--network", "latest") == 0
     assert video.stat().st_size > 1000
+
+
+def test_every_command_is_a_module_and_every_module_a_command() -> None:
+    modules = {path.stem for path in Path(commands.__file__).parent.glob("[a-z]*.py")}
+    assert set(COMMANDS) == modules
 
 
 def test_games_and_doctor_and_help(capsys: pytest.CaptureFixture[str]) -> None:

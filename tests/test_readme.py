@@ -1,5 +1,6 @@
 """What the README tells people to type works."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from wn_rl import cli
+from wn_rl.commands import train
 from wn_rl.flags import parse_flags
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -28,8 +30,8 @@ def test_python_examples_run(source: str) -> None:
 def test_commands_are_accepted(command: list[str]) -> None:
     assert command[1] in cli.COMMANDS
     arguments = command[2:]
-    options = {name.lower(): kind for name, kind in vars(cli).items() if isinstance(kind, type)}[command[1]]
-    default = {"default": cli.Train(cli._preset_of(arguments))} if command[1] == "train" else {}
+    options = getattr(importlib.import_module(f"wn_rl.commands.{command[1]}"), command[1].title())
+    default = {"default": train.Train(train._preset_of(arguments))} if command[1] == "train" else {}
     assert parse_flags(options, arguments, **default)
 
 

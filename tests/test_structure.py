@@ -1,12 +1,14 @@
 """Imports run one way, and what must not be in the repository is not."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PLUMBING_MAY_NOT = ("wn_rl.agents", "wn_rl.envs", "wn_rl.cli")
+COMMAND_LINE = ("wn_rl.cli", "wn_rl.commands")
 
 
 def imports_of(path: Path) -> set[str]:
@@ -31,7 +33,7 @@ def test_nn_imports_torch_and_itself_alone(path: Path) -> None:
     imported = imports_of(path)
     assert not {m for m in imported if m.startswith("wn_rl") and not m.startswith("wn_rl.nn")}
     third_party = roots(imported) - {"torch", "wn_rl"}
-    assert third_party <= set(__import__("sys").stdlib_module_names)
+    assert third_party <= set(sys.stdlib_module_names)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "envs").glob("*.py")), ids=lambda path: path.name)
@@ -43,15 +45,24 @@ def test_envs_import_no_torch_and_nothing_else_of_ours(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "agents").glob("*.py")), ids=lambda path: path.name)
 def test_agents_do_not_import_the_command_line(path: Path) -> None:
-    assert "wn_rl.cli" not in imports_of(path)
+    assert not {m for m in imports_of(path) if m.startswith(COMMAND_LINE)}
 
 
 PLUMBING = [path for path in sorted((ROOT / "wn_rl").glob("*.py")) if path.name != "cli.py"]
 
 
 @pytest.mark.parametrize("path", PLUMBING, ids=lambda path: path.name)
-def test_plumbing_knows_neither_agents_nor_envs(path: Path) -> None:
-    assert not {m for m in imports_of(path) if m.startswith(PLUMBING_MAY_NOT)}
+def test_plumbing_knows_neither_agents_nor_envs_nor_commands(path: Path) -> None:
+    assert not {m for m in imports_of(path) if m.startswith(("wn_rl.agents", "wn_rl.envs", *COMMAND_LINE))}
+
+
+def test_the_commands_import_no_torch_before_their_flags_are_read() -> None:
+    modules = [
+        "wn_rl.cli",
+        *(f"wn_rl.commands.{path.stem}" for path in (ROOT / "wn_rl" / "commands").glob("*.py")),
+    ]
+    check = f"import {', '.join(modules)}, sys; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True)
 
 
 def test_the_links_are_relative_and_lead_to_the_folders() -> None:

@@ -1,0 +1,106 @@
+"""`wn-rl evaluate`: test a trained agent and set published scores beside its own."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from wn_rl.commands._runs import RunPath, open_run, progress
+from wn_rl.config import Config
+from wn_rl.errors import say
+from wn_rl.flags import parse_flags
+from wn_rl.runs import RunFolder
+
+if TYPE_CHECKING:
+    from wn_rl.agents.evaluation import Episodes
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Test a trained agent on raw scores, lives ending nothing, from random starts."""
+
+    run: RunPath
+    """The run's folder."""
+    protocol: Literal["nature", "epoch"] = "nature"
+    """nature: --episodes games of at most five minutes. epoch: as the tests in training."""
+    episodes: int = 30
+    """Games of the nature protocol (Mnih et al. 2015: 30)."""
+    epsilon: float = 0.05
+    """Exploration (Mnih et al. 2015: 0.05)."""
+    num_envs: int = 1
+    """Lanes; several are faster."""
+    network: Literal["best", "latest"] = "best"
+    """The network of the best test in training, or that of the last checkpoint."""
+    random_policy: bool = False
+    """Also test the random policy by the same protocol."""
+    seed: int = 0
+    """Seed of the games."""
+    device: str = "cpu"
+    """Where the network runs: auto, cpu, cuda or cuda:N."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """`wn-rl evaluate`."""
+    options = parse_flags(Evaluate, arguments)
+    from wn_rl.agents.evaluation import run_epoch_test, run_nature_test
+    from wn_rl.agents.training import load_network
+    from wn_rl.machine import resolve_device
+
+    if options.episodes < 1 or not 0 <= options.epsilon <= 1:
+        raise ValueError("--episodes must be at least 1, and --epsilon between 0 and 1")
+    folder, _, config = open_run(options.run)
+    test = dataclasses.replace(config.evaluation, epsilon=options.epsilon, num_envs=options.num_envs)
+    config = dataclasses.replace(config, evaluation=test)
+    network, name = load_network(config, folder, options.network, resolve_device(options.device))
+    policies = [(name, options.epsilon)]
+    if options.random_policy:
+        policies.append(("random policy", 1.0))
+    for policy, epsilon in policies:
+        config = dataclasses.replace(config, evaluation=dataclasses.replace(test, epsilon=epsilon))
+        tick = progress(policy)
+        if options.protocol == "epoch":
+            games = run_epoch_test(config, network, seed=options.seed, tick=tick)
+        else:
+            games = run_nature_test(config, network, seed=options.seed, num_episodes=options.episodes, tick=tick)
+        _tell_result(folder, config, policy, options, games)
+    if config.suite == "atari":
+        _tell_references(config.game)
+    return 0
+
+
+def _tell_result(folder: RunFolder, config: Config, policy: str, options: Evaluate, games: "Episodes") -> None:
+    """Print a result, then append it to evaluations.jsonl."""
+    low, high = min(games.returns), max(games.returns)
+    print(
+        f"{config.game}, {policy}: {games.return_mean:.2f} mean raw return of {len(games.returns)} games "
+        f"(standard deviation {games.return_std:.2f}, least {low:g}, greatest {high:g}; "
+        f"{options.protocol} protocol, epsilon {config.evaluation.epsilon:g})"
+    )
+    result = {
+        "policy": policy,
+        "game": config.game,
+        "suite": config.suite,
+        "parameterization": config.parameterization,
+        "protocol": options.protocol,
+        "epsilon": config.evaluation.epsilon,
+        "seed": options.seed,
+        "return_mean": games.return_mean,
+        "return_std": games.return_std,
+        "returns": list(games.returns),
+    }
+    try:
+        with (folder.path / "evaluations.jsonl").open("a") as file:
+            file.write(json.dumps(result) + "\n")
+    except OSError as error:
+        say(f"warning: the result is not in the run's folder: {error}")
+
+
+def _tell_references(game: str) -> None:
+    """Print published scores beside ours, for the games that the papers share."""
+    from wn_rl.envs.scores import REFERENCE_SCORES, SOURCES
+
+    if game in REFERENCE_SCORES:
+        print("published, some by other protocols, the agents after 200M frames or so:")
+    for source, score in REFERENCE_SCORES.get(game, {}).items():
+        print(f"  {score:>10,.1f}  {SOURCES[source]}")

@@ -1,0 +1,44 @@
+"""`wn-rl play`: let a trained agent play one game and write a video of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from wn_rl.commands._runs import RunPath, open_run, progress
+from wn_rl.flags import parse_flags
+
+
+@dataclass(frozen=True)
+class Play:
+    """Let a trained agent play one game and write a video of it."""
+
+    run: RunPath
+    """The run's folder."""
+    video: Path | None = None
+    """The mp4 file to write. None: videos/play-SEED.mp4 in the run's folder."""
+    epsilon: float = 0.05
+    """Exploration."""
+    network: Literal["best", "latest"] = "best"
+    """The network of the best test in training, or that of the last checkpoint."""
+    seed: int = 0
+    """Seed of the game."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """`wn-rl play`."""
+    options = parse_flags(Play, arguments)
+    import torch
+
+    from wn_rl.agents.play import record_game
+    from wn_rl.agents.training import load_network
+
+    if not 0 <= options.epsilon <= 1:
+        raise ValueError(f"--epsilon must be between 0 and 1, got {options.epsilon}")
+    folder, _, config = open_run(options.run)
+    network, name = load_network(config, folder, options.network, torch.device("cpu"))
+    path = options.video or folder.videos / f"play-{options.seed}.mp4"
+    tick = progress(name)
+    games = record_game(config, network, path, seed=options.seed, epsilon=options.epsilon, tick=tick)
+    print(f"{path}: {config.game} by the {name}, return {games.returns[0]:g}")
+    return 0

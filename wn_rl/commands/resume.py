@@ -1,0 +1,56 @@
+"""`wn-rl resume`: go on with a run that stopped."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wn_rl.commands._runs import RunPath, open_run, train_in
+from wn_rl.config import TrackerName, to_json
+from wn_rl.errors import say
+from wn_rl.flags import parse_flags
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a run that stopped, from its last checkpoint."""
+
+    run: RunPath
+    """The run's folder."""
+    steps: int | None = None
+    """Train to this many steps instead: a run can be made longer."""
+    keep_replay: bool | None = None
+    """Keep the replay when the run finishes, or not; None: as it was started."""
+    device: str | None = None
+    """auto, cpu, cuda or cuda:N; None: as it was started."""
+    track: tuple[TrackerName, ...] | None = None
+    """Where metrics go; None: as it was started."""
+    torch_threads: int | None = None
+    """CPU threads of torch; None: as it was started, which alone goes on bit for bit."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """`wn-rl resume`."""
+    options = parse_flags(Resume, arguments)
+    from wn_rl.agents.training import use_threads
+    from wn_rl.machine import resolve_device, versions
+
+    folder, record, config = open_run(options.run)
+    changes = {name: getattr(options, name) for name in ("steps", "keep_replay", "track", "torch_threads")}
+    if options.device is not None:
+        changes["device"] = str(resolve_device(options.device))
+    changed = dataclasses.replace(config, **{name: value for name, value in changes.items() if value is not None})
+    if changed.steps < config.steps:
+        raise ValueError(f"--steps {changed.steps} is less than the run's {config.steps}: a run can only grow")
+    if folder.is_finished() and changed.steps == config.steps:
+        say(f"{folder.path} is finished at {config.steps:,} steps; --steps N makes it longer")
+        return 0
+    now = versions()
+    differing = [
+        f"{name} was {old}, is {now.get(name)}" for name, old in record["versions"].items() if old != now.get(name)
+    ]
+    if differing:
+        say(f"warning: {'; '.join(differing)}: the run may not go on bit for bit")
+    changed = use_threads(changed)
+    if changed.torch_threads != config.torch_threads:
+        say(f"warning: {changed.torch_threads} torch threads instead of {config.torch_threads}: not bit for bit")
+    return train_in(changed, folder, {**record, "config": to_json(changed)}, resume=True)

@@ -1,0 +1,72 @@
+"""`wn-rl train`: train an agent on a game."""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from wn_rl.commands._runs import train_in
+from wn_rl.config import Config, to_json
+from wn_rl.flags import parse_flags
+from wn_rl.presets import PRESETS, default_preset
+from wn_rl.runs import RunFolder, default_name
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train an agent on a game."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    run_dir: Path | None = None
+    """Folder of the run; it must be new or empty. None: one in runs/ named after time, game and settings."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """`wn-rl train`."""
+    options = parse_flags(Train, arguments, default=Train(_preset_of(arguments)))
+    from wn_rl import envs
+    from wn_rl.agents.training import use_threads
+    from wn_rl.machine import resolve_device, versions
+
+    if list(arguments).count("--track") > 1:
+        raise ValueError("--track is given twice: name every place after one --track")
+    config = options.config
+    device = resolve_device(config.device)
+    config = dataclasses.replace(
+        config,
+        game=envs.normalize_game(config.suite, config.game),
+        device=str(device),
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=config.learning_rate),
+    )
+    name = config.run_name or default_name(config.suite, config.game, config.parameterization, config.seed)
+    folder = RunFolder(options.run_dir or Path("runs") / name)
+    folder.require_new()
+    config = use_threads(dataclasses.replace(config, run_name=name))
+    record = {"config": to_json(config), "versions": versions(), "command": ["wn-rl", *sys.argv[1:]]}
+    return train_in(config, folder, record, resume=False)
+
+
+def _preset_of(arguments: Sequence[str]) -> Config:
+    """The preset that the flags ask for: it decides the defaults of all others."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("--preset", "--suite", "--device"):
+        parser.add_argument(name, nargs="?")  # a missing value is tyro's to refuse
+    chosen, _ = parser.parse_known_args([argument for argument in arguments if argument not in ("-h", "--help")])
+    preset = chosen.preset
+    if preset is None:
+        preset = default_preset(chosen.suite or "atari", _cuda_wanted(chosen.suite, chosen.device))
+    make = PRESETS.get(preset, PRESETS["paper"])  # an unknown name is tyro's to refuse
+    return make(tyro.MISSING)
+
+
+def _cuda_wanted(suite: str | None, device: str | None) -> bool:
+    if suite not in (None, "atari") or device == "cpu":
+        return False
+    import torch
+
+    return torch.cuda.is_available()
