@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from wn_rl.errors import say
 
-# Name: (what follows it, what it does). `wn-rl x` is `run` of wn_rl/commands/x.py, imported only when it is wanted.
+# Name: (what follows it, what it does). `wn-rl x` is `run` of wn_rl/commands/x.py, imported only when wanted.
 COMMANDS = {
     "train": ("GAME", "train an agent; --help lists every setting and where its default comes from"),
     "resume": ("RUN", "go on with a run that stopped; --steps N makes it longer"),
