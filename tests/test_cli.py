@@ -8,6 +8,7 @@ import pytest
 
 from wn_rl import commands
 from wn_rl.cli import COMMANDS, main
+from wn_rl.envs import SUITES, games
 from wn_rl.tracking import CLOCK_KEYS
 
 QUICK = [
@@ -82,9 +83,22 @@ def test_every_command_is_a_module_and_every_module_a_command() -> None:
     assert set(COMMANDS) == modules
 
 
-def test_games_and_doctor_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("columns", "width"), [("60", 60), (None, 100)])
+def test_games_are_wrapped_to_the_terminal(
+    columns: str | None, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.__stdout__", None)  # no terminal that has a width of its own
+    if columns is None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", columns)
     assert wn_rl("games") == 0
-    assert "space_invaders" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert width - 25 < max(map(len, printed.splitlines())) <= width
+    assert printed.split() == [word for suite in SUITES for word in (f"{suite}:", *games(suite))]
+
+
+def test_doctor_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert wn_rl("doctor") == 0
     assert "torch" in capsys.readouterr().out
     assert wn_rl("--help") == 0

@@ -1,10 +1,14 @@
 """`wn-rl games`: list the games of each suite."""
 
+import shutil
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from wn_rl.flags import parse_flags
+
+_WIDTH_WITHOUT_A_TERMINAL = 100
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,8 @@ def run(arguments: Sequence[str]) -> int:
     options = parse_flags(Games, arguments)
     from wn_rl import envs
 
+    width = shutil.get_terminal_size((_WIDTH_WITHOUT_A_TERMINAL, 24)).columns
     for suite in [options.suite] if options.suite else envs.SUITES:
-        print(f"{suite}: {' '.join(envs.games(suite))}")
+        games = f"{suite}: {' '.join(envs.games(suite))}"
+        print(textwrap.fill(games, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
     return 0
