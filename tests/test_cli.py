@@ -74,8 +74,23 @@ def test_evaluate_and_play(run: Path, capsys: pytest.CaptureFixture[str], tmp_pa
     results = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
     assert [len(result["returns"]) for result in results] == [4, 4]
     video = tmp_path / "game.mp4"
-    assert wn_rl("play", str(run), "--video", str(video), "--network", "latest") == 0
+    assert wn_rl("play", str(run), "--video", str(video), "--network", "latest", "--device", "auto") == 0
     assert video.stat().st_size > 1000
+
+
+def test_what_cannot_be_played_is_one_clear_line(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, says in [
+        (["--device", "gpu"], "no device 'gpu'"),
+        (["--epsilon", "2"], "--epsilon must be between 0 and 1"),
+        (["--seed", "-1"], "seed must be at least 0"),
+        (["--network", "worst"], "'best', 'latest'"),
+        (["--video", str(run)], "is a folder"),
+    ]:
+        capsys.readouterr()
+        assert wn_rl("play", str(run), *arguments) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1, lines
+        assert says in lines[0]
 
 
 def test_every_command_is_a_module_and_every_module_a_command() -> None:

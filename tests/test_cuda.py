@@ -52,4 +52,4 @@ def test_a_run_trains_resumes_evaluates_and_plays(precision: str, tmp_path: Path
     assert wn_rl("train", "breakout", *schedule, "--run-dir", run) == 0
     assert wn_rl("resume", run, "--steps", "600") == 0
     assert wn_rl("evaluate", run, "--episodes", "1", "--device", "cuda") == 0
-    assert wn_rl("play", run) == 0
+    assert wn_rl("play", run, "--device", "cuda") == 0

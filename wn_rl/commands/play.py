@@ -23,20 +23,21 @@ class Play:
     """The network of the best test in training, or that of the last checkpoint."""
     seed: int = 0
     """Seed of the game."""
+    device: str = "cpu"
+    """Where the network runs: auto, cpu, cuda or cuda:N."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl play`."""
     options = parse_flags(Play, arguments)
-    import torch
-
     from wn_rl.agents.play import record_game
     from wn_rl.agents.training import load_network
+    from wn_rl.machine import resolve_device
 
     if not 0 <= options.epsilon <= 1:
         raise ValueError(f"--epsilon must be between 0 and 1, got {options.epsilon}")
     folder, _, config = open_run(options.run)
-    network, name = load_network(config, folder, options.network, torch.device("cpu"))
+    network, name = load_network(config, folder, options.network, resolve_device(options.device))
     path = options.video or folder.videos / f"play-{options.seed}.mp4"
     tick = progress(name)
     games = record_game(config, network, path, seed=options.seed, epsilon=options.epsilon, tick=tick)
