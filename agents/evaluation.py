@@ -145,7 +145,8 @@ def evaluate_steps(
 ) -> Episodes:
     """The `epoch` protocol: play num_steps steps, all lanes together, and return the games completed.
 
-    One lane: the last game is cut, and its partial return counts only if no game was completed (deep_q_rl).
+    One lane: a game that the steps cut counts, with its partial return, only if no game was completed
+    (deep_q_rl). One row more is played, which shows whether the last step ended a game or cut it.
     Several: games are started until the steps are spent, then every started game is finished and counts;
     cutting them would favour short games. tick is called at every step and may raise.
     """
@@ -183,7 +184,10 @@ def _play(
         if not active.any():
             break
         if max_steps is not None and num_steps >= max_steps:
-            finished = finished or [episodes.unfinished(0)]
+            last = episodes.unfinished(0)
+            environments.send(actor.act(step, epsilon))
+            if environments.recv().first[0] or not finished:  # first: the last game ended with the last step
+                finished.append(last)
             break
         tick()
         environments.send(actor.act(step, epsilon))

@@ -87,13 +87,27 @@ def test_epoch_with_one_lane_counts_completed_games_only() -> None:
     games = evaluate_steps(actor_for(tape), tape, 0.05, 20, lambda: None)
     assert games.returns == (3.0, 4.0)
     assert games.lengths == (3, 4)
-    assert tape.sent == 20
+    assert tape.sent == 20 + 1  # one row more shows that the last game was cut
+
+
+def test_epoch_with_one_lane_counts_a_game_whose_last_step_is_the_last_of_the_test() -> None:
+    tape = Tape([[3, 16, 100]])  # 3 steps, 1 to start anew, 16 steps
+    ticks: list[None] = []
+    games = evaluate_steps(actor_for(tape), tape, 0.05, 20, lambda: ticks.append(None))
+    assert games.returns == (3.0, 16.0)
+    assert games.lengths == (3, 16)
+    assert len(ticks) == 20
+    for num_steps in (19, 21):  # one step before its end, and the row that shows it
+        tape = Tape([[3, 16, 100]])
+        games = evaluate_steps(actor_for(tape), tape, 0.05, num_steps, lambda: None)
+        assert games.returns == ((3.0,) if num_steps == 19 else (3.0, 16.0))
 
 
 def test_epoch_with_one_lane_counts_the_partial_game_if_none_was_completed() -> None:
     tape = Tape([[100]])
     games = evaluate_steps(actor_for(tape), tape, 0.05, 20, lambda: None)
     assert games.returns == (20.0,)
+    assert games.lengths == (20,)
 
 
 def test_epoch_with_lanes_finishes_every_game_that_was_started() -> None:
