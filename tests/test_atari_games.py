@@ -5,8 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-
-from wn_rl.cli import main
+from run_tools import rows_of, wn_rl
 
 GAMES = ("breakout", "enduro", "seaquest", "space_invaders")
 SHORT = [
@@ -15,12 +14,6 @@ SHORT = [
     "--environment.max-episode-frames", "4000", "--log-period", "500", "--checkpoint-period", "1000",
     "--evaluation.video-period", "0", "--track", "jsonl", "--keep-replay",
 ]  # fmt: skip
-
-
-def wn_rl(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    return int(stop.value.code or 0)
 
 
 @pytest.mark.slow
@@ -32,7 +25,7 @@ def test_each_game_trains_evaluates_resumes_and_plays(game: str, parameterizatio
     assert wn_rl("evaluate", str(run), "--episodes", "2", "--num-envs", "2") == 0
     assert wn_rl("resume", str(run), "--steps", "4000") == 0
     assert wn_rl("play", str(run), "--video", str(tmp_path / "game.mp4")) == 0
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = rows_of(run)
     losses = [row["loss"] for row in rows if row.get("loss") is not None]
     tests = [row for row in rows if "eval/return_mean" in row]
     assert len(losses) == 7  # rows of 1,000 to 4,000 steps

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from run_tools import wn_rl
 
 from wn_rl.agents.replay import Replay
-from wn_rl.cli import main
 from wn_rl.envs.base import EnvironmentSpec, Step
 
 pytestmark = pytest.mark.cuda
@@ -15,12 +15,6 @@ pytestmark = pytest.mark.cuda
 SPEC = EnvironmentSpec(
     num_actions=3, frame_shape=(4, 4), dtype="uint8", scale=1.0, frames_per_step=1, action_meanings=("",) * 3
 )
-
-
-def wn_rl(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    return int(stop.value.code or 0)
 
 
 def test_replays_on_both_devices_draw_the_same_batches() -> None:

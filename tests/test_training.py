@@ -4,28 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from run_tools import QUICK, status_of, wn_rl
 
 from wn_rl.agents import experiment as experiment_module
 from wn_rl.agents.monitor import crossed
 from wn_rl.checkpoint import CheckpointError, CheckpointStore
-from wn_rl.cli import main
 
-QUICK = [
-    "--suite", "minatar", "--steps", "600", "--log-period", "200", "--checkpoint-period", "200",
-    "--learning.replay-start", "100", "--learning.replay-capacity", "1000", "--network.init-states", "32",
-    "--evaluation.period", "300", "--evaluation.steps", "100", "--evaluation.held-out-states", "16",
-    "--evaluation.video-period", "0", "--track", "jsonl",
-]  # fmt: skip
-
-
-def wn_rl(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    return int(stop.value.code or 0)
-
-
-def status_of(run: Path) -> dict:  # type: ignore[type-arg]
-    return dict(json.loads((run / "status.json").read_text()))
+TRAIN = ["train", "breakout", *QUICK, "--track", "jsonl"]
 
 
 def fail_saves_from(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +35,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on(
 ) -> None:
     run = tmp_path / "run"
     fail_saves_from(400, monkeypatch)
-    assert wn_rl("train", "breakout", *QUICK, "--run-dir", str(run)) == 1
+    assert wn_rl(*TRAIN, "--run-dir", str(run)) == 1
     said = capsys.readouterr().err
     assert "no space left on device; the checkpoint before it is kept" in said
     assert f"make room, then go on with: wn-rl resume {run}" in said
@@ -70,7 +55,7 @@ def test_an_error_is_noted_with_its_place_and_exit_code_1(
         raise ValueError("a fault of the program")
 
     monkeypatch.setattr(experiment_module.Replay, "sample", broken)
-    assert wn_rl("train", "breakout", *QUICK, "--run-dir", str(run)) == 1
+    assert wn_rl(*TRAIN, "--run-dir", str(run)) == 1
     said = capsys.readouterr().err
     assert "Traceback" in said
     assert "a fault of the program; the last checkpoint is kept" in said.splitlines()[-1]
@@ -79,7 +64,7 @@ def test_an_error_is_noted_with_its_place_and_exit_code_1(
 
 def test_a_refused_resume_changes_nothing(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert wn_rl("train", "breakout", *QUICK, "--run-dir", str(run)) == 0
+    assert wn_rl(*TRAIN, "--run-dir", str(run)) == 0
     before = (run / "config.json").read_bytes()
     assert wn_rl("resume", str(run), "--steps", "900") == 2  # its replay was dropped
     assert (run / "config.json").read_bytes() == before
@@ -88,7 +73,7 @@ def test_a_refused_resume_changes_nothing(tmp_path: Path) -> None:
 
 def test_resuming_a_finished_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
-    assert wn_rl("train", "breakout", *QUICK, "--run-dir", str(run)) == 0
+    assert wn_rl(*TRAIN, "--run-dir", str(run)) == 0
     assert "--keep-replay" in capsys.readouterr().err
     assert wn_rl("resume", str(run)) == 0
     assert "is finished at 600 steps" in capsys.readouterr().err
@@ -96,8 +81,8 @@ def test_resuming_a_finished_run_says_so(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_the_best_network_of_another_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, other = tmp_path / "run", tmp_path / "other"
-    assert wn_rl("train", "breakout", *QUICK, "--run-dir", str(run)) == 0
-    assert wn_rl("train", "breakout", *QUICK, "--seed", "2", "--run-dir", str(other)) == 0
+    assert wn_rl(*TRAIN, "--run-dir", str(run)) == 0
+    assert wn_rl(*TRAIN, "--seed", "2", "--run-dir", str(other)) == 0
     (run / "best_network.safetensors").write_bytes((other / "best_network.safetensors").read_bytes())
     capsys.readouterr()
     assert wn_rl("evaluate", str(run), "--episodes", "1") == 2
@@ -109,7 +94,7 @@ def test_the_best_network_of_another_run_is_refused(tmp_path: Path, capsys: pyte
 
 def test_a_changed_version_is_said_on_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
-    assert wn_rl("train", "breakout", *QUICK, "--keep-replay", "--run-dir", str(run)) == 0
+    assert wn_rl(*TRAIN, "--keep-replay", "--run-dir", str(run)) == 0
     record = json.loads((run / "config.json").read_text())
     record["versions"]["torch"] = "1.0"
     (run / "config.json").write_text(json.dumps(record))
