@@ -4,7 +4,10 @@
 #   make test                       the whole test suite, under eight minutes on two cores
 
 PYTHON ?= python3
-# One tested version of torch; a machine with its own CUDA setup may say TORCH="torch>=2.9".
+# What pip is given to install torch: one tested version. On Linux that is PyPI's build with CUDA, some GB, unless pip
+# is set to find a local wheel. The small build for CPUs:
+#   make install TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+# The shell reads it: a range is torch~=2.9 or "'torch>=2.9'".
 TORCH ?= torch==2.13.0
 GAME ?= breakout
 ARGS ?=
@@ -16,7 +19,7 @@ install: .venv/.installed
 
 .venv/.installed: pyproject.toml Makefile
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable ".[dev]"
 	@touch $@
 
@@ -45,7 +48,7 @@ wheel: install
 	rm -rf dist build .venv-wheel
 	$(BIN)/python -m build --wheel --quiet
 	$(PYTHON) -m venv .venv-wheel
-	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check "$$(ls dist/*.whl)[minatar]"
 	cd dist && ../.venv-wheel/bin/python ../scripts/smoke_test.py
 	rm -rf .venv-wheel
