@@ -25,13 +25,13 @@ class EnvironmentConfig:
     """The rules of the game in training."""
 
     life_loss_terminates: bool = True
-    """A lost life sets the discount to 0; game and frame stack go on (Mnih, Methods; stack as dqn_zoo)."""
+    """Atari: a lost life sets the discount to 0; game and frame stack go on (Mnih, Methods; stack as dqn_zoo)."""
     max_episode_frames: int = 108_000
     """Emulator frames after which a game is cut (30 minutes); a cut game bootstraps (dqn_zoo)."""
     resize: Literal["area", "bilinear"] = "area"
     """How screens become 84x84: area, or bilinear as in the older codes (one lane only)."""
     emulator_threads: int = 0
-    """Threads of the many-lane emulator; 0 is one for each core. Results do not depend on it."""
+    """Threads of the emulator of several Atari lanes; 0 is one for each core. Results do not depend on it."""
 
 
 @dataclass(frozen=True)
