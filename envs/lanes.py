@@ -113,6 +113,11 @@ class Lanes:
                 reward[index], discount[index], self._over[index] = result
         return Step(observation, reward, discount, first)
 
+    @property
+    def over(self) -> list[bool]:
+        """Whether each lane's game is over or cut, so that its next step is a `first`."""
+        return list(self._over)
+
     def render(self) -> NDArray[np.uint8]:
         """The picture of lane 0 as RGB [H, W, 3]."""
         return self._lanes[0].render()

@@ -1,0 +1,112 @@
+"""A game of ours as a Gymnasium environment, for other libraries: one lane, its frames already stacked."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from wn_rl.envs import make
+from wn_rl.envs.lanes import Lanes
+
+
+class GameEnv(gymnasium.Env[NDArray[Any], np.int64]):
+    """One lane with raw rewards. Observations are the last `stack` frames merged into their leading axis.
+
+    A frame [H, W] gives [stack, H, W] and [C, H, W] gives [stack * C, H, W], channels first: what our networks
+    see, but not scaled. Frames before the start of a game are zero.
+
+    Args:
+        suite, game, max_episode_frames, resize: as in `wn_rl.envs.make`.
+        stack: frames K in an observation.
+        life_loss_terminates: whether a lost life ends an episode too. The next reset then goes on with the
+            game and its stack, as in the training of DQN.
+
+    Raises:
+        ValueError: a name is unknown, a value cannot be, or would have no effect.
+    """
+
+    render_mode = "rgb_array"
+
+    def __init__(
+        self,
+        suite: str,
+        game: str,
+        *,
+        stack: int = 1,
+        life_loss_terminates: bool = False,
+        max_episode_frames: int = 108_000,
+        resize: str = "area",
+    ) -> None:
+        if stack < 1:
+            raise ValueError(f"stack must be at least 1, got {stack}")
+        self._suite, self._game = suite, game
+        self._settings: dict[str, Any] = {
+            "life_loss_terminates": life_loss_terminates,
+            "max_episode_frames": max_episode_frames,
+            "resize": resize,
+        }
+        self._lane = self._make_lane(seed=0)
+        self._started = self._life_lost = False
+        spec = self._lane.spec
+        fps = 60 // spec.frames_per_step if spec.frames_per_step > 1 else 10  # as in the videos of runs
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": fps}
+        self.action_space = spaces.Discrete(spec.num_actions)
+        self._frames = np.zeros((stack, *spec.frame_shape), dtype=spec.dtype)
+        self.observation_space = _space(self._observation(), spec.scale)
+
+    def _make_lane(self, seed: int) -> Lanes:
+        lane = make(self._suite, self._game, num_envs=1, seed=seed, **self._settings)
+        assert isinstance(lane, Lanes)
+        return lane
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Start a game; with a seed, from that seed. After a lost life the game goes on."""
+        super().reset(seed=seed)
+        if seed is None and self._life_lost:
+            self._life_lost = False
+            return self._observation(), {}
+        if seed is None and self._started and self._lane.over[0]:
+            self._lane.send(np.zeros(1, dtype=np.int64))
+            step = self._lane.recv()
+        else:
+            self._lane = self._make_lane(int(self.np_random.integers(2**31)) if seed is None else seed)
+            step = self._lane.reset()
+        self._started, self._life_lost = True, False
+        self._frames.fill(0)
+        self._frames[-1] = step.observation[0]
+        return self._observation(), {}
+
+    def step(self, action: np.int64) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
+        """Play one agent step: raw reward, terminated at game over, truncated at the limit of frames."""
+        self._lane.send(np.array([action], dtype=np.int64))
+        step = self._lane.recv()
+        self._frames[:-1] = self._frames[1:]
+        self._frames[-1] = step.observation[0]
+        over, terminated = self._lane.over[0], not step.discount[0]
+        self._life_lost = terminated and not over
+        return self._observation(), float(step.reward[0]), terminated, over and not terminated, {}
+
+    def render(self) -> NDArray[np.uint8]:
+        """The picture as RGB [H, W, 3]."""
+        return self._lane.render()
+
+    def close(self) -> None:
+        """Free the emulator."""
+        self._lane.close()
+
+    def _observation(self) -> NDArray[Any]:
+        """A copy of the stack, merged: the receiver's own."""
+        frames = self._frames
+        merged = frames if frames.ndim == 3 else frames.reshape(-1, *frames.shape[2:])
+        return merged.copy()
+
+
+def _space(observation: NDArray[Any], scale: float) -> spaces.Box:
+    """Pixels 0 to 255 and objects 0 or 1, which is what their scale makes 1; other values have no bounds."""
+    if observation.dtype == np.uint8:
+        return spaces.Box(0, round(1 / scale), observation.shape, np.uint8)
+    return spaces.Box(-np.inf, np.inf, observation.shape, np.float32)

@@ -1,0 +1,129 @@
+"""Our games as Gymnasium environments: the same frames, rewards and ends as our own loop sees."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from wn_rl import envs
+from wn_rl.envs.as_gymnasium import GameEnv
+
+GAMES = [("minatar", "breakout", 1), ("minatar", "seaquest", 2), ("classic", "cartpole", 2), ("atari", "pong", 4)]
+
+
+@pytest.mark.parametrize(("suite", "game", "stack"), GAMES)
+def test_gymnasium_accepts_it(suite: str, game: str, stack: int) -> None:
+    env = GameEnv(suite, game, stack=stack)
+    check_env(env, skip_render_check=True)  # it wants an id of gymnasium.make
+    if suite != "classic":  # whose pictures need pygame
+        picture = env.render()
+        assert picture.dtype == np.uint8
+        assert picture.shape[2] == 3
+    assert env.observation_space.shape[0] % stack == 0
+    env.close()
+
+
+@pytest.mark.parametrize(("suite", "game", "stack"), GAMES)
+def test_it_shows_what_our_lanes_show(suite: str, game: str, stack: int) -> None:
+    """Several games, each to its end, against `envs.make` and a stack kept by hand."""
+    env = GameEnv(suite, game, stack=stack, max_episode_frames=600)
+    lanes = envs.make(suite, game, num_envs=1, seed=5, life_loss_terminates=False, max_episode_frames=600)
+    actions = np.random.default_rng(0)
+    observation, _ = env.reset(seed=5)
+    step = lanes.reset()
+    frames = [np.zeros_like(step.observation[0])] * (stack - 1) + [step.observation[0]]
+    for _ in range(1000):
+        expected = np.stack(frames[-stack:])
+        np.testing.assert_array_equal(observation.ravel(), expected.ravel())
+        action = actions.integers(env.action_space.n)
+        observation, reward, terminated, truncated, _ = env.step(action)
+        lanes.send(np.array([action]))
+        step = lanes.recv()
+        assert reward == step.reward[0]
+        assert terminated == (step.discount[0] == 0)
+        frames.append(step.observation[0])
+        if terminated or truncated:
+            lanes.send(np.array([0]))
+            step = lanes.recv()
+            assert step.first[0]
+            observation, _ = env.reset()
+            frames = [np.zeros_like(step.observation[0])] * (stack - 1) + [step.observation[0]]
+        else:
+            assert not lanes.over[0]
+
+
+def play_to_the_end(env: GameEnv) -> tuple[int, bool, bool]:
+    """Steps of one game without action, and how it ended."""
+    env.reset(seed=1)
+    for count in range(1, 10_000):
+        _, _, terminated, truncated, _ = env.step(np.int64(0))
+        if terminated or truncated:
+            return count, terminated, truncated
+    raise AssertionError("the game does not end")
+
+
+def test_a_limit_truncates_and_a_lost_game_terminates() -> None:
+    assert play_to_the_end(GameEnv("minatar", "breakout", max_episode_frames=5)) == (5, False, True)
+    _, terminated, truncated = play_to_the_end(GameEnv("minatar", "breakout"))
+    assert terminated
+    assert not truncated
+
+
+def test_after_a_lost_life_the_game_goes_on_with_its_stack() -> None:
+    env = GameEnv("atari", "breakout", stack=4, life_loss_terminates=True)
+    observation, _ = env.reset(seed=1)
+    lives = 0
+    for _ in range(4000):
+        before = observation
+        observation, _, terminated, _, _ = env.step(np.int64(1))  # FIRE, and never move
+        if terminated:
+            lives += 1
+            after, _ = env.reset()
+            if lives < 5:
+                np.testing.assert_array_equal(after, observation)
+                np.testing.assert_array_equal(after[:3], before[1:])
+            else:
+                np.testing.assert_array_equal(after[:3], 0)
+                break
+            observation = after
+    assert lives == 5
+
+
+def rollout(env: GameEnv, seed: int | None) -> list[Any]:
+    seen = [env.reset(seed=seed)[0]]
+    for action in range(30):
+        observation, reward, terminated, truncated, _ = env.step(np.int64(action % env.action_space.n))
+        seen += [observation, reward]
+        if terminated or truncated:
+            seen.append(env.reset()[0])
+    seen.append(env.reset()[0])  # in the middle of a game
+    return seen
+
+
+def test_the_seed_decides_everything_after_it() -> None:
+    env = GameEnv("minatar", "asterix")
+    first, other, again = rollout(env, 3), rollout(env, 4), rollout(env, 3)
+    assert all(np.array_equal(left, right) for left, right in zip(first, again, strict=True))
+    assert not all(np.array_equal(left, right) for left, right in zip(first, other, strict=False))
+
+
+def test_observations_are_the_receivers_own() -> None:
+    env = GameEnv("minatar", "breakout", stack=2)
+    observation, _ = env.reset(seed=1)
+    kept = observation.copy()
+    env.step(np.int64(1))
+    np.testing.assert_array_equal(observation, kept)
+
+
+@pytest.mark.parametrize(
+    ("suite", "game", "settings", "message"),
+    [
+        ("minatar", "brekout", {}, "breakout"),
+        ("minatar", "breakout", {"stack": 0}, "stack must be at least 1"),
+        ("minatar", "breakout", {"resize": "bilinear"}, "no effect"),
+    ],
+)
+def test_what_cannot_be_is_refused(suite: str, game: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GameEnv(suite, game, **settings)
