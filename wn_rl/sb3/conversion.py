@@ -1,0 +1,114 @@
+"""A run of ours as an SB3 model, and an SB3 model's network as one of ours: the same Q-values, all both ways.
+
+An observation of SB3's is a stack of ours merged into its leading axis: [B, K, *O] and [B, K * O0, ...].
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3 import DQN
+from stable_baselines3.common.preprocessing import is_image_space
+from torch import nn
+
+from wn_rl.config import Config, from_json, identity
+from wn_rl.errors import UserError
+from wn_rl.network_file import read_network_file
+from wn_rl.nn import make_network
+from wn_rl.runs import RunFolder
+from wn_rl.sb3.policies import NetworkFeatures, WeightNormMlpPolicy
+
+_FEATURES, _HEAD = "features_extractor.network.", "q_net.0."  # where SB3 keeps the layers
+_OUTPUT = "output."  # the last layer of ours
+
+
+def model_from_run(run: str | Path, env: Any, **settings: Any) -> DQN:
+    """An SB3 DQN with the network of the run's best test: the same parameters, statistics and Q-values.
+
+    run: the run's folder. env: its game as SB3 sees it (`wn_rl.envs.as_gymnasium.GameEnv`), a VecEnv of it, or any
+    environment with the same observations. settings: DQN's (learning_rate, buffer_size, ...), which are SB3's
+    defaults and not the run's.
+
+    Raises:
+        UserError: the folder is not a run, it was not tested yet, or its network is damaged.
+        RuntimeError: env's observations or actions do not fit the network.
+    """
+    folder = RunFolder(Path(run))
+    record = folder.read_config()
+    if "config" not in record:
+        raise UserError(f"{folder.config_file} is not the config of a run")
+    config = from_json(record["config"])
+    if not folder.best_network.exists():
+        raise UserError(f"{run} has no best network yet: its first test is still to come")
+    tensors, metadata = read_network_file(folder.best_network)
+    if json.loads(metadata["identity"]) != identity(config):
+        raise UserError(f"{folder.best_network} is the network of another run")
+    model = DQN(WeightNormMlpPolicy, env, policy_kwargs=policy_settings(config), **settings)
+    state = {_to_sb3(name): tensor for name, tensor in tensors.items()}
+    for network in (model.q_net, model.q_net_target):
+        network.load_state_dict(state)
+    model.num_timesteps = int(metadata["step"])
+    updating = max(model.num_timesteps - config.learning.replay_start, 0)
+    model._n_updates = updating // config.learning.update_period
+    return model
+
+
+def policy_settings(config: Config) -> dict[str, Any]:
+    """SB3's policy_kwargs for the network of a config."""
+    return {
+        "parameterization": config.parameterization,
+        "log_scale": config.network.log_scale,
+        "net_arch": [],
+        "features_extractor_class": NetworkFeatures,
+        "features_extractor_kwargs": {"network": config.network.name},
+    }
+
+
+def network_from_model(model: DQN, *, stack: int = 1) -> nn.Sequential:
+    """The model's Q-network as one of ours, [B, stack, *frame_shape] -> [B, A], with parameters of its own.
+
+    stack: in how many frames the leading axis of an observation is to be cut; a stack of images then has
+    frames [H, W], as on Atari, or [C, H, W] where more than one channel is left.
+
+    Raises:
+        ValueError: the network is not one of NETWORKS with a Q head alone (`wn_rl.nn.fold(model.q_net)` makes
+            plain layers of any), or the axis cannot be cut so.
+    """
+    policy, extractor = model.policy, model.q_net.features_extractor
+    if not isinstance(extractor, NetworkFeatures) or policy.net_arch:
+        raise ValueError("only the networks of NETWORKS can be converted: see NetworkFeatures")
+    network = make_network(
+        extractor.network_name,
+        frame_shape=_frame_shape(model.observation_space.shape, stack),
+        stack=stack,
+        scale=_scale(model),
+        num_actions=int(model.action_space.n),
+        parameterization=policy.parameterization,
+        log_scale=policy.log_scale,
+    )
+    network.load_state_dict({_to_ours(name): tensor for name, tensor in model.q_net.state_dict().items()})
+    return network.to(model.device).train(model.q_net.training)
+
+
+def _to_sb3(name: str) -> str:
+    """conv1.weight.v -> features_extractor.network.conv1.weight.v, output.weight.v -> q_net.0.weight.v."""
+    return _HEAD + name.removeprefix(_OUTPUT) if name.startswith(_OUTPUT) else _FEATURES + name
+
+
+def _to_ours(name: str) -> str:
+    """The reverse of _to_sb3."""
+    return _OUTPUT + name.removeprefix(_HEAD) if name.startswith(_HEAD) else name.removeprefix(_FEATURES)
+
+
+def _frame_shape(shape: tuple[int, ...], stack: int) -> tuple[int, ...]:
+    """The frames of which `stack`, merged into the leading axis, have the shape."""
+    if stack < 1 or shape[0] % stack:
+        raise ValueError(f"observations {shape} are no stack of {stack} frames")
+    leading = shape[0] // stack
+    is_flat_image = len(shape) == 3 and leading == 1 and stack > 1
+    return shape[1:] if is_flat_image else (leading, *shape[1:])
+
+
+def _scale(model: DQN) -> float:
+    """What SB3 multiplies the model's observations by."""
+    return 1 / 255 if model.policy.normalize_images and is_image_space(model.observation_space) else 1.0

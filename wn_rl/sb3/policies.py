@@ -1,0 +1,157 @@
+"""Policies for Stable-Baselines3 in which every dense and conv layer has one of our parameterizations.
+
+SB3 builds its networks, ours or the user's, and they are reparameterized before the optimizer is made. They
+start with the weights that SB3 gave them; `DataDependentInit` starts a DQN as the paper does.
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space_channels_first
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.dqn.policies import DQNPolicy, MultiInputPolicy, QNetwork
+from torch import Tensor, nn
+
+from wn_rl.nn import Dense, default_init, make_network, reparameterize
+
+ADAMAX_BETAS = (0.5, 0.999)  # Salimans & Kingma 2016, section 5.4: Adamax with momentum 0.5
+
+
+class NetworkFeatures(BaseFeaturesExtractor):  # type: ignore[misc]  # SB3 is not followed by mypy here
+    """A network of NETWORKS without its last layer, whose place SB3's head takes: [B, *O] -> [B, features].
+
+    Images are [C, H, W]; SB3 has divided them by 255 where their space says 0 to 255 (uint8). The layers are
+    plain ("normal") until a policy of this module converts them.
+    """
+
+    def __init__(self, observation_space: spaces.Box, network: str = "nature_cnn") -> None:
+        shape = observation_space.shape
+        if len(shape) == 3 and not is_image_space_channels_first(observation_space):
+            raise ValueError(f"{network} needs frames with the channels first, [C, H, W], not {shape}")
+        whole = make_network(
+            network, frame_shape=shape, stack=1, scale=1, num_actions=1, parameterization="normal"
+        )
+        default_init(whole)
+        head = whole[-1]
+        assert isinstance(head, Dense), f"the last layer of {network} is no dense layer"
+        super().__init__(observation_space, features_dim=head.weight.v.shape[1])
+        self.network_name = network
+        self.network = whole[:-1]
+
+    def forward(self, observations: Tensor) -> Tensor:
+        features: Tensor = self.network(observations.unsqueeze(1))  # a stack of one: SB3 has merged the frames
+        return features
+
+
+def _reparameterize(module: nn.Module, parameterization: str, log_scale: float | None) -> None:
+    """Convert the module's layers in place; a warning names those that keep their plain weights."""
+    _, left = reparameterize(module, parameterization, log_scale)
+    if left:
+        warnings.warn(f"{parameterization} does not reach {'; '.join(left)}", stacklevel=2)
+
+
+class _QLayers:
+    """Mixed into an SB3 DQN policy: parameterized extractor and Q head, and the paper's Adamax.
+
+    parameterization: a name in PARAMETERIZATIONS. log_scale: c of g = exp(c s), None for g itself.
+    settings: those of the SB3 policy (net_arch, features_extractor_class, ...).
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Discrete,
+        lr_schedule: Any,
+        *,
+        parameterization: str = "weight_norm",
+        log_scale: float | None = None,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adamax,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.parameterization = parameterization  # before SB3's constructor, which builds the networks
+        self.log_scale = log_scale
+        if optimizer_class is torch.optim.Adamax:
+            optimizer_kwargs = {"betas": ADAMAX_BETAS, **(optimizer_kwargs or {})}
+        optimizer = {"optimizer_class": optimizer_class, "optimizer_kwargs": optimizer_kwargs}
+        super().__init__(observation_space, action_space, lr_schedule, **optimizer, **settings)  # type: ignore[call-arg]
+
+    def make_q_net(self) -> QNetwork:
+        """SB3's Q-network with our layers; it makes the online and the target network."""
+        q_net = super().make_q_net()  # type: ignore[misc]
+        _reparameterize(q_net, self.parameterization, self.log_scale)
+        return q_net
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        ours = {"parameterization": self.parameterization, "log_scale": self.log_scale}
+        return {**super()._get_constructor_parameters(), **ours}  # type: ignore[misc]
+
+
+class WeightNormMlpPolicy(_QLayers, DQNPolicy):  # type: ignore[misc]
+    """DQN on vectors, or with an extractor of the user's: as SB3's MlpPolicy, net_arch [64, 64] by default."""
+
+
+class WeightNormMultiInputPolicy(_QLayers, MultiInputPolicy):  # type: ignore[misc]
+    """DQN on dictionaries of observations: as SB3's MultiInputPolicy."""
+
+
+class WeightNormCnnPolicy(_QLayers, DQNPolicy):  # type: ignore[misc]
+    """DQN on images: the network of Mnih et al. 2015, its last layer the Q head.
+
+    policy_kwargs={"features_extractor_kwargs": {"network": "minatar_cnn"}} takes another network of NETWORKS.
+    Extractors of the user's are followed by the Q head alone too, unless net_arch says otherwise.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Discrete,
+        lr_schedule: Any,
+        *,
+        net_arch: list[int] | None = None,
+        features_extractor_class: type[BaseFeaturesExtractor] = NetworkFeatures,
+        **settings: Any,
+    ) -> None:
+        settings = {**settings, "features_extractor_class": features_extractor_class, "net_arch": net_arch or []}
+        super().__init__(observation_space, action_space, lr_schedule, **settings)
+
+
+class _ActorCriticLayers:
+    """Mixed into an SB3 actor-critic policy (PPO, A2C): parameterized extractor, actor and critic.
+
+    The function is the one SB3 starts with (orthogonal weights). SB3's optimizer stays. Prefer the
+    parameterizations without statistics of the batch: PPO compares an action's probability in training mode
+    with the one in eval mode.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        parameterization: str = "weight_norm",
+        log_scale: float | None = None,
+        **settings: Any,
+    ) -> None:
+        self.parameterization = parameterization
+        self.log_scale = log_scale
+        super().__init__(*arguments, **settings)
+
+    def _build(self, lr_schedule: Any) -> None:
+        super()._build(lr_schedule)  # type: ignore[misc]
+        assert isinstance(self, ActorCriticPolicy)
+        _reparameterize(self, self.parameterization, self.log_scale)
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        ours = {"parameterization": self.parameterization, "log_scale": self.log_scale}
+        return {**super()._get_constructor_parameters(), **ours}  # type: ignore[misc]
+
+
+class WeightNormActorCriticPolicy(_ActorCriticLayers, ActorCriticPolicy):  # type: ignore[misc]
+    """PPO or A2C on vectors: as SB3's MlpPolicy."""
+
+
+class WeightNormActorCriticCnnPolicy(_ActorCriticLayers, ActorCriticCnnPolicy):  # type: ignore[misc]
+    """PPO or A2C on images: as SB3's CnnPolicy."""
