@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from wn_rl.errors import UserError
-from wn_rl.plots import plot_learning_curves, read_rows, series
+from wn_rl.plots import plot_learning_curves
+from wn_rl.report.records import read_rows, series
 
 
 def make_run(folder: Path, rows: list[dict[str, object]]) -> Path:

@@ -1,27 +1,10 @@
 """Figures of finished and unfinished runs, from their metrics.jsonl alone."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from wn_rl.errors import UserError
+from wn_rl.report.records import read_rows, series
 from wn_rl.runs import RunFolder
-
-
-def read_rows(run: Path) -> list[dict[str, Any]]:
-    """The whole rows of metrics.jsonl; a live run may be writing another. UserError if the folder has none."""
-    try:
-        text = RunFolder(run).metrics_file.read_text()
-    except OSError as error:
-        raise UserError(f"{run} has no metrics: {error.strerror}") from None
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-
-def series(rows: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one metric, rows without it left out."""
-    points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-    return [step for step, _ in points], [value for _, value in points]
 
 
 def plot_learning_curves(runs: Sequence[Path], path: Path, *, baseline: float | None = None) -> None:
