@@ -12,6 +12,7 @@ from wn_rl.envs.as_gymnasium import GameEnv
 GAMES = [("minatar", "breakout", 1), ("minatar", "seaquest", 2), ("classic", "cartpole", 2), ("atari", "pong", 4)]
 
 
+@pytest.mark.filterwarnings("ignore:.*Box observation space m.*infinity:UserWarning")  # vectors have no bounds
 @pytest.mark.parametrize(("suite", "game", "stack"), GAMES)
 def test_gymnasium_accepts_it(suite: str, game: str, stack: int) -> None:
     env = GameEnv(suite, game, stack=stack)
