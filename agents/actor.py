@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from wn_rl.agents.accelerate import accelerated
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.seeding import random_bits, scale_to_range, scale_to_unit
 
@@ -20,14 +21,28 @@ class Actor:
     network: [E, K, *O] frames to [E, A] action values; the actor only calls it.
     """
 
-    def __init__(self, network: nn.Module, num_envs: int, spec: EnvironmentSpec, *, stack: int, seed: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        num_envs: int,
+        spec: EnvironmentSpec,
+        *,
+        stack: int,
+        seed: int,
+        accelerate: str = "eager",
+    ) -> None:
         self.network = network
         self.seed = seed
         self.num_actions = spec.num_actions
         self.num_steps = 0
-        self._frames = np.zeros((num_envs, stack, *spec.frame_shape), dtype=spec.dtype)
-        self._frames_view = torch.from_numpy(self._frames)
-        self._device = next(network.parameters()).device
+        device = next(network.parameters()).device
+        on_cpu = device.type == "cpu"
+        shape, dtype = (num_envs, stack, *spec.frame_shape), getattr(torch, spec.dtype)
+        self._host = torch.zeros(shape, dtype=dtype, pin_memory=not on_cpu)
+        self._frames = self._host.numpy()
+        self._input = self._host if on_cpu else torch.zeros(shape, dtype=dtype, device=device)
+        self._greedy = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self._ask_network = accelerated(self._choose_greedily, accelerate)
         self._draws: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None
 
     def act(self, step: Step, epsilon: float) -> NDArray[np.int64]:
@@ -38,12 +53,18 @@ class Actor:
         self.num_steps += 1
         if explore.all():  # the network need not be asked
             return random_action
-        with torch.no_grad():
-            greedy = self.network(self._frames_view.to(self._device)).argmax(dim=1).cpu().numpy()
-        return np.where(explore, random_action, greedy)
+        self._ask_network()
+        return np.where(explore, random_action, self._greedy.cpu().numpy())
+
+    @torch.no_grad()
+    def _choose_greedily(self) -> None:
+        if self._input is not self._host:
+            self._input.copy_(self._host, non_blocking=True)
+        self._greedy.copy_(self.network(self._input).argmax(dim=1))
 
     def _push(self, step: Step) -> None:
-        self._frames[:, :-1] = self._frames[:, 1:]
+        if self._frames.shape[1] > 1:
+            self._frames[:, :-1] = self._frames[:, 1:]
         if step.first.any():
             self._frames[step.first] = 0
         self._frames[:, -1] = step.observation

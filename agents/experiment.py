@@ -12,7 +12,8 @@ from wn_rl import envs
 from wn_rl.agents.actor import Actor
 from wn_rl.agents.evaluation import EpisodeReturns
 from wn_rl.agents.learner import Learner
-from wn_rl.agents.replay import Replay
+from wn_rl.agents.replay import Draws, Replay
+from wn_rl.agents.rounds import Rounds
 from wn_rl.config import Config, LearningConfig
 from wn_rl.envs.base import Environments, Step
 from wn_rl.machine import require_memory
@@ -50,6 +51,8 @@ class Experiment:
     """A run's parts and counts, and nothing of its folder: `agents.training` logs, tests and saves it."""
 
     def __init__(self, config: Config, device: torch.device) -> None:
+        if config.accelerate == "cuda_graph" and device.type != "cuda":
+            raise ValueError(f"--accelerate cuda_graph needs a CUDA device, not {device}: use compile or eager")
         self.config = config
         self.environments = make_training_environments(config)
         spec = self.environments.spec
@@ -60,16 +63,16 @@ class Experiment:
             config.num_envs,
             spec,
             stack=config.network.stack,
-            seed=derive_seed(config.seed, "replay"),
             device=replay_device(device, num_bytes),
-            batch_device=device,
         )
+        self.rounds = Rounds(config, self.learner, self.replay)
         self.actor = Actor(
             self.learner.acting,
             config.num_envs,
             spec,
             stack=config.network.stack,
             seed=derive_seed(config.seed, "actor"),
+            accelerate=config.accelerate,
         )
         self.episodes = EpisodeReturns(config.num_envs)
         self.recent_returns: deque[float] = deque(maxlen=RETURN_WINDOW)
@@ -104,17 +107,21 @@ class Experiment:
         if not self.initialized:
             self.initialize()
         num_due = updates_due(self.num_steps, learning) - self.learner.num_updates
-        for _ in range(num_due):
-            self.learner.step(self.replay.sample("update", self.learner.num_updates, learning.batch_size))
         if num_due:
-            self.learner.refresh_acting()
+            self.rounds.learn(num_due)
 
     def initialize(self) -> None:
         """At replay start, once in a run: the data-dependent initialization, and the held-out states."""
-        self.learner.initialize(self.replay.sample("initialize", 0, self.config.network.init_states).s_tm1)
-        held_out = self.replay.sample("held_out", 0, self.config.evaluation.held_out_states)
-        self.held_out_states = held_out.s_tm1.contiguous()
+        self.learner.initialize(self._states("initialize", self.config.network.init_states))
+        self.held_out_states = self._states("held_out", self.config.evaluation.held_out_states)
         self.initialized = True
+
+    def _states(self, purpose: str, count: int) -> Tensor:
+        """States [count, K, *O] from the replay, on the learner's device."""
+        self.replay.require_transitions()
+        draws = Draws(derive_seed(self.config.seed, "replay"), purpose, count, self.replay.device)
+        draws.seek(0)
+        return self.replay.sample(draws.take(1)).s_tm1.to(self.learner.device).contiguous()
 
     @property
     def epsilon(self) -> float:
@@ -167,7 +174,7 @@ class Experiment:
         self.num_steps = state["num_steps"]
         self.initialized = state["initialized"]
         held_out = state["held_out_states"]
-        self.held_out_states = None if held_out is None else held_out.to(self.replay.batch_device)
+        self.held_out_states = None if held_out is None else held_out.to(self.learner.device)
         self.step = Step(**state["step"])
         self.environments.load_state_dict(state["environments"])
         self.learner.load_state_dict(state["learner"])

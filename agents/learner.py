@@ -1,6 +1,6 @@
 """Learning: the online network, its optimizer, and the two plain copies that act and give targets."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +14,17 @@ from wn_rl.nn import (
     data_dependent_init,
     default_init,
     fold,
+    load_optimizer_tree,
     make_network,
     make_optimizer,
     norms,
+    optimizer_tree,
     refill,
 )
 from wn_rl.seeding import derive_seed
 
 
-def make_online_network(config: Config, spec: EnvironmentSpec) -> nn.Module:
+def make_online_network(config: Config, spec: EnvironmentSpec) -> nn.Sequential:
     """The network that a config asks for; its first weights are a function of the seed."""
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "weights"))
     network = make_network(
@@ -45,15 +47,25 @@ class Learner:
 
     online: trained, in train mode. acting and target: plain torch layers with the same function in eval
     mode, refilled in place, so that acting costs the same for every parameterization.
+
+    `learn`, `refresh_acting` and nothing else may stand in a CUDA graph: they neither wait for the device nor
+    change a number that Python holds.
     """
 
     def __init__(self, config: Config, spec: EnvironmentSpec, device: torch.device) -> None:
         self._config = config
+        self.device = device
         self.online = make_online_network(config, spec).to(device).train()
-        self.acting = fold(self.online)
-        self.target = fold(self.online)
+        self.acting = cast(nn.Sequential, fold(self.online))
+        self.target = cast(nn.Sequential, fold(self.online))
         self.optimizer = make_optimizer(config.optimizer.name, self.online.parameters(), config.learning_rate)
-        self._device_type = device.type
+        self._parameters = list(self.online.parameters())
+        self._compute_target_values = self._target_values
+        self._compute_loss = self._loss
+        if config.accelerate != "eager":
+            self._compute_target_values = torch.compile(self._target_values, dynamic=False)
+            self._compute_loss = torch.compile(self._loss, dynamic=False)
+            self.optimizer.compile_update()
         self.num_updates = 0
         self._updates_per_target = config.learning.target_period // config.learning.update_period
         # Sums since the last `metrics` call; read there, so that no update waits for the device.
@@ -68,27 +80,60 @@ class Learner:
         refill(self.acting, self.online)
         refill(self.target, self.online)
 
-    def step(self, batch: Batch) -> None:
-        """One update; then the target's copy, if it is due."""
+    def learn(self, batch: Batch, num_updates: int) -> None:
+        """Updates on the consecutive parts of a batch [num_updates * B], with one target forward for them all.
+
+        That is exact, since the target stays: num_updates is at most `updates_until_copy`. Call `count` next.
+        """
+        with torch.no_grad():
+            q_t = self._compute_target_values(batch.s_t)
+        size = self._config.learning.batch_size
+        for number in range(num_updates):
+            part = slice(number * size, (number + 1) * size)
+            self._update(Batch(*(column[part] for column in batch)), q_t[part])
+
+    def _target_values(self, states: Tensor) -> Tensor:
+        return self._values(self.target, states)
+
+    def _values(self, network: nn.Sequential, states: Tensor) -> Tensor:
+        """Action values [B, A] in float32. In bfloat16 the output layer stays float32: gaps there are small."""
+        if self._config.learning.precision == "float32":
+            return network(states)  # type: ignore[no-any-return]
+        with torch.autocast(self.device.type, torch.bfloat16):
+            features = network[:-1](states)
+        return network[-1](features.float())  # type: ignore[no-any-return]
+
+    def _loss(self, batch: Batch, q_t: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, summed over the batch, and the mean action value."""
         learning = self._config.learning
         reward = batch.r_t.clamp(-1, 1) if learning.clip_rewards else batch.r_t
-        with torch.autocast(self._device_type, torch.bfloat16, enabled=learning.precision == "bfloat16"):
-            with torch.no_grad():
-                q_t = self.target(batch.s_t).float()
-            q_tm1 = self.online(batch.s_tm1).float()
+        q_tm1 = self._values(self.online, batch.s_tm1)
         td_error = q_learning_td_error(q_tm1, batch.a_tm1, reward, batch.discount_t * learning.discount, q_t)
-        loss = q_learning_loss(td_error, batch.weight)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        return q_learning_loss(td_error, batch.weight), q_tm1.detach().mean()
+
+    def _update(self, batch: Batch, q_t: Tensor) -> None:
+        loss, q_mean = self._compute_loss(batch, q_t)
+        gradients = torch.autograd.grad(loss, self._parameters)
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         if self._config.network.max_v_norm is not None:
             bound_v(self.online, self._config.network.max_v_norm)
-        self.num_updates += 1
+        self._loss_sum += loss.detach() / self._config.learning.batch_size
+        self._q_sum += q_mean
+
+    @property
+    def updates_until_copy(self) -> int:
+        """Updates up to and with the next one after which the target is copied."""
+        return self._updates_per_target - self.num_updates % self._updates_per_target
+
+    def count(self, num_updates: int) -> None:
+        """Count updates that `learn` has made; then the target's copy, if it is due."""
+        self.num_updates += num_updates
+        self._summed_updates += num_updates
         if self.num_updates % self._updates_per_target == 0:
             refill(self.target, self.online)
-        self._loss_sum += loss.detach() / learning.batch_size
-        self._q_sum += q_tm1.detach().mean()
-        self._summed_updates += 1
 
     def refresh_acting(self) -> None:
         """Let the acting copy see the updates made since the last call."""
@@ -147,14 +192,3 @@ class Learner:
         self._q_sum.copy_(state["sums"][1])
         self._summed_updates = state["summed_updates"]
         refill(self.acting, self.online)
-
-
-def optimizer_tree(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The optimizer's moments by parameter number, with string keys (its settings are the config's)."""
-    return {str(number): dict(moments) for number, moments in optimizer.state_dict()["state"].items()}
-
-
-def load_optimizer_tree(optimizer: torch.optim.Optimizer, tree: dict[str, Any]) -> None:
-    """Put moments back that `optimizer_tree` gave."""
-    state = {int(number): moments for number, moments in tree.items()}
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

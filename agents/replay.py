@@ -11,7 +11,11 @@ limits and the seam of the ring alike:
     pair (4, 5)  s_tm1 = 0 0 d e, s_t = 0 d e f
 """
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wn_rl.agents.types import Batch
@@ -26,11 +30,12 @@ Columns = dict[str, Tensor]
 
 
 def draw_transitions(
-    bits: Tensor, first: Tensor, oldest_row: int, num_rows: int, stack: int
+    bits: Tensor, first: Tensor, oldest_row: int | Tensor, num_rows: int | Tensor, stack: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Uniform draws of transitions from a ring, without a loop: the first valid one of several tries.
 
-    bits: [B, TRIES] of `random_bits`. first: [R, E] bool. The ring holds rows [oldest_row, num_rows).
+    bits: [B, TRIES] of `random_bits`. first: [R, E] bool. The ring holds rows [oldest_row, num_rows): integers,
+    or 0-d tensors where a CUDA graph shall see them change.
     Returns row t [B], lane [B] and weight [B]: 0 in the rare case that no try was valid, else 1.
     """
     ring_rows, num_lanes = first.shape
@@ -43,12 +48,41 @@ def draw_transitions(
     return row.gather(1, chosen).squeeze(1), lane.gather(1, chosen).squeeze(1), weight.squeeze(1)
 
 
+class Draws:
+    """The random bits of the batches of one purpose, a block of batches ahead in one tensor that stays in place.
+
+    They are a pure function of (seed, purpose, index of the batch). `seek` and `take` are apart so that a CUDA
+    graph can hold `take`.
+    """
+
+    def __init__(self, seed: int, purpose: str, batch_size: int, device: torch.device | str = "cpu") -> None:
+        self._key = (seed, _STREAM, *purpose.encode())
+        self._slots = torch.arange(batch_size * TRIES, device=device).view(batch_size, TRIES)
+        self._ahead = torch.arange(DRAW_AHEAD, device=device)
+        self._bits = torch.zeros((DRAW_AHEAD, batch_size, TRIES), dtype=torch.int64, device=device)
+        self._block: int | None = None
+        self._offset = torch.zeros((), dtype=torch.int64, device=device)
+
+    def seek(self, index: int) -> int:
+        """Let `take` begin at the batch of this index; returns how many batches it may take."""
+        block, offset = divmod(index, DRAW_AHEAD)
+        if block != self._block:
+            indices = self._ahead + block * DRAW_AHEAD
+            self._bits.copy_(random_bits(self._key, indices[:, None, None], self._slots))
+            self._block = block
+        self._offset.fill_(offset)
+        return DRAW_AHEAD - offset
+
+    def take(self, num_batches: int) -> Tensor:
+        """Bits [num_batches * B, TRIES] from where `seek` pointed."""
+        return self._bits.index_select(0, self._ahead[:num_batches] + self._offset).flatten(0, 1)
+
+
 class Replay:
     """The last `capacity` steps of E lanes, in 7,073 bytes a step of 84x84 frames.
 
-    capacity: steps, all lanes together; rounded down to whole rows. Index draws are a pure function of
-    (seed, purpose, index), so that there is no random state and a resumed run draws the same. Rows are
-    held on `device`; batches are given on `batch_device`.
+    capacity: steps, all lanes together; rounded down to whole rows. What is drawn is a pure function of the
+    bits given and the rows held, so that there is no random state and a resumed run draws the same.
     """
 
     def __init__(
@@ -58,13 +92,10 @@ class Replay:
         spec: EnvironmentSpec,
         *,
         stack: int,
-        seed: int,
         device: torch.device | str = "cpu",
-        batch_device: torch.device | str | None = None,
     ) -> None:
-        self.batch_device = torch.device(device if batch_device is None else batch_device)
+        self.device = torch.device(device)
         self.stack = stack
-        self.seed = seed
         self.num_envs = num_envs
         self.num_rows = 0  # rows ever added
         self.ring_rows = capacity // num_envs
@@ -87,7 +118,10 @@ class Replay:
             "first": torch.zeros(rows, dtype=torch.bool, device=device),
         }
         self._offsets = torch.arange(1 - stack, 2, device=device)
-        self._bits: tuple[str, int, Tensor] | None = None
+        # The rows held, for draws inside a CUDA graph, which sees tensors change and no integers.
+        self._oldest_row, self._num_rows = torch.zeros(2, dtype=torch.int64, device=device)
+        on_cpu = self.device.type == "cpu"  # there numpy writes a row in a fifth of torch's time
+        self._writable: list[Any] = [column.numpy() if on_cpu else column for column in self._columns.values()]
 
     @staticmethod
     def num_bytes(capacity: int, spec: EnvironmentSpec) -> int:
@@ -100,61 +134,51 @@ class Replay:
         """The oldest row still in the ring; rows [oldest_row, num_rows) are."""
         return max(0, self.num_rows - self.ring_rows)
 
-    @property
-    def num_steps(self) -> int:
-        """Steps held, all lanes together."""
-        return (self.num_rows - self.oldest_row) * self.num_envs
-
-    def add(self, step: Step, actions: object) -> None:
+    def add(self, step: Step, actions: NDArray[np.int64]) -> None:
         """Append one row: a step of each lane, and the actions [E] taken on it."""
         slot = self.num_rows % self.ring_rows
         values = (step.observation, actions, step.reward, step.discount, step.first)
-        for column, value in zip(self._columns.values(), values, strict=True):
-            column[slot] = torch.as_tensor(value)
-        self.num_rows += 1
+        for column, value in zip(self._writable, values, strict=True):
+            column[slot] = torch.from_numpy(value) if isinstance(column, Tensor) else value
+        self._set_num_rows(self.num_rows + 1)
 
-    def sample(self, purpose: str, index: int, batch_size: int) -> Batch:
-        """The batch that belongs to (seed, purpose, index), uniform over the transitions held.
+    def _set_num_rows(self, num_rows: int) -> None:
+        self.num_rows = num_rows
+        self._num_rows.fill_(num_rows)
+        self._oldest_row.fill_(self.oldest_row)
 
-        Raises:
-            ValueError: there are too few rows for one transition.
-        """
+    def require_transitions(self) -> None:
+        """ValueError if there are too few rows for one transition."""
         if self.num_rows - self.oldest_row <= self.stack:
             raise ValueError(f"the replay holds {self.num_rows} rows; a stack of {self.stack} needs more")
-        bits = self._random_bits(purpose, index, batch_size)
-        row, lane, weight = draw_transitions(
-            bits, self._columns["first"], self.oldest_row, self.num_rows, self.stack
-        )
-        return self._gather(row, lane, weight)
 
-    def _random_bits(self, purpose: str, index: int, batch_size: int) -> Tensor:
-        block = index // DRAW_AHEAD
-        if self._bits is None or self._bits[:2] != (purpose, block) or self._bits[2].shape[1] != batch_size:
-            device = self._frames.device
-            indices = torch.arange(block * DRAW_AHEAD, (block + 1) * DRAW_AHEAD, device=device)
-            draws = torch.arange(batch_size * TRIES, device=device).view(batch_size, TRIES)
-            key = (self.seed, _STREAM, *purpose.encode())
-            self._bits = (purpose, block, random_bits(key, indices[:, None, None], draws))
-        return self._bits[2][index % DRAW_AHEAD]
+    def sample(self, bits: Tensor) -> Batch:
+        """The batch [B] that belongs to bits [B, TRIES] (see `Draws`), uniform over the transitions held.
+
+        A CUDA graph may hold it. There must be a transition: see `require_transitions`.
+        """
+        first = self._columns["first"]
+        return self._gather(*draw_transitions(bits, first, self._oldest_row, self._num_rows, self.stack))
 
     def _gather(self, row: Tensor, lane: Tensor, weight: Tensor) -> Batch:
         slots = (row[:, None] + self._offsets) % self.ring_rows  # [B, K + 1]: t-K+1 ... t+1
-        lanes = lane[:, None]
-        first = self._columns["first"][slots[:, 1:-1], lanes]  # t-K+2 ... t; t+1 is never first
-        reset_follows = first.flip(1).cumsum(1).flip(1) > 0  # for t-K+1 ... t-1
-        index = slots * self.num_envs + lanes
-        index[:, : self.stack - 1].masked_fill_(reset_follows, self._zero_frame)
-        frames = self._frames.index_select(0, index.flatten()).view(*index.shape, *self._frames.shape[1:])
-        now = slots[:, -2], lane
-        then = slots[:, -1], lane
-        frames = frames.to(self.batch_device)
+        index = slots * self.num_envs + lane[:, None]
+        if self.stack > 1:
+            first = self._columns["first"].view(-1)[index[:, 1:-1]]  # t-K+2 ... t; t+1 is never first
+            reset_follows = first.flip(1).cumsum(1).flip(1) > 0  # for t-K+1 ... t-1
+            stacked = index.clone()
+            stacked[:, :-2].masked_fill_(reset_follows, self._zero_frame)
+        else:
+            stacked = index
+        frames = self._frames.index_select(0, stacked.flatten()).view(*index.shape, *self._frames.shape[1:])
+        now, then = index[:, -2], index[:, -1]
         return Batch(
             s_tm1=frames[:, :-1],
-            a_tm1=self._columns["action"][now].to(self.batch_device),
-            r_t=self._columns["reward"][then].to(self.batch_device),
-            discount_t=self._columns["discount"][then].to(self.batch_device),
+            a_tm1=self._columns["action"].view(-1)[now],
+            r_t=self._columns["reward"].view(-1)[then],
+            discount_t=self._columns["discount"].view(-1)[then],
             s_t=frames[:, 1:],
-            weight=weight.to(self.batch_device),
+            weight=weight,
         )
 
     def read_rows(self, start: int, stop: int) -> Columns:
@@ -171,4 +195,4 @@ class Replay:
         slots = torch.arange(keep, stop, device=self._frames.device) % self.ring_rows
         for name, column in self._columns.items():
             column[slots] = columns[name][keep - start :].to(column.device)
-        self.num_rows = stop
+        self._set_num_rows(stop)

@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wn_rl.agents.replay import TRIES, Replay, draw_transitions
+from wn_rl.agents.replay import DRAW_AHEAD, TRIES, Draws, Replay, draw_transitions
+from wn_rl.agents.types import Batch
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.seeding import random_bits
 
@@ -19,6 +20,12 @@ ATARI = EnvironmentSpec(
     frames_per_step=4,
     action_meanings=("",) * 4,
 )
+
+
+def sampled(replay: Replay, index: int, size: int, seed: int = 1, purpose: str = "update") -> Batch:
+    draws = Draws(seed, purpose, size)
+    draws.seek(index)
+    return replay.sample(draws.take(1))
 
 
 class NaiveReplay:
@@ -76,7 +83,7 @@ def random_row(row: int, num_envs: int, generator: np.random.Generator, p_first:
 )
 def test_samples_equal_a_naive_model(num_envs, stack, ring_rows, num_rows, p_first, seed) -> None:  # type: ignore[no-untyped-def]
     generator = np.random.default_rng(seed)
-    replay = Replay(ring_rows * num_envs, num_envs, SPEC, stack=stack, seed=seed)
+    replay = Replay(ring_rows * num_envs, num_envs, SPEC, stack=stack)
     naive = NaiveReplay(ring_rows * num_envs, num_envs, stack)
     for row in range(num_rows):
         step, actions = random_row(row, num_envs, generator, p_first)
@@ -85,7 +92,7 @@ def test_samples_equal_a_naive_model(num_envs, stack, ring_rows, num_rows, p_fir
     expected = naive.transitions()
     drawn = set()
     for index in range(6):
-        batch = replay.sample("update", index, 128)
+        batch = sampled(replay, index, 128, seed)
         for s_tm1, a_tm1, r_t, discount_t, s_t, weight in zip(*batch, strict=True):
             if weight.item() == 0:  # no valid try: rare, and removed from the loss
                 continue
@@ -123,8 +130,8 @@ def test_draws_are_uniform_over_the_valid_transitions() -> None:
     assert chi_squared < 220  # 155 degrees of freedom, p about 5e-4
 
 
-def filled(seed: int = 1) -> Replay:
-    replay = Replay(40, 2, SPEC, stack=2, seed=seed)
+def filled() -> Replay:
+    replay = Replay(40, 2, SPEC, stack=2)
     generator = np.random.default_rng(0)
     for row in range(33):
         replay.add(*random_row(row, 2, generator, 0.1))
@@ -134,33 +141,44 @@ def filled(seed: int = 1) -> Replay:
 def test_a_batch_is_a_function_of_seed_purpose_and_index() -> None:
     one, other = filled(), filled()
     for index in (70, 3, 64):
-        for a, b in zip(one.sample("update", index, 16), other.sample("update", index, 16), strict=True):
+        for a, b in zip(sampled(one, index, 16), sampled(other, index, 16), strict=True):
             assert torch.equal(a, b)
-    baseline = one.sample("update", 3, 16).s_tm1
-    assert not torch.equal(baseline, one.sample("update", 4, 16).s_tm1)
-    assert not torch.equal(baseline, one.sample("initialize", 3, 16).s_tm1)
-    assert not torch.equal(baseline, filled(seed=2).sample("update", 3, 16).s_tm1)
+    baseline = sampled(one, 3, 16).s_tm1
+    assert not torch.equal(baseline, sampled(one, 4, 16).s_tm1)
+    assert not torch.equal(baseline, sampled(one, 3, 16, purpose="initialize").s_tm1)
+    assert not torch.equal(baseline, sampled(one, 3, 16, seed=2).s_tm1)
+
+
+def test_batches_taken_together_are_those_taken_one_by_one() -> None:
+    draws, replay = Draws(7, "update", 16), filled()
+    assert draws.seek(DRAW_AHEAD + 5) == DRAW_AHEAD - 5
+    together = replay.sample(draws.take(3))
+    for number in range(3):
+        part = slice(16 * number, 16 * (number + 1))
+        alone = sampled(replay, DRAW_AHEAD + 5 + number, 16, seed=7)
+        for a, b in zip(together, alone, strict=True):
+            assert torch.equal(a[part], b)
 
 
 def test_rows_read_in_segments_and_written_back_give_the_same_replay() -> None:
     replay = filled()
-    assert (replay.oldest_row, replay.num_rows, replay.num_steps) == (13, 33, 40)
-    copy = Replay(40, 2, SPEC, stack=2, seed=1)
+    assert (replay.oldest_row, replay.num_rows) == (13, 33)
+    copy = Replay(40, 2, SPEC, stack=2)
     for start, stop in ((13, 20), (20, 21), (21, 33)):
         copy.write_rows(start, replay.read_rows(start, stop))
     assert copy.num_rows == 33
-    for a, b in zip(replay.sample("update", 0, 64), copy.sample("update", 0, 64), strict=True):
+    for a, b in zip(sampled(replay, 0, 64), sampled(copy, 0, 64), strict=True):
         assert torch.equal(a, b)
     with pytest.raises(ValueError, match="not in"):
         replay.read_rows(12, 20)
 
 
 def test_writing_more_rows_than_the_ring_keeps_the_newest() -> None:
-    big = Replay(100, 2, SPEC, stack=2, seed=1)
+    big = Replay(100, 2, SPEC, stack=2)
     generator = np.random.default_rng(0)
     for row in range(33):
         big.add(*random_row(row, 2, generator, 0.1))
-    copy = Replay(40, 2, SPEC, stack=2, seed=1)
+    copy = Replay(40, 2, SPEC, stack=2)
     copy.write_rows(0, big.read_rows(0, 33))
     for a, b in zip(filled().read_rows(13, 33).values(), copy.read_rows(13, 33).values(), strict=True):
         assert torch.equal(a, b)
@@ -168,17 +186,17 @@ def test_writing_more_rows_than_the_ring_keeps_the_newest() -> None:
 
 def test_a_million_atari_frames_take_7_06_gigabytes_and_at_most_2_percent_more() -> None:
     assert Replay.num_bytes(1_000_000, ATARI) <= 7.056e9 * 1.02
-    small = Replay(1_000, 4, ATARI, stack=4, seed=1)
+    small = Replay(1_000, 4, ATARI, stack=4)
     held = sum(column.untyped_storage().nbytes() for column in small._columns.values())
     assert held <= Replay.num_bytes(1_000, ATARI) + 84 * 84  # and one frame of zeros
 
 
 def test_too_few_rows_and_too_small_a_ring_are_refused() -> None:
-    replay = Replay(40, 2, SPEC, stack=4, seed=1)
+    replay = Replay(40, 2, SPEC, stack=4)
     generator = np.random.default_rng(0)
     for row in range(4):
         replay.add(*random_row(row, 2, generator, 0.0))
     with pytest.raises(ValueError, match="needs more"):
-        replay.sample("update", 0, 4)
+        replay.require_transitions()
     with pytest.raises(ValueError, match="too small"):
-        Replay(8, 2, SPEC, stack=4, seed=1)
+        Replay(8, 2, SPEC, stack=4)

@@ -116,7 +116,7 @@ class Config:
     """A game of the suite, e.g. breakout (`wn-rl games` lists them)."""
     suite: Literal["atari", "minatar", "classic"] = "atari"
     """Where the game comes from."""
-    preset: Literal["paper", "nature", "laptop", "minatar", "classic"] = "paper"
+    preset: Literal["paper", "nature", "fast", "laptop", "minatar", "classic"] = "paper"
     """Where the defaults come from."""
     parameterization: Parameterization = "weight_norm"
     """How every conv and dense layer is parameterized."""
@@ -128,6 +128,8 @@ class Config:
     """Lanes of the game stepped in lockstep. One follows the papers step for step."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    accelerate: Literal["eager", "compile", "cuda_graph"] = "eager"
+    """compile: fuse the update with torch.compile. cuda_graph: and run each round as one CUDA graph."""
     track: tuple[TrackerName, ...] = ("jsonl", "console")
     """Where metrics go; jsonl is always written."""
     run_name: str | None = None

@@ -12,7 +12,15 @@ from wn_rl.nn.layers import (
     norms,
 )
 from wn_rl.nn.networks import NETWORKS, Preprocess, make_network
-from wn_rl.nn.optimizers import OPTIMIZERS, AuthorsAdamax, CenteredRMSProp, make_optimizer
+from wn_rl.nn.optimizers import (
+    OPTIMIZERS,
+    Adamax,
+    AuthorsAdamax,
+    CenteredRMSProp,
+    load_optimizer_tree,
+    make_optimizer,
+    optimizer_tree,
+)
 from wn_rl.nn.shifts import BatchNorm, Bias, MeanOnlyBatchNorm
 from wn_rl.nn.surgery import fold, refill, reparameterize
 from wn_rl.nn.torch_keys import from_torch_weight_norm, to_torch_weight_norm
@@ -22,6 +30,7 @@ __all__ = [
     "NETWORKS",
     "OPTIMIZERS",
     "PARAMETERIZATIONS",
+    "Adamax",
     "AuthorsAdamax",
     "BatchNorm",
     "Bias",
@@ -40,9 +49,11 @@ __all__ = [
     "default_init",
     "fold",
     "from_torch_weight_norm",
+    "load_optimizer_tree",
     "make_network",
     "make_optimizer",
     "norms",
+    "optimizer_tree",
     "refill",
     "reparameterize",
     "to_torch_weight_norm",

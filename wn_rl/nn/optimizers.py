@@ -1,10 +1,12 @@
 """Optimizers by name: Adamax in torch's form and in the authors', and the RMSProp of Mnih et al. 2015.
 
 They update with multi-tensor operations, never read a number back from the device, and keep only tensors
-that exist after the first step: a CUDA graph can capture every later one.
+that exist after the first step: a CUDA graph can capture every later one, and `torch.compile` can fuse it
+(`compile_update`). torch.optim has no form of Adamax that is all of this on a CPU too.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,31 +16,90 @@ from torch.optim import Optimizer
 
 from wn_rl.nn.layers import look_up
 
-
-def _tensors_to_update(
-    optimizer: Optimizer, group: dict[str, Any], *buffers: str
-) -> tuple[list[Tensor], list[Tensor], list[list[Tensor]]]:
-    """Parameters that have a gradient, the gradients, and each buffer's state tensors (at first zero)."""
-    parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-    for parameter in parameters:
-        if not optimizer.state[parameter]:
-            optimizer.state[parameter] = {name: torch.zeros_like(parameter) for name in buffers}
-    states = [[optimizer.state[parameter][name] for parameter in parameters] for name in buffers]
-    return parameters, [parameter.grad for parameter in parameters], states
+Tensors = list[Tensor]
 
 
-def _evaluate(closure: Callable[[], float] | None) -> float | None:
-    if closure is None:
-        return None
-    with torch.enable_grad():
-        return closure()
+class MultiTensorOptimizer(Optimizer, ABC):
+    """One update of all parameters at once; a subclass says which buffers it keeps and what the update is."""
+
+    buffers: tuple[str, ...]  # state of each parameter, in its shape and at first zero
+
+    _fused: Callable[[Tensors, Tensors, list[Tensors], dict[str, Any]], None] | None = None
+
+    @staticmethod
+    @abstractmethod
+    def update(parameters: Tensors, gradients: Tensors, buffers: list[Tensors], settings: dict[str, Any]) -> None:
+        """Change parameters and buffers in place. settings: the parameter group's, its tensors included."""
+
+    def compile_update(self) -> None:
+        """From now on, fuse the update with torch.compile."""
+        self._fused = torch.compile(self.update, dynamic=False)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of the parameters that have a gradient; returns the closure's loss where there is one."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        update = self._fused or self.update
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            for parameter in parameters:
+                if not self.state[parameter]:
+                    self.state[parameter] = {name: torch.zeros_like(parameter) for name in self.buffers}
+            gradients = [parameter.grad for parameter in parameters]
+            buffers = [[self.state[parameter][name] for parameter in parameters] for name in self.buffers]
+            settings = {name: value for name, value in group.items() if name != "params"}
+            update(parameters, gradients, buffers, settings)
+        return loss
 
 
-class AuthorsAdamax(Optimizer):
+class Adamax(MultiTensorOptimizer):
+    """Adamax in torch's form (Kingma & Ba 2014, algorithm 2), beta1 .5 as in Salimans & Kingma, section 5.4.
+
+    m <- b1 m + (1 - b1) g;  u <- max(b2 u, |g| + eps);  p <- p - lr / (1 - b1^t) m / u
+
+    t counts the steps of the parameter group. Equal to torch.optim.Adamax but for rounding.
+    """
+
+    buffers = "mean", "maximum"
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        betas: tuple[float, float] = (0.5, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+        for group in self.param_groups:
+            group.setdefault("decay", group["params"][0].new_ones(()))  # b1^t
+
+    @staticmethod
+    def update(parameters: Tensors, gradients: Tensors, buffers: list[Tensors], settings: dict[str, Any]) -> None:
+        """One step; see the class."""
+        means, maxima = buffers
+        beta1, beta2 = settings["betas"]
+        decay = settings["decay"].mul_(beta1)
+        torch._foreach_lerp_(means, gradients, 1 - beta1)
+        magnitudes = torch._foreach_abs(gradients)
+        torch._foreach_add_(magnitudes, settings["eps"])
+        torch._foreach_mul_(maxima, beta2)
+        torch._foreach_maximum_(maxima, magnitudes)
+        divisors = torch._foreach_mul(maxima, (1 - decay) / settings["lr"])
+        torch._foreach_addcdiv_(parameters, means, divisors, -1)
+
+
+class AuthorsAdamax(MultiTensorOptimizer):
     """Adamax as in the authors' code (openai/weightnorm, lasagne/nn.py): no bias correction.
 
     m <- b1 m + (1 - b1) g;  u <- max(b2 u, |g|);  p <- p - lr m / (u + eps)
     """
+
+    buffers = "mean", "maximum"
 
     def __init__(
         self,
@@ -49,64 +110,75 @@ class AuthorsAdamax(Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update; returns the closure's loss where there is one."""
-        loss = _evaluate(closure)
-        for group in self.param_groups:
-            parameters, gradients, (means, maxima) = _tensors_to_update(self, group, "mean", "maximum")
-            if parameters:
-                torch._foreach_lerp_(means, gradients, 1 - group["betas"][0])
-                torch._foreach_mul_(maxima, group["betas"][1])
-                torch._foreach_maximum_(maxima, torch._foreach_abs(gradients))
-                divisors = torch._foreach_add(maxima, group["eps"])
-                torch._foreach_addcdiv_(parameters, means, divisors, -group["lr"])
-        return loss
+    @staticmethod
+    def update(parameters: Tensors, gradients: Tensors, buffers: list[Tensors], settings: dict[str, Any]) -> None:
+        """One step; see the class."""
+        means, maxima = buffers
+        beta1, beta2 = settings["betas"]
+        torch._foreach_lerp_(means, gradients, 1 - beta1)
+        torch._foreach_mul_(maxima, beta2)
+        torch._foreach_maximum_(maxima, torch._foreach_abs(gradients))
+        divisors = torch._foreach_add(maxima, settings["eps"])
+        torch._foreach_addcdiv_(parameters, means, divisors, -settings["lr"])
 
 
-class CenteredRMSProp(Optimizer):
+class CenteredRMSProp(MultiTensorOptimizer):
     """The RMSProp of Mnih et al. 2015 (NeuralQLearner.lua:266-277): centred, eps in the root, no momentum.
 
     m <- a m + (1 - a) g;  n <- a n + (1 - a) g^2;  p <- p - lr g / sqrt(n - m^2 + eps)
     """
 
+    buffers = "mean", "square"
+
     def __init__(self, params: Iterable[nn.Parameter], lr: float, decay: float = 0.95, eps: float = 0.01) -> None:
         super().__init__(params, {"lr": lr, "decay": decay, "eps": eps})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update; returns the closure's loss where there is one."""
-        loss = _evaluate(closure)
-        for group in self.param_groups:
-            parameters, gradients, (means, squares) = _tensors_to_update(self, group, "mean", "square")
-            if parameters:
-                fresh = 1 - group["decay"]
-                torch._foreach_lerp_(means, gradients, fresh)
-                torch._foreach_mul_(squares, group["decay"])
-                torch._foreach_addcmul_(squares, gradients, gradients, fresh)
-                divisors = torch._foreach_add(squares, group["eps"])
-                torch._foreach_addcmul_(divisors, means, means, -1)
-                torch._foreach_sqrt_(divisors)
-                torch._foreach_addcdiv_(parameters, gradients, divisors, -group["lr"])
-        return loss
+    @staticmethod
+    def update(parameters: Tensors, gradients: Tensors, buffers: list[Tensors], settings: dict[str, Any]) -> None:
+        """One step; see the class."""
+        means, squares = buffers
+        fresh = 1 - settings["decay"]
+        torch._foreach_lerp_(means, gradients, fresh)
+        torch._foreach_mul_(squares, settings["decay"])
+        torch._foreach_addcmul_(squares, gradients, gradients, fresh)
+        divisors = torch._foreach_add(squares, settings["eps"])
+        torch._foreach_addcmul_(divisors, means, means, -1)
+        torch._foreach_sqrt_(divisors)
+        torch._foreach_addcdiv_(parameters, gradients, divisors, -settings["lr"])
 
 
-def adamax(parameters: list[nn.Parameter], learning_rate: float) -> Optimizer:
-    """Adamax in torch's form (Kingma & Ba 2014, bias-corrected), beta1 .5 as in the paper, section 5.4."""
-    on_cuda = all(parameter.is_cuda for parameter in parameters)
-    return torch.optim.Adamax(parameters, lr=learning_rate, betas=(0.5, 0.999), foreach=True, capturable=on_cuda)
-
-
-OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], float], Optimizer]] = {
-    "adamax": adamax,
+OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], float], MultiTensorOptimizer]] = {
+    "adamax": Adamax,
     "adamax_authors": AuthorsAdamax,
     "rmsprop_centered": CenteredRMSProp,
 }
 
 
-def make_optimizer(name: str, parameters: Iterable[nn.Parameter], learning_rate: float) -> Optimizer:
+def make_optimizer(name: str, parameters: Iterable[nn.Parameter], learning_rate: float) -> MultiTensorOptimizer:
     """The named optimizer. ValueError: an unknown name, or a learning rate that is not positive."""
     make = look_up("optimizer", name, OPTIMIZERS)
     if not (learning_rate > 0 and math.isfinite(learning_rate)):
         raise ValueError(f"the learning rate must be a positive number, not {learning_rate}")
     return make(list(parameters), learning_rate)
+
+
+def optimizer_tree(optimizer: Optimizer) -> dict[str, Any]:
+    """The optimizer's tensors by parameter number and by group, with string keys; settings are the config's."""
+    groups = optimizer.state_dict()["param_groups"]
+    return {
+        "parameters": {str(number): dict(state) for number, state in optimizer.state_dict()["state"].items()},
+        "groups": {str(number): _tensors(group) for number, group in enumerate(groups)},
+    }
+
+
+def load_optimizer_tree(optimizer: Optimizer, tree: dict[str, Any]) -> None:
+    """Put tensors back that `optimizer_tree` gave: the groups' in place."""
+    state = {int(number): tensors for number, tensors in tree["parameters"].items()}
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for number, tensors in tree["groups"].items():
+        for name, value in tensors.items():
+            optimizer.param_groups[int(number)][name].copy_(value)
+
+
+def _tensors(group: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: value for name, value in group.items() if isinstance(value, Tensor)}

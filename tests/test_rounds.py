@@ -1,0 +1,211 @@
+"""Rounds: a target forward for all, copies where they are due, and the rules of a CUDA graph."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from recorder import record
+from torch import Tensor
+
+from wn_rl.agents.accelerate import WARM_UPS, Captured
+from wn_rl.agents.actor import Actor
+from wn_rl.agents.experiment import Experiment
+from wn_rl.agents.learner import Learner
+from wn_rl.agents.replay import DRAW_AHEAD, Draws, Replay
+from wn_rl.agents.rounds import Rounds, Transfer
+from wn_rl.config import Config, LearningConfig, NetworkConfig
+from wn_rl.envs.base import EnvironmentSpec, Step
+from wn_rl.nn import OPTIMIZERS, PARAMETERIZATIONS
+from wn_rl.presets import minatar
+from wn_rl.seeding import derive_seed
+
+CPU = torch.device("cpu")
+SPEC = EnvironmentSpec(
+    num_actions=3, frame_shape=(2, 6, 6), dtype="uint8", scale=1.0, frames_per_step=1, action_meanings=("",) * 3
+)
+CONFIG = Config(
+    "breakout",
+    suite="minatar",
+    num_envs=4,
+    network=NetworkConfig(name="minatar_cnn", stack=2),
+    learning=LearningConfig(batch_size=16, target_period=40, replay_capacity=800, replay_start=100),
+)
+
+
+def step_of(generator: np.random.Generator, num_envs: int = 4) -> Step:
+    return Step(
+        generator.integers(0, 2, (num_envs, *SPEC.frame_shape), dtype=np.uint8),
+        generator.normal(size=num_envs).astype(np.float32),
+        (generator.random(num_envs) > 0.1).astype(np.float32),
+        generator.random(num_envs) < 0.1,
+    )
+
+
+class Bench:
+    """A learner and a filled replay."""
+
+    def __init__(self, config: Config = CONFIG) -> None:
+        self.config = config
+        self.learner = Learner(config, SPEC, CPU)
+        self.replay = Replay(config.learning.replay_capacity, 4, SPEC, stack=2)
+        self.generator = np.random.default_rng(0)
+        self.add(60)
+        self.rounds = Rounds(config, self.learner, self.replay)
+        draws = Draws(0, "initialize", 64)
+        draws.seek(0)
+        self.learner.initialize(self.replay.sample(draws.take(1)).s_tm1)
+
+    def add(self, num_rows: int) -> None:
+        for _ in range(num_rows):
+            self.replay.add(step_of(self.generator), self.generator.integers(0, 3, 4))
+
+    def one_by_one(self, num_updates: int) -> None:
+        """The sequential reference: draw, learn and count each update alone."""
+        learner = self.learner
+        draws = Draws(derive_seed(self.config.seed, "replay"), "update", self.config.learning.batch_size)
+        for _ in range(num_updates):
+            draws.seek(learner.num_updates)
+            learner.learn(self.replay.sample(draws.take(1)), 1)
+            learner.count(1)
+        learner.refresh_acting()
+
+    def tensors(self) -> dict[str, Tensor]:
+        learner = self.learner
+        networks = {"online": learner.online, "target": learner.target, "acting": learner.acting}
+        found = {f"{name}.{key}": t for name, net in networks.items() for key, t in net.state_dict().items()}
+        return found | {"loss_sum": learner._loss_sum, "q_sum": learner._q_sum}
+
+
+def assert_equal(one: Bench, other: Bench, tolerance: float = 0.0) -> None:
+    assert one.learner.num_updates == other.learner.num_updates
+    for name, tensor in one.tensors().items():
+        torch.testing.assert_close(tensor, other.tensors()[name], atol=tolerance, rtol=tolerance, msg=name)
+
+
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+def test_a_round_equals_the_sequential_reference(parameterization: str) -> None:
+    """Rounds of 7 over copies every 10 and blocks of draws: to float tolerance, from one round's start."""
+    config = dataclasses.replace(CONFIG, parameterization=parameterization)
+    together, sequential = Bench(config), Bench(config)
+    for _ in range(4):
+        together.rounds.learn(7)
+        sequential.one_by_one(7)
+        assert_equal(together, sequential, tolerance=1e-4)
+
+
+def test_the_target_is_copied_exactly_where_it_is_due() -> None:
+    bench = Bench()
+    copies = []
+    count = bench.learner.count
+
+    def counted(num_updates: int) -> None:
+        before = bench.learner.target[-1].weight.clone()
+        count(num_updates)
+        if not torch.equal(before, bench.learner.target[-1].weight):
+            copies.append(bench.learner.num_updates)
+
+    bench.learner.count = counted  # type: ignore[method-assign]
+    for _ in range(10):
+        bench.rounds.learn(16)
+    assert copies == list(range(10, 161, 10))
+
+
+def test_a_round_may_cross_the_block_of_drawn_bits() -> None:
+    config = dataclasses.replace(CONFIG, learning=dataclasses.replace(CONFIG.learning, target_period=4_000))
+    together, sequential = Bench(config), Bench(config)
+    together.rounds.learn(DRAW_AHEAD - 2)
+    together.rounds.learn(5)
+    sequential.one_by_one(DRAW_AHEAD + 3)
+    assert_equal(together, sequential, tolerance=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+def test_a_captured_round_gives_what_the_eager_one_gives(parameterization: str, optimizer: str) -> None:
+    """Nothing in a round depends on what Python holds: replayed operations on the same tensors go on alike."""
+    config = dataclasses.replace(
+        CONFIG,
+        parameterization=parameterization,
+        optimizer=dataclasses.replace(CONFIG.optimizer, name=optimizer),  # type: ignore[arg-type]
+    )
+    eager, captured = Bench(config), Bench(config)
+    captured.rounds._run = Captured(captured.rounds._learn, capture=record)
+    captured.rounds._refresh = Captured(captured.learner.refresh_acting, capture=record)
+    for number in range(WARM_UPS + 9):
+        for bench in (eager, captured):
+            bench.add(1 + number)
+            bench.rounds.learn(4)
+        assert_equal(eager, captured)
+    assert captured.rounds._run._graphs.keys() == {(4,), (2,)}  # type: ignore[attr-defined]
+
+
+def test_a_captured_bound_on_v_gives_what_the_eager_one_gives() -> None:
+    config = dataclasses.replace(
+        CONFIG, network=dataclasses.replace(CONFIG.network, max_v_norm=0.3, log_scale=3.0)
+    )
+    eager, captured = Bench(config), Bench(config)
+    captured.rounds._run = Captured(captured.rounds._learn, capture=record)
+    for _ in range(WARM_UPS + 4):
+        eager.rounds.learn(2)
+        captured.rounds.learn(2)
+    assert_equal(eager, captured)
+
+
+def test_a_captured_actor_acts_as_the_eager_one() -> None:
+    learner = Bench().learner
+    actors = [Actor(learner.acting, 4, SPEC, stack=2, seed=3) for _ in range(2)]
+    actors[1]._ask_network = Captured(actors[1]._choose_greedily, capture=record)
+    generator = np.random.default_rng(5)
+    for _ in range(WARM_UPS + 20):
+        step = step_of(generator)
+        one, other = (actor.act(step, 0.2) for actor in actors)
+        assert one.tolist() == other.tolist()
+
+
+def test_batches_handed_over_from_host_memory_are_the_same() -> None:
+    direct, staged = Bench(), Bench()
+    staged.rounds._transfer = Transfer(CPU)
+    for number in (4, 3, 9):
+        direct.rounds.learn(number)
+        staged.rounds.learn(number)
+    assert_equal(direct, staged)
+
+
+def test_a_graph_is_refused_without_cuda() -> None:
+    config = dataclasses.replace(minatar("breakout"), accelerate="cuda_graph")
+    with pytest.raises(ValueError, match="--accelerate cuda_graph needs a CUDA device, not cpu"):
+        Experiment(config, CPU)
+
+
+def test_too_few_rows_are_refused() -> None:
+    bench = Bench()
+    bench.rounds._replay = Replay(800, 4, SPEC, stack=2)
+    with pytest.raises(ValueError, match="needs more"):
+        bench.rounds.learn(1)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses its own old parts
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+def test_a_compiled_round_equals_the_eager_one(parameterization: str) -> None:
+    config = dataclasses.replace(CONFIG, parameterization=parameterization)
+    eager, compiled = Bench(config), Bench(dataclasses.replace(config, accelerate="compile"))
+    for _ in range(3):
+        eager.rounds.learn(4)
+        compiled.rounds.learn(4)
+        assert_equal(eager, compiled, tolerance=1e-4)
+
+
+def test_bfloat16_keeps_the_output_layer_and_every_state_in_float32() -> None:
+    config = dataclasses.replace(CONFIG, learning=dataclasses.replace(CONFIG.learning, precision="bfloat16"))
+    bench = Bench(config)
+    seen: list[tuple[torch.dtype, torch.dtype]] = []
+    for network in (bench.learner.online, bench.learner.target):
+        network[-1].register_forward_hook(lambda module, args, out: seen.append((args[0].dtype, out.dtype)))
+    bench.rounds.learn(2)
+    assert seen == [(torch.float32, torch.float32)] * 3
+    assert {tensor.dtype for tensor in bench.tensors().values()} == {torch.float32}
+    precise = Bench()
+    precise.rounds.learn(2)
+    assert_equal(bench, precise, tolerance=0.05)
