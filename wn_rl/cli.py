@@ -15,6 +15,8 @@ COMMANDS = {
     "resume": ("RUN", "go on with a run that stopped; --steps N makes it longer"),
     "evaluate": ("RUN", "test a trained agent: 30 games by the protocol of Mnih et al. 2015"),
     "play": ("RUN", "watch a trained agent: one game as an mp4"),
+    "export": ("RUN", "a trained agent as safetensors, ONNX and a model card, into --out FOLDER"),
+    "push": ("FOLDER", "upload an exported agent to the Hugging Face hub as --repo-id OWNER/NAME"),
     "games": ("", "the games of each suite"),
     "doctor": ("", "what this machine has, and the preset it would use"),
 }

@@ -38,7 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     environments = make_test_environments(config, num_envs=1, seed=0)
     spec = environments.spec
     environments.close()
-    public = {part: record[part] for part in ("config", "versions") if part in record}  # not the command: paths
+    public = {part: value for part, value in record.items() if part != "command"}  # which may tell paths
     agent = Agent(network, spec.dtype, spec.action_meanings, name, public)
     scores = scores_of_run(folder.path, name)
     export(agent, options.out, scores=scores, curve_of=folder.path, onnx=options.onnx)
