@@ -19,6 +19,7 @@ COMMANDS = {
     "push": ("FOLDER", "upload an exported agent to the Hugging Face hub as --repo-id OWNER/NAME"),
     "games": ("", "the games of each suite"),
     "doctor": ("", "what this machine has, and the preset it would use"),
+    "compare": ("", "train arms on games over seeds: every run of a grid; resumes and retries"),
 }
 
 _LISTED = "\n".join(f"  {f'{name} {operand}':<16} {summary}" for name, (operand, summary) in COMMANDS.items())

@@ -1,0 +1,227 @@
+"""`wn-rl compare`: train every run of a grid, and go on with it after any kind of stop."""
+
+import dataclasses
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from wn_rl.commands.train import Train
+from wn_rl.config import Config
+from wn_rl.errors import UserError, say
+from wn_rl.flags import parse_flags
+from wn_rl.launch import Entry, Launcher, StopSignals, Supervisor, entries_of
+from wn_rl.launch_local import LocalLauncher, Slot, local_slots
+from wn_rl.launch_progress import Survey, total_seconds
+from wn_rl.launch_ray import RayLauncher
+from wn_rl.launch_table import cells, duration, make_display
+from wn_rl.presets import PRESETS, default_preset
+from wn_rl.sweep import Run, differing_flags, expand, parse_arms, wandb_sweep, write_grid
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train arms on games over seeds: every run of a grid, so many at once. Finished runs are left alone,
+    stopped ones go on, failed ones are tried again: the same command, given again, completes the comparison.
+
+    Every flag of `wn-rl train` that the grid leaves open can be given too, and holds for all runs: --steps, say.
+    """
+
+    games: Annotated[tuple[str, ...], tyro.conf.arg(metavar="GAME ...")]
+    """Games of the suite; SUITE/GAME for one of another suite."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder of the comparison."""
+    suite: Literal["atari", "minatar", "classic"] = "atari"
+    """Where games come from that are given without a suite."""
+    arms: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ARM ...")] = ("weight_norm", "normal")
+    """Parameterizations, with their learning rates: weight_norm:3e-4 normal:1e-4,3e-4. Without rates: the
+    parameterization's default."""
+    seeds: int = 3
+    """Runs of each arm on each game: how many seeds."""
+    first_seed: int = 1
+    """The first of the seeds; the others follow it."""
+    preset: Literal["paper", "nature", "laptop", "minatar", "classic"] | None = None
+    """Where the defaults come from; None: the suite's own, as in `wn-rl train`."""
+    device: str = "auto"
+    """auto, cpu, cuda (all GPUs) or cuda:N."""
+    launcher: Literal["local", "ray"] = "local"
+    """local: processes on this machine. ray: tasks on a Ray cluster whose machines share the folder."""
+    workers: int | None = None
+    """local: runs at once; None: cores / --torch-threads (1 unless given), and no more than GPUs have room for."""
+    gpu_share: float | None = None
+    """Part of a GPU that a run takes, e.g. 0.25 for four runs on each; None: a whole one."""
+    address: str | None = None
+    """ray: the cluster's address; None: that of RAY_ADDRESS, or a new cluster on this machine."""
+    retries: int = 1
+    """Attempts after a failed one, for each run."""
+    only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN ...")] = ()
+    """Of all runs of the grid, these (names as --dry-run prints them)."""
+    dry_run: bool = False
+    """Print the runs, their steps and the time they will take, and start nothing."""
+    wandb_sweep: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write a sweep that W&B's agents can run (`wandb sweep FILE`), and start nothing."""
+
+
+# Flags of `wn-rl train` that the grid decides, and what decides them.
+_DECIDED = {
+    "--parameterization": "--arms",
+    "--optimizer.learning-rate": "--arms",
+    "--seed": "--seeds and --first-seed",
+    "--run-dir": "--out",
+    "--run-name": "--out",
+}
+
+
+def run(arguments: Sequence[str]) -> int:
+    """`wn-rl compare`."""
+    options, others = parse_flags(Compare, arguments, return_unknown_args=True)
+    _check(options, others)
+    runs = _runs_of(options, others)
+    if options.wandb_sweep is not None:
+        return _write_sweep(options.wandb_sweep, options, others, runs)
+    chosen = _chosen(runs, options.only)
+    entries = entries_of(chosen)
+    if options.dry_run:
+        return _describe(options, entries)
+    launcher, at_once = _launcher(options, chosen)
+    write_grid(runs, ["wn-rl", *sys.argv[1:]])
+    return _train(entries, launcher, at_once, options.retries)
+
+
+def _check(options: Compare, others: Sequence[str]) -> None:
+    """ValueError on what no grid and no launcher can be made of."""
+    given = [word.partition("=")[0].replace("_", "-") for word in others]
+    for flag, decided_by in _DECIDED.items():
+        if flag in given:
+            raise ValueError(f"{flag} is decided by {decided_by} here")
+    for name, least in (("seeds", 1), ("first_seed", 0), ("retries", 0), ("workers", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+    if options.gpu_share is not None and not 0 < options.gpu_share <= 1:
+        raise ValueError(f"--gpu-share must be greater than 0 and at most 1, got {options.gpu_share}")
+    if options.launcher == "local" and options.address is not None:
+        raise ValueError("--address is a Ray cluster's: add --launcher ray")
+    if options.launcher == "ray" and options.workers is not None:
+        raise ValueError("--workers is for --launcher local: Ray starts what its cluster has room for")
+
+
+def _runs_of(options: Compare, others: Sequence[str]) -> tuple[Run, ...]:
+    from wn_rl import envs
+
+    bases = []
+    for name in options.games:
+        suite, slash, game = name.rpartition("/")
+        suite = suite if slash else options.suite
+        bases.append(_settings(options, suite, envs.normalize_game(suite, game), others))
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    return expand(bases, parse_arms(options.arms), seeds, options.out)
+
+
+def _settings(options: Compare, suite: str, game: str, others: Sequence[str]) -> Config:
+    """What `wn-rl train GAME` would take, with the flags that are not ours."""
+    preset = options.preset or default_preset(suite, suite == "atari" and _has_cuda(options.device))
+    default = Train(PRESETS[preset](tyro.MISSING))
+    config: Config = parse_flags(Train, [game, "--suite", suite, *others], default=default).config
+    return dataclasses.replace(config, device=options.device)
+
+
+def _has_cuda(device: str) -> bool:
+    if device == "cpu":
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _chosen(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
+    """The runs of these names; all, without any."""
+    by_name = {run.name: run for run in runs}
+    for name in names:
+        if name not in by_name:
+            near = difflib.get_close_matches(name, by_name, n=1, cutoff=0)
+            raise UserError(f"--only: no run {name!r} in the grid; did you mean {near[0]}?")
+    return [by_name[name] for name in names or by_name]
+
+
+def _launcher(options: Compare, runs: Sequence[Run]) -> tuple[Launcher, int]:
+    """Where the runs go, and how many of them at once."""
+    if options.launcher == "local":
+        slots = _slots(options, runs)
+        return LocalLauncher(slots), len(slots)
+    launcher = RayLauncher(
+        options.address,
+        options.device,
+        threads=_threads(runs),
+        gpu_share=options.gpu_share,
+        restarts=options.retries,
+    )
+    return launcher, launcher.at_once
+
+
+def _slots(options: Compare, runs: Sequence[Run]) -> list[Slot]:
+    return local_slots(
+        options.device, threads=_threads(runs), workers=options.workers, gpu_share=options.gpu_share
+    )
+
+
+def _threads(runs: Sequence[Run]) -> int:
+    return max(run.config.torch_threads for run in runs)
+
+
+def _train(entries: Sequence[Entry], launcher: Launcher, at_once: int, retries: int) -> int:
+    """Run what is to run, show it, and say what became of it; the exit code."""
+    stop = StopSignals()
+    display = make_display(entries, at_once)
+    with stop.listening():
+        try:
+            Supervisor(entries, launcher, retries=retries, stop=stop).run(display.update)
+        finally:
+            display.close()
+    lost = [entry for entry in entries if entry.state in ("failed", "unreadable")]
+    for entry in lost:
+        log = f" (its log: {entry.run.log})" if entry.state == "failed" else ""
+        say(f"{entry.state}: {entry.run.name}: {entry.message}{log}")
+    if stop.count:
+        finished = sum(entry.state == "finished" for entry in entries)
+        say(f"stopped with {finished} of {len(entries)} runs finished; the same command goes on")
+        return 128 + stop.number
+    return 1 if lost else 0
+
+
+def _describe(options: Compare, entries: Sequence[Entry]) -> int:
+    """Print what would be done, and how long it would take as far as runs in the folder tell."""
+    rows = Survey(entries).rows()
+    for row in rows:
+        print("  ".join(cell for cell in cells(row) if cell))
+    to_run = [row for row in rows if row.is_to_run]
+    steps = sum(max(0, row.entry.run.config.steps - row.progress.step) for row in to_run)
+    local = options.launcher == "local"
+    at_once = len(_slots(options, [entry.run for entry in entries])) if local else 1
+    seconds = total_seconds(rows, at_once)
+    if seconds is None:
+        time = "how long it takes is known once a run here, of each suite, has made some steps"
+    else:
+        time = f"about {duration(seconds)} by the speed of the runs here"
+    side_by_side = (
+        f"{at_once} at a time" if local else "one after the other; Ray runs what its cluster has room for"
+    )
+    print(f"{len(to_run)} of {len(rows)} runs to do, {steps:,} steps, {side_by_side}: {time}")
+    return 0
+
+
+def _write_sweep(file: Path, options: Compare, others: Sequence[str], runs: Sequence[Run]) -> int:
+    """Write the grid as a sweep of W&B."""
+    if "wandb" not in runs[0].config.track:
+        raise UserError("--wandb-sweep: an agent follows its runs in W&B: add --track jsonl wandb")
+    here = dataclasses.replace(options, out=options.out.resolve(), wandb_sweep=None, only=())
+    flags = differing_flags(here, Compare(games=(), out=Path()))
+    sweep = wandb_sweep(options.out.resolve().name, ["compare", *flags, *others], runs)
+    file.write_text(json.dumps(sweep, indent=2) + "\n")  # JSON is YAML
+    print(f"{len(runs)} runs in {file}; start it with: wandb sweep {file}")
+    return 0

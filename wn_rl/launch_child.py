@@ -1,0 +1,94 @@
+"""The process of one run, wherever it is started: its command line, and how it ends with its parent."""
+
+import ctypes
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+
+from wn_rl.errors import UserError
+from wn_rl.runs import RunFolder
+from wn_rl.sweep import Run, clear_debris, flags_of
+
+USER_ERROR = 2  # the exit code of what cannot be mended by trying again
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LOG_TAIL_BYTES = 4096
+
+
+def prepare(run: Run) -> bool:
+    """Whether no process works in the run's folder. If so, what a killed start left there is removed.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+    try:
+        with RunFolder(run.path).lock():
+            clear_debris(run)
+    except UserError as error:
+        if isinstance(error.__cause__, BlockingIOError):
+            return False
+        raise
+    return True
+
+
+def start(run: Run, device: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a run, or let it go on, in a process of its own that ends if this one does.
+
+    A terminal's Ctrl-C does not reach it: its parent tells it to stop. environment: added to ours.
+
+    Raises:
+        OSError: its log cannot be written, or no process be made.
+    """
+    run.log.parent.mkdir(parents=True, exist_ok=True)
+    with run.log.open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "wn_rl.cli", *_arguments_of(run, device)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **environment},
+            start_new_session=True,
+            preexec_fn=_tied_to(os.getpid()),
+        )
+
+
+def describe_end(run: Run, exit_code: int) -> str:
+    """Why a run ended before its last step: the last line that it printed, or else its exit code."""
+    if exit_code < 0:
+        return f"it was killed by signal {-exit_code} ({signal.strsignal(-exit_code)})"
+    return _last_line(run) or f"exit code {exit_code}"
+
+
+def _arguments_of(run: Run, device: str) -> list[str]:
+    if RunFolder(run.path).config_file.exists():
+        return ["resume", str(run.path), "--device", device]
+    return ["train", *flags_of(dataclasses.replace(run.config, device=device)), "--run-dir", str(run.path)]
+
+
+def _tied_to(parent: int) -> Callable[[], None] | None:
+    """What a child does before it becomes the run: ask for SIGTERM at its parent's death, so that a run does
+    not live on beside the next invocation. Where the system has no such thing, the next one waits for it.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+
+    def tie() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(128 + signal.SIGTERM)
+
+    return tie
+
+
+def _last_line(run: Run) -> str:
+    try:
+        with run.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+            lines = log.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1] if lines else ""

@@ -1,0 +1,120 @@
+"""The runs of a comparison on a Ray cluster, whose machines share the comparison's folder (`pip install ray`).
+
+A run is a Ray task that holds its process. If the machine or the worker dies, Ray starts the task elsewhere,
+where it goes on from the last checkpoint in the run's folder.
+"""
+
+import dataclasses
+import importlib.util
+import logging
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from wn_rl import launch_child
+from wn_rl.errors import UserError
+from wn_rl.launch import Ended
+from wn_rl.sweep import Run
+
+CONNECT_SECONDS = 10.0
+LOCK_SECONDS = 300.0  # how long a task waits for a process of the run that has outlived its worker
+_POLL_SECONDS = 0.2
+
+
+def train_here(run: Run, device: str) -> int:
+    """The task: train in a child process to its end and return its exit code. A cancelled task has it save."""
+    _wait_for_the_folder(run)
+    child = launch_child.start(run, device, {})
+    try:
+        while child.poll() is None:  # a cancelled task is interrupted between two looks, not in a wait
+            time.sleep(_POLL_SECONDS)
+    except BaseException:
+        child.terminate()
+        child.wait()
+        raise
+    return child.returncode
+
+
+class RayLauncher:
+    """Tasks of a Ray cluster. Ray keeps those that find no room yet.
+
+    address: the cluster's; None: that of RAY_ADDRESS, or else one that is made here. threads: cores that a
+    run takes. gpu_share: the part of a GPU that it takes; None: all of one, where the device is CUDA.
+    restarts: how often a run whose worker died is started again by Ray.
+
+    Raises:
+        UserError: Ray is not installed, the cluster cannot be reached, or has not what a run needs.
+    """
+
+    def __init__(
+        self, address: str | None, device: str, *, threads: int, gpu_share: float | None, restarts: int
+    ) -> None:
+        self._ray = _connect(address)
+        resources = self._ray.cluster_resources()
+        cores, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
+        on_gpu = device != "cpu" and (device != "auto" or gpus > 0)
+        if on_gpu and not gpus:
+            self._ray.shutdown()
+            raise UserError(f"--device {device} cannot be had: the Ray cluster has no GPU; or use --device cpu")
+        self._device = "cuda" if on_gpu else "cpu"
+        share = (gpu_share or 1.0) if on_gpu else 0.0
+        self._task = self._ray.remote(train_here).options(num_cpus=threads, num_gpus=share, max_retries=restarts)
+        self.at_once = max(1, int(min(cores / threads, gpus / share if share else cores)))  # as the cluster is now
+        self._runs: dict[Any, Run] = {}  # by the reference of its task
+
+    def has_room(self) -> bool:
+        """Always: Ray keeps the queue."""
+        return True
+
+    def start(self, run: Run) -> None:
+        """Hand a run to Ray."""
+        there = dataclasses.replace(run, out=run.out.resolve())  # a worker's working directory is its own
+        self._runs[self._task.remote(there, self._device)] = run
+
+    def ended(self) -> Sequence[Ended]:
+        """The runs whose tasks have ended, or were lost for good."""
+        if not self._runs:
+            return []
+        done, _ = self._ray.wait(list(self._runs), num_returns=len(self._runs), timeout=0)
+        return [self._end_of(reference) for reference in done]
+
+    def stop(self, *, at_once: bool) -> None:
+        """Cancel each task: its run saves and ends; or, at once, its worker is killed."""
+        for reference in self._runs:
+            self._ray.cancel(reference, force=at_once)
+
+    def _end_of(self, reference: Any) -> Ended:
+        run = self._runs.pop(reference)
+        try:
+            return Ended(run, self._ray.get(reference))
+        except self._ray.exceptions.RayError as error:
+            return Ended(run, 1, str(error).strip().splitlines()[0])
+
+
+def _connect(address: str | None) -> Any:
+    if importlib.util.find_spec("ray") is None:
+        raise UserError('--launcher ray needs Ray: python -m pip install "wn-rl[ray]"')
+    import ray
+
+    try:
+        _require_reachable(address)
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError) as error:
+        where = f" at {address}" if address else ""
+        raise UserError(f"no Ray cluster can be reached{where}: {' '.join(str(error).split())}") from error
+    return ray
+
+
+def _require_reachable(address: str | None) -> None:
+    """OSError if nothing listens at HOST:PORT: Ray itself would try for minutes, deaf to Ctrl-C."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+
+
+def _wait_for_the_folder(run: Run) -> None:
+    """Until no process works in it: that of a worker that died saves before it ends."""
+    until = time.monotonic() + LOCK_SECONDS
+    while not launch_child.prepare(run) and time.monotonic() < until:
+        time.sleep(_POLL_SECONDS)

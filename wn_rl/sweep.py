@@ -1,0 +1,281 @@
+"""A comparison as data: games x arms x seeds become runs, each a function of its Config, each in a folder.
+
+    OUT/comparison.json              the grid that was last asked for
+    OUT/runs/NAME/                   one run, as `wn-rl train` makes it
+    OUT/logs/NAME.log                what the run's process printed
+
+A name says which cell of the grid a run is, so the same command finds its runs again: whatever stopped it.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import re
+import shutil
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wn_rl.config import Config, Parameterization, from_json, to_json
+from wn_rl.errors import UserError
+from wn_rl.presets import PRESETS
+from wn_rl.runs import RunFolder, write_json
+
+# How and where a run is computed, not what: these may differ from one invocation to the next.
+_CIRCUMSTANCES = {
+    *("device", "track", "run_name", "group", "keep_replay", "torch_threads", "checkpoint_period"),
+    "environment.emulator_threads",
+}
+# What a run may leave that was killed before it wrote its config: it never took a step.
+_DEBRIS = re.compile(r"\.lock|\.config\.json\.\d+\.tmp|wandb|tensorboard")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A parameterization and the rate that it learns at; None: the rate that its config resolves to."""
+
+    parameterization: Parameterization
+    learning_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of the grid: what it is (config), and the folder of the comparison that it belongs to."""
+
+    config: Config
+    out: Path
+
+    @property
+    def name(self) -> str:
+        """The name of its folder, e.g. minatar-breakout-weight_norm-lr0.0003-seed1."""
+        config = self.config
+        rate = repr(config.learning_rate)
+        return f"{config.suite}-{config.game}-{config.parameterization}-lr{rate}-seed{config.seed}"
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self.out / "runs" / self.name
+
+    @property
+    def log(self) -> Path:
+        """The file that its process prints to."""
+        return self.out / "logs" / f"{self.name}.log"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is of a run on disk. `began` is any end but the last step: it can be resumed.
+
+    message: why the folder is unreadable, or how the run ended.
+    """
+
+    state: Literal["new", "began", "finished", "unreadable"]
+    message: str = ""
+
+
+def parse_arms(texts: Iterable[str]) -> tuple[Arm, ...]:
+    """Arms as they are typed: a parameterization, and after a colon its rates.
+
+    >>> [arm.learning_rate for arm in parse_arms(["weight_norm", "normal:1e-4,3e-4"])]
+    [None, 0.0001, 0.0003]
+
+    Raises:
+        UserError: a name is unknown, or a rate is none.
+    """
+    return tuple(arm for text in texts for arm in _parse_arm(text))
+
+
+def expand(bases: Sequence[Config], arms: Sequence[Arm], seeds: Iterable[int], out: Path) -> tuple[Run, ...]:
+    """The runs of the grid: seeds outermost, so that what is finished first is a comparison already.
+
+    bases: one for each game: the settings that all its runs share. A run has one torch thread unless they
+    say more, and on Atari as many emulator threads: many runs share the cores.
+
+    Raises:
+        UserError: an axis is empty, or names something twice.
+        ValueError: a config cannot be.
+    """
+    runs = tuple(Run(_config_of(base, arm, seed, out), out) for seed in seeds for base in bases for arm in arms)
+    if not runs:
+        raise UserError("the grid is empty: it needs at least one game, one arm and one seed")
+    names = [run.name for run in runs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"the grid names the run {twice} twice: a game or an arm is given twice")
+    return tuple(dataclasses.replace(run, config=_named(run)) for run in runs)
+
+
+def flags_of(config: Config) -> list[str]:
+    """The arguments of `wn-rl train` that give this config: the preset, and what differs from it."""
+    preset = PRESETS[config.preset](config.game)
+    return [config.game, "--preset", config.preset, *differing_flags(config, preset)]
+
+
+def differing_flags(part: Any, default: Any, prefix: str = "") -> Iterator[str]:
+    """The flags, as tyro reads them, of the fields of a dataclass that differ from another of its kind."""
+    for field in dataclasses.fields(part):
+        value, preset = getattr(part, field.name), getattr(default, field.name)
+        name = field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            yield from differing_flags(value, preset, f"{prefix}{name}.")
+        elif value != preset:
+            yield from _flag(prefix, name, value)
+
+
+def look(run: Run) -> Found:
+    """What there is of a run, its folder left as it is.
+
+    Raises:
+        UserError: the folder holds a run with other settings.
+    """
+    folder = RunFolder(run.path)
+    try:
+        if not folder.path.exists() or (folder.path.is_dir() and not _entries(folder.path)):
+            return Found("new")
+        saved = from_json(json.loads(folder.config_file.read_bytes())["config"])
+    except FileNotFoundError:
+        return Found("unreadable", f"{folder.path} has no config.json, and is not empty")
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        return Found("unreadable", f"{folder.config_file} cannot be read: {_in_words(error)}")
+    _require_same(run, saved)
+    return Found("finished") if folder.is_finished() else Found("began", _status_message(folder))
+
+
+def clear_debris(run: Run) -> None:
+    """Remove what a run left that was killed before it began. The caller holds the run's lock."""
+    if RunFolder(run.path).config_file.exists():
+        return
+    for entry in run.path.iterdir():
+        if entry.name == ".lock" or not _DEBRIS.fullmatch(entry.name):
+            continue
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def write_grid(runs: Sequence[Run], command: Sequence[str]) -> None:
+    """Record the grid in comparison.json, for reports and for whoever finds the folder."""
+    cells = [
+        {
+            "name": run.name,
+            "suite": run.config.suite,
+            "game": run.config.game,
+            "parameterization": run.config.parameterization,
+            "learning_rate": run.config.learning_rate,
+            "seed": run.config.seed,
+            "steps": run.config.steps,
+        }
+        for run in runs
+    ]
+    write_json(runs[0].out / "comparison.json", {"command": list(command), "runs": cells})
+
+
+def wandb_sweep(name: str, command: Sequence[str], runs: Sequence[Run]) -> dict[str, Any]:
+    """A sweep that W&B's agents can run, each run of the grid once, in the same folders.
+
+    Its one parameter is the name of a run: arms of unlike rates are no product, and so every agent resumes
+    what another left. command: `compare` with the flags of the grid.
+    """
+    return {
+        "name": name,
+        "program": "wn-rl",
+        "method": "grid",
+        "parameters": {"only": {"values": [run.name for run in runs]}},
+        "command": ["${env}", "${program}", *command, "${args}"],
+    }
+
+
+def _parse_arm(text: str) -> Iterator[Arm]:
+    name, colon, rates = text.partition(":")
+    known = typing.get_args(Parameterization)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"--arms: no parameterization {name!r}: choose from {', '.join(known)}{hint}")
+    parameterization = typing.cast(Parameterization, name)
+    if not colon:
+        yield Arm(parameterization)
+        return
+    for rate in rates.split(","):
+        try:
+            value = float(rate)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise UserError(f"--arms: {rate!r} in {text!r} is no learning rate: give numbers greater than 0")
+        yield Arm(parameterization, value)
+
+
+def _config_of(base: Config, arm: Arm, seed: int, out: Path) -> Config:
+    threads = base.torch_threads or 1
+    optimizer, environment = base.optimizer, base.environment
+    if arm.learning_rate is not None:
+        optimizer = dataclasses.replace(optimizer, learning_rate=arm.learning_rate)
+    if base.suite == "atari" and environment.emulator_threads == 0:
+        environment = dataclasses.replace(environment, emulator_threads=threads)
+    return dataclasses.replace(
+        base,
+        parameterization=arm.parameterization,
+        optimizer=optimizer,
+        environment=environment,
+        seed=seed,
+        torch_threads=threads,
+        group=base.group or out.resolve().name,
+    )
+
+
+def _named(run: Run) -> Config:
+    """Its config with what depends on the cell: the run's name, and the rate resolved."""
+    optimizer = dataclasses.replace(run.config.optimizer, learning_rate=run.config.learning_rate)
+    return dataclasses.replace(run.config, run_name=run.name, optimizer=optimizer)
+
+
+def _flag(prefix: str, name: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{prefix}{'' if value else 'no-'}{name}"]
+    values = value if isinstance(value, tuple) else (value,)
+    return [f"--{prefix}{name}", *map(str, values)]
+
+
+def _entries(folder: Path) -> list[str]:
+    """What is in a folder besides debris."""
+    return [entry.name for entry in folder.iterdir() if not _DEBRIS.fullmatch(entry.name)]
+
+
+def _in_words(error: Exception) -> str:
+    """One line on what is wrong with a file."""
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    text = error.strerror if isinstance(error, OSError) else str(error)
+    return " ".join((text or type(error).__name__).split())
+
+
+def _require_same(run: Run, saved: Config) -> None:
+    theirs, ours = dict(_leaves(to_json(saved))), dict(_leaves(to_json(run.config)))
+    differing = [name for name in ours if name not in _CIRCUMSTANCES and ours[name] != theirs[name]]
+    if differing:
+        name = differing[0]
+        raise UserError(
+            f"{run.path} was started with {name} {theirs[name]!r}, and the grid asks for {ours[name]!r}: "
+            f"ask for the same, or choose another --out"
+        )
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _status_message(folder: RunFolder) -> str:
+    try:
+        return str(json.loads(folder.status_file.read_bytes())["message"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
