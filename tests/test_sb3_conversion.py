@@ -1,23 +1,19 @@
 """A run of ours as an SB3 model and back: equal Q-values, and everything that learning goes on from."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from made_runs import STEP, make_run, states_of
 from stable_baselines3 import DQN
 from torch import Tensor, nn
 
-from wn_rl.agents.learner import make_online_network
-from wn_rl.config import Config, NetworkConfig, identity, to_json
-from wn_rl.envs import make
+from wn_rl.config import Config, NetworkConfig, to_json
 from wn_rl.envs.as_gymnasium import GameEnv
-from wn_rl.envs.base import EnvironmentSpec
 from wn_rl.errors import UserError
-from wn_rl.network_file import write_network_file
-from wn_rl.nn import PARAMETERIZATIONS, data_dependent_init, fold
+from wn_rl.nn import PARAMETERIZATIONS, fold
 from wn_rl.presets import classic, laptop, minatar
 from wn_rl.runs import RunFolder, write_json
 from wn_rl.sb3 import DataDependentInit, NetworkFeatures, WeightNormMlpPolicy, model_from_run, network_from_model
@@ -28,30 +24,6 @@ CONFIGS = {
     "classic": dataclasses.replace(classic("acrobot"), network=NetworkConfig(name="mlp", stack=2)),
 }
 SMALL: dict[str, Any] = {"buffer_size": 500, "learning_starts": 50, "device": "cpu"}
-
-
-def spec_of(config: Config) -> EnvironmentSpec:
-    settings = {"life_loss_terminates": False, "max_episode_frames": 1000}
-    return make(config.suite, config.game, num_envs=1, seed=0, **settings).spec
-
-
-def states_of(config: Config, count: int = 32) -> Tensor:
-    """Random observations [count, K, *O] in the environment's dtype."""
-    spec, generator = spec_of(config), torch.Generator().manual_seed(0)
-    shape = (count, config.network.stack, *spec.frame_shape)
-    if spec.dtype == "float32":
-        return torch.randn(shape, generator=generator)
-    return torch.randint(0, round(1 / spec.scale) + 1, shape, dtype=torch.uint8, generator=generator)
-
-
-def make_run(folder: Path, config: Config) -> nn.Module:
-    """Write what a run leaves of its best test, at step 20,000; returns its network, in eval mode."""
-    network = make_online_network(config, spec_of(config))
-    data_dependent_init(network, states_of(config))
-    write_json(RunFolder(folder).config_file, {"config": to_json(config)})
-    metadata = {"step": "20000", "identity": json.dumps(identity(config), sort_keys=True)}
-    write_network_file(RunFolder(folder).best_network, network.state_dict(), metadata)
-    return network.eval()
 
 
 def environment(config: Config) -> GameEnv:
@@ -112,10 +84,10 @@ def test_a_converted_run_plays_the_games_that_our_actor_plays(tmp_path: Path) ->
 def test_learning_goes_on_from_a_converted_run(tmp_path: Path) -> None:
     network = make_run(tmp_path, CONFIGS["minatar"])
     model = model_from_run(tmp_path, environment(CONFIGS["minatar"]), learning_rate=1e-9, **SMALL)
-    assert model.num_timesteps == 20_000
-    assert model._n_updates == (20_000 - 5_000) // 4
+    assert model.num_timesteps == STEP
+    assert model._n_updates == (STEP - 5_000) // 4
     model.learn(100, callback=DataDependentInit(32))
-    assert model._n_updates > (20_000 - 5_000) // 4
+    assert model._n_updates > (STEP - 5_000) // 4
     back = network_from_model(model)
     for name, value in network.state_dict().items():  # it was not initialized again
         torch.testing.assert_close(back.state_dict()[name], value, atol=1e-5, rtol=1e-5)
