@@ -29,6 +29,8 @@ _WITHOUT_EFFECT_ON_SCORES = {
 class Comparison:
     """Runs of one suite that differ in game, arm and seed alone, each with its scores up to one step."""
 
+    name: str
+    """E.g. "minatar, 300,000 steps"; no two comparisons of a report share it."""
     suite: str
     horizon: int
     """Agent steps: each run made at least so many, and nothing later counts."""
@@ -120,14 +122,21 @@ def compare(runs: Iterable[Run], until: int | None = None) -> tuple[list[Compari
         else:
             pool.runs[identity] = run
     left_out = [entry for pool in pools.values() for entry in pool.left_out]
-    comparisons = [
-        Comparison(suite, horizon, json.loads(settings), tuple(pool.runs.values()), tuple(pool.left_out))
-        for (suite, horizon, settings), pool in sorted(pools.items())
-        if pool.runs
-    ]
+    comparisons: list[Comparison] = []
+    for (suite, horizon, settings), pool in sorted(pools.items()):
+        if pool.runs:
+            name = _new_name(f"{suite}, {horizon:,} steps", [other.name for other in comparisons])
+            runs_in, runs_out = tuple(pool.runs.values()), tuple(pool.left_out)
+            comparisons.append(Comparison(name, suite, horizon, json.loads(settings), runs_in, runs_out))
     if not comparisons:
         raise UserError(f"no run can be compared: {left_out[0].folder}: {left_out[0].reason}")
     return comparisons, left_out
+
+
+def _new_name(name: str, taken: Sequence[str]) -> str:
+    """The name, told apart from those before it."""
+    number = sum(other == name or other.startswith(f"{name}, settings ") for other in taken) + 1
+    return f"{name}, settings {number}" if number > 1 else name
 
 
 def _obstacle(run: Run, horizon: int, twin: Run | None) -> str | None:
@@ -146,13 +155,15 @@ def _obstacle(run: Run, horizon: int, twin: Run | None) -> str | None:
 def shared_settings(run: Run) -> dict[str, Any]:
     """Settings that must be equal for two runs to be compared, names with dots."""
     apart = _OF_THE_ARM | _OF_THE_RUN | _WITHOUT_EFFECT_ON_SCORES
-    return {name: value for name, value in _flat(run.config).items() if name not in apart}
+    return {name: value for name, value in flat_settings(run.config).items() if name not in apart}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings with dots in their names: {"learning": {"discount": 1}} to {"learning.discount": 1}."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        nested = isinstance(value, dict)
+        found |= flat_settings(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
     return found
 
 
@@ -173,6 +184,8 @@ class Choice:
 def choose_rates(comparison: Comparison, others: Sequence[Comparison]) -> Choice:
     """The rates by the greatest test scores: of the suite's runs among `others`, else of these runs.
 
+    A method that is not among the others has its rate if it was run here at one rate only.
+
     Raises:
         UserError: the others are of more than one kind, so that they cannot be pooled.
     """
@@ -182,10 +195,11 @@ def choose_rates(comparison: Comparison, others: Sequence[Comparison]) -> Choice
             f"the {comparison.suite} runs to choose rates from differ in more than game, arm and seed "
             f"({', '.join(differing_settings(same_suite))}): name those of one kind, or cut them with --until"
         )
+    single = {method: rates[0] for method in comparison.methods if len(rates := comparison.rates(method)) == 1}
     if same_suite:
-        return Choice(best_rates(same_suite[0]), "other runs", same_suite[0])
-    single = all(len(comparison.rates(method)) == 1 for method in comparison.methods)
-    return Choice(best_rates(comparison), "single" if single else "same runs", comparison)
+        return Choice({**single, **best_rates(same_suite[0])}, "other runs", same_suite[0])
+    nothing_to_choose = len(single) == len(comparison.methods)
+    return Choice(best_rates(comparison), "single" if nothing_to_choose else "same runs", comparison)
 
 
 def differing_settings(comparisons: Sequence[Comparison]) -> list[str]:

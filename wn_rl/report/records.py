@@ -17,6 +17,9 @@ from wn_rl.stats import FloatArray
 Row = dict[str, Any]
 
 
+_LABELS = {"weight_norm_mean_only_bn": "WN + mean-only BN"}
+
+
 @dataclass(frozen=True)
 class Method:
     """How the layers are parameterized: one side of a comparison, whatever its learning rate."""
@@ -28,7 +31,7 @@ class Method:
     @property
     def label(self) -> str:
         """For tables and figures, e.g. "weight norm" or "weight norm (log scale 3)"."""
-        name = self.parameterization.replace("_", " ").replace("mean only bn", "+ mean-only BN")
+        name = _LABELS.get(self.parameterization, self.parameterization.replace("_", " "))
         options = ", ".join(f"{option.replace('_', ' ')} {value:g}" for option, value in self.options)
         return f"{name} ({options})" if options else name
 
@@ -42,8 +45,8 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """E.g. "weight norm, 0.0003"."""
-        return f"{self.method.label}, {self.rate:g}"
+        """E.g. "weight norm at 0.0003"."""
+        return f"{self.method.label} at {self.rate:g}"
 
 
 @dataclass(frozen=True)

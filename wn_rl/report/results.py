@@ -22,10 +22,14 @@ at the last step; area is the mean height of the learning curve."""
 
 @dataclass(frozen=True)
 class References:
-    """Published scores of a suite's games, "random" and "human" among them if known, and what each source is."""
+    """Published scores of a suite's games."""
 
     scores: Mapping[str, Mapping[str, float]]
+    """Game, then source, to raw score; the sources "random" and "human" make scales."""
     sources: Mapping[str, str]
+    """What each source is."""
+    beside: Mapping[str, str]
+    """Sources that stand beside ours in Table 3, and their headings."""
 
 
 def run_scores(comparison: Comparison, arm: Arm, game: str, metric: str) -> FloatArray:
@@ -159,52 +163,122 @@ def _published(references: References | None, game: str, source: str, otherwise:
     return references.scores.get(game, {}).get(source, otherwise)
 
 
+@dataclass(frozen=True)
+class HumanNormalized:
+    """Interquartile mean over games and seeds of an arm on the scale random policy 0, human 1."""
+
+    arm: Arm
+    metric: str
+    games: tuple[str, ...]
+    iqm: Estimate
+
+
 def human_normalized(
-    comparison: Comparison, arm: Arm, metric: str, references: References, rng: np.random.Generator
-) -> tuple[tuple[str, ...], Estimate] | None:
-    """Interquartile mean on the scale random 0, human 1, and the games in it; None if none has both published."""
+    comparison: Comparison, arms: Sequence[Arm], references: References, rng: np.random.Generator
+) -> list[HumanNormalized]:
+    """Each arm by each metric over its games whose random and human scores are published."""
     published = references.scores
-    games = [game for game in comparison.games if {"random", "human"} <= published.get(game, {}).keys()]
-    groups = {game: run_scores(comparison, arm, game, metric) for game in games}
-    groups = {game: scores for game, scores in groups.items() if scores.size}
-    if not groups:
-        return None
-    low, high = ([published[game][source] for game in groups] for source in ("random", "human"))
-    scaled = stats.normalize(list(groups.values()), low, high)
-    return tuple(groups), stats.bootstrap(stats.interquartile_mean, scaled, rng=rng)
+    found = []
+    for arm, metric in product(arms, METRICS):
+        games = [game for game in comparison.games if {"random", "human"} <= published.get(game, {}).keys()]
+        groups = {game: run_scores(comparison, arm, game, metric) for game in games}
+        groups = {game: scores for game, scores in groups.items() if scores.size}
+        if groups:
+            low, high = ([published[game][source] for game in groups] for source in ("random", "human"))
+            scaled = stats.normalize(list(groups.values()), low, high)
+            iqm = stats.bootstrap(stats.interquartile_mean, scaled, rng=rng)
+            found.append(HumanNormalized(arm, metric, tuple(groups), iqm))
+    return found
 
 
-def at_own_rates(
+Pair = tuple[Arm, Arm]
+"""Treatment and baseline."""
+
+
+def pairs_at_own_rates(comparison: Comparison, choice: Choice) -> list[Pair]:
+    """Every method and the baseline, each at its chosen rate."""
+    baseline = choice.arm(BASELINE)
+    treatments = [choice.arm(method) for method in comparison.methods if method != BASELINE]
+    return [(treatment, baseline) for treatment in treatments if treatment and baseline]
+
+
+def pairs_at_equal_rates(comparison: Comparison) -> list[Pair]:
+    """Every method and the baseline at each rate that both were run at."""
+    rates = comparison.rates(BASELINE)
+    treatments = [arm for arm in comparison.arms if arm.method != BASELINE and arm.rate in rates]
+    return [(treatment, Arm(BASELINE, treatment.rate)) for treatment in treatments]
+
+
+@dataclass(frozen=True)
+class ArmCurve:
+    """The learning curve of one arm in one game."""
+
+    arm: Arm
+    game: str
+    scores: FloatArray
+    """Mean raw return of each test [seeds, epochs], NaN where one is missing."""
+    band: Band
+    """Over seeds [epochs]."""
+
+
+def arm_curves(comparison: Comparison, rng: np.random.Generator) -> list[ArmCurve]:
+    """Every arm in every game that it has runs of."""
+    found = []
+    for game, arm in product(comparison.games, comparison.arms):
+        if comparison.has(arm, game):
+            scores = comparison.scores(arm, game)
+            found.append(ArmCurve(arm, game, scores, stats.mean_curve(scores, rng)))
+    return found
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All numbers of one comparison."""
+
+    comparison: Comparison
+    choice: Choice
+    references: References | None
+    scores: Sequence[ArmScore]
+    curves: Sequence[ArmCurve]
+    own_rates: Sequence[Contrast]
+    """Each method at its chosen rate against the baseline at its own."""
+    equal_rates: Sequence[Contrast]
+    """Each method against the baseline at every rate that both were run at."""
+    human: Sequence[HumanNormalized]
+    """The chosen arms, where human scores are published."""
+
+    @property
+    def chosen(self) -> list[Arm]:
+        """The arms at their chosen rates that have runs here."""
+        return chosen_arms(self.comparison, self.choice)
+
+    def score(self, arm: Arm, game: str, metric: str) -> ArmScore | None:
+        """None where the arm has no such score."""
+        wanted = (arm, game, metric)
+        return next((score for score in self.scores if (score.arm, score.game, score.metric) == wanted), None)
+
+
+def chosen_arms(comparison: Comparison, choice: Choice) -> list[Arm]:
+    """The methods at their chosen rates, those without a run of it left out."""
+    arms = [choice.arm(method) for method in comparison.methods]
+    return [arm for arm in arms if arm in comparison.arms]
+
+
+def examine(
     comparison: Comparison, choice: Choice, references: References | None, rng: np.random.Generator
-) -> list[Contrast]:
-    """Every method against the baseline, each at its chosen rate."""
-    return _contrasts(
+) -> Findings:
+    """Every number of a comparison."""
+    own, equal = pairs_at_own_rates(comparison, choice), pairs_at_equal_rates(comparison)
+    contrasts = {  # a pair that answers both questions has one answer
+        pair: contrast(comparison, *pair, references, rng) for pair in dict.fromkeys((*own, *equal))
+    }
+    return Findings(
         comparison,
-        [(choice.arm(method), choice.arm(BASELINE)) for method in comparison.methods if method != BASELINE],
+        choice,
         references,
-        rng,
+        arm_scores(comparison, rng),
+        arm_curves(comparison, rng),
+        [found for pair in own if (found := contrasts[pair])],
+        [found for pair in equal if (found := contrasts[pair])],
+        human_normalized(comparison, chosen_arms(comparison, choice), references, rng) if references else [],
     )
-
-
-def at_equal_rates(
-    comparison: Comparison, references: References | None, rng: np.random.Generator
-) -> list[Contrast]:
-    """Every method against the baseline at each rate that both have."""
-    shared = [arm for arm in comparison.arms if arm.method != BASELINE]
-    pairs = [(arm, Arm(BASELINE, arm.rate)) for arm in shared]
-    return _contrasts(comparison, pairs, references, rng)
-
-
-def _contrasts(
-    comparison: Comparison,
-    pairs: Sequence[tuple[Arm | None, Arm | None]],
-    references: References | None,
-    rng: np.random.Generator,
-) -> list[Contrast]:
-    found = [contrast(comparison, one, other, references, rng) for one, other in pairs if one and other]
-    return [result for result in found if result is not None]
-
-
-def curve(comparison: Comparison, arm: Arm, game: str, rng: np.random.Generator) -> Band:
-    """Mean test score by epoch [epochs]."""
-    return stats.mean_curve(comparison.scores(arm, game), rng)

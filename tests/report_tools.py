@@ -1,0 +1,66 @@
+"""Hand-written run folders for the tests of the report."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wn_rl.config import Config, EvaluationConfig, OptimizerConfig, to_json
+from wn_rl.presets import PRESETS
+
+PERIOD = 100
+"""Agent steps of an epoch."""
+
+
+def write_run(
+    folder: Path,
+    scores: Sequence[float | None],
+    *,
+    game: str = "breakout",
+    suite: str = "minatar",
+    parameterization: str = "normal",
+    rate: float = 1e-4,
+    seed: int = 1,
+    steps: int | None = None,
+    status: str = "finished",
+    message: str = "",
+    norms: Sequence[float] = (),
+    frames_per_second: float | None = None,
+    **changes: Any,
+) -> Path:
+    """A run folder with one test an epoch; None is a test without a score. steps None: as many as the tests take.
+
+    norms: |v| of the layer "conv" by epoch. changes: fields of Config.
+    """
+    preset = "paper" if suite == "atari" else suite
+    config: Config = dataclasses.replace(
+        PRESETS[preset](game),
+        parameterization=parameterization,
+        seed=seed,
+        steps=len(scores) * PERIOD if steps is None else steps,
+        optimizer=OptimizerConfig(learning_rate=rate),
+        evaluation=EvaluationConfig(period=PERIOD),
+        **changes,
+    )
+    rows: list[dict[str, Any]] = []
+    for number, score in enumerate(scores, start=1):
+        row: dict[str, Any] = {"step": number * PERIOD, "frames_per_second": frames_per_second}
+        if norms:
+            row |= {"norm_v/conv": norms[number - 1], "norm_g/conv": 1.0}
+        rows += [row, {"step": number * PERIOD, "eval/return_mean": score, "eval/episodes": 5}]
+    folder.mkdir(parents=True)
+    command = ["wn-rl", "train", game, "--seed", str(seed)]
+    record = {"config": to_json(config), "versions": {"torch": "2.13.0"}, "command": command}
+    (folder / "config.json").write_text(json.dumps(record))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    state = {"status": status, "step": len(scores) * PERIOD, "message": message}
+    (folder / "status.json").write_text(json.dumps(state))
+    return folder
+
+
+def write_arm(root: Path, curves: Sequence[Sequence[float | None]], **settings: Any) -> None:
+    """One run a curve, with seeds from 1."""
+    name = "-".join(str(value) for value in settings.values())
+    for seed, scores in enumerate(curves, start=1):
+        write_run(root / f"{name}-{seed}", scores, seed=seed, **settings)

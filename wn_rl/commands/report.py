@@ -1,0 +1,66 @@
+"""`wn-rl report`: compare finished runs, as a page, Markdown, tables and figures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from wn_rl.commands._runs import open_run
+from wn_rl.flags import parse_flags
+
+
+@dataclass(frozen=True)
+class Report:
+    """Compare finished runs: parameterizations at their best and at equal learning rates."""
+
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUNS...")]
+    """Folders of runs, or folders that hold them."""
+    out: Path
+    """Folder to write report.html, report.md, tables/ and figures/ to."""
+    rates_from: tuple[Path, ...] = ()
+    """Other runs to choose each parameterization's learning rate on, so that the seeds reported are fresh."""
+    until: int | None = None
+    """Compare all runs that reached this step, up to it. None: finished runs, those of one length together."""
+    videos: bool = True
+    """Record one game by the best network of each parameterization at its chosen rate."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """`wn-rl report`."""
+    options = parse_flags(Report, arguments)
+    from wn_rl.envs.scores import REFERENCE_SCORES, SOURCES
+    from wn_rl.report.results import References
+    from wn_rl.report.writer import Request, write_report
+
+    if not options.runs:
+        raise ValueError("name the folders of the runs to report (see wn-rl report --help)")
+    if options.until is not None and options.until < 1:
+        raise ValueError(f"--until must be at least 1, got {options.until}")
+    request = Request(
+        runs=options.runs,
+        out=options.out,
+        rates_from=options.rates_from,
+        until=options.until,
+        references={"atari": References(REFERENCE_SCORES, SOURCES, _BESIDE)},
+        record_game=record_best_game if options.videos else None,
+    )
+    print(write_report(request))
+    return 0
+
+
+_BESIDE = {"dqn_normal": "paper: normal", "dqn_weight_norm": "paper: weight norm", "dqn_nature": "Mnih et al."}
+
+
+def record_best_game(run: Path, video: Path, seed: int) -> str:
+    """Let a run's best network play one game on the CPU; returns which network it was and its return."""
+    import torch
+
+    from wn_rl.agents.play import record_game
+    from wn_rl.agents.training import load_network
+
+    folder, _, config = open_run(run)
+    network, name = load_network(config, folder, "best", torch.device("cpu"))
+    games = record_game(config, network, video, seed=seed, tick=lambda: None)
+    return f"{name}, return {games.returns[0]:g}"

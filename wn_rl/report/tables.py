@@ -1,0 +1,171 @@
+"""The tables of a report, for readers: rounded, with intervals in brackets. `csv_files` has the numbers."""
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+
+from wn_rl.report.blocks import Table
+from wn_rl.report.comparison import Comparison
+from wn_rl.report.records import Arm
+from wn_rl.report.results import Contrast, Findings, GameDifference, OverGames
+from wn_rl.report.traces import norm_curves, speeds
+from wn_rl.report.words import game_title, interval, reading, score, signed, with_interval
+
+METRIC_TITLES = {"maximum": "maximum", "final": "last test", "area": "mean of the curve"}
+MISSING = "\N{EN DASH}"
+
+
+def table_3(findings: Findings) -> Table:
+    """Mean over seeds of the maximum test score of each chosen arm, published scores beside it."""
+    references = findings.references
+    beside = references.beside if references and _published_games(findings) else {}
+    rows = []
+    for game in findings.comparison.games:
+        cells = [_arm_cell(findings, arm, game, "maximum") for arm in findings.chosen]
+        published = references.scores.get(game, {}) if references else {}
+        cells += [score(published[source]) if source in published else MISSING for source in beside]
+        rows.append((game_title(game), *cells))
+    header = ("game", *(arm.label for arm in findings.chosen), *beside.values())
+    caption = "Maximum test score: mean over seeds [95% interval] (seeds)"
+    return Table(caption, header, tuple(rows))
+
+
+def _published_games(findings: Findings) -> bool:
+    references = findings.references
+    return references is not None and any(game in references.scores for game in findings.comparison.games)
+
+
+def _arm_cell(findings: Findings, arm: Arm, game: str, metric: str) -> str:
+    found = findings.score(arm, game, metric)
+    return f"{with_interval(found.mean)} ({found.scores.size})" if found else MISSING
+
+
+def difference_table(contrast: Contrast, metrics: Sequence[str]) -> Table:
+    """A treatment against a baseline, game by game."""
+    rows = tuple(
+        (game_title(game.game), METRIC_TITLES[metric], *_difference_cells(game, contrast.treatment))
+        for metric in metrics
+        for game in contrast.of(metric)
+    )
+    header = ("game", "score", *_names(contrast), "difference", "reading")
+    return Table(f"{contrast.treatment.label} less {contrast.baseline.label}", header, rows)
+
+
+def _names(contrast: Contrast) -> tuple[str, str]:
+    return contrast.treatment.method.label, contrast.baseline.method.label
+
+
+def _difference_cells(game: GameDifference, treatment: Arm) -> tuple[str, ...]:
+    difference = game.difference
+    return (
+        f"{score(float(game.treatment.mean()))} ({game.treatment.size})",
+        f"{score(float(game.baseline.mean()))} ({game.baseline.size})",
+        signed(difference.point) + interval(difference),
+        reading(difference, treatment.method.label),
+    )
+
+
+def equal_rates_table(contrasts: Sequence[Contrast], metric: str) -> Table:
+    """One method against the baseline at each rate that both have, game by game."""
+    treatment, baseline = _names(contrasts[0])
+    rows = tuple(
+        (game_title(game.game), f"{contrast.treatment.rate:g}", *_difference_cells(game, contrast.treatment))
+        for contrast in contrasts
+        for game in contrast.of(metric)
+    )
+    header = ("game", "rate", treatment, baseline, "difference", "reading")
+    return Table(f"{treatment} less {baseline} at equal rates, {METRIC_TITLES[metric]}", header, rows)
+
+
+def over_games_table(contrast: Contrast) -> Table:
+    """A treatment against a baseline over games, by each metric."""
+    rows = tuple(
+        (METRIC_TITLES[aggregate.metric], *_over_games_cells(aggregate)) for aggregate in contrast.over_games
+    )
+    caption = f"Over {len(contrast.over_games[0].games)} games: {contrast.treatment.label}"
+    return Table(
+        f"{caption} against {contrast.baseline.label}, {_UNITS}", ("score", *_over_games_header(contrast)), rows
+    )
+
+
+def over_games_at_equal_rates_table(contrasts: Sequence[Contrast], metric: str) -> Table:
+    """One method against the baseline over games, at each rate that both have in two games or more."""
+    rows = tuple(
+        (f"{contrast.treatment.rate:g}", *_over_games_cells(aggregate))
+        for contrast in contrasts
+        for aggregate in contrast.over_games
+        if aggregate.metric == metric
+    )
+    treatment, baseline = _names(contrasts[0])
+    caption = f"Over games: {treatment} against {baseline} at equal rates, {METRIC_TITLES[metric]}, {_UNITS}"
+    return Table(caption, ("rate", *_over_games_header(contrasts[0])), rows)
+
+
+_UNITS = "interquartile means in units of normal's mean in each game [95% interval]"
+
+
+def _over_games_header(contrast: Contrast) -> tuple[str, ...]:
+    return (*_names(contrast), "difference", "P(improvement)")
+
+
+def _over_games_cells(aggregate: OverGames) -> tuple[str, ...]:
+    iqms = (aggregate.treatment_iqm, aggregate.baseline_iqm)
+    difference = aggregate.iqm_difference
+    return (
+        *(with_interval(iqm) if iqm else MISSING for iqm in iqms),
+        signed(difference.point) + interval(difference) if difference else MISSING,
+        with_interval(aggregate.improvement),
+    )
+
+
+def human_table(findings: Findings) -> Table:
+    """Human-normalized interquartile means of the chosen arms."""
+    rows = tuple(
+        (human.arm.label, METRIC_TITLES[human.metric], str(len(human.games)), with_interval(human.iqm))
+        for human in findings.human
+    )
+    return Table(
+        "Over games, random policy 0 and human 1 [95% interval]",
+        ("arm", "score", "games", "interquartile mean"),
+        rows,
+    )
+
+
+def grid_table(findings: Findings) -> Table:
+    """Every arm in every game by the maximum test score; chosen rates are marked."""
+    games = findings.comparison.games
+    rows = []
+    for arm in findings.comparison.arms:
+        left_out = findings.comparison.num_left_out(arm)
+        name = f"{arm.label} (chosen)" if arm in findings.chosen else arm.label
+        cells = (_arm_cell(findings, arm, game, "maximum") for game in games)
+        rows.append((name, *cells, str(left_out) if left_out else "0"))
+    header = ("arm", *map(game_title, games), "left out")
+    return Table("Maximum test score: mean over seeds [95% interval] (seeds)", header, tuple(rows))
+
+
+def growth_table(comparison: Comparison) -> Table | None:
+    """How many times its first logged value |v| is at the end, by layer; None if no run has norms."""
+    growths = {
+        (arm, game): {curve.layer: curve.growth for curve in norm_curves(comparison, arm, game, "v")}
+        for arm, game in product(comparison.arms, comparison.games)
+    }
+    layers = list(dict.fromkeys(layer for growth in growths.values() for layer in growth))
+    rows = tuple(
+        (arm.label, game_title(game), *(score(growth[layer]) if layer in growth else MISSING for layer in layers))
+        for (arm, game), growth in growths.items()
+        if growth
+    )
+    caption = "|v| at the last step over |v| at the first row, mean over units and seeds"
+    return Table(caption, ("arm", "game", *layers), rows) if rows else None
+
+
+def speed_table(comparison: Comparison) -> Table:
+    """Frames per second by method and machine."""
+    rows = []
+    for speed in speeds(comparison):
+        low, middle, high = (f"{value:,.0f}" for value in np.quantile(speed.frames_per_second, (0, 0.5, 1)))
+        rows.append((speed.method, speed.machine, str(speed.frames_per_second.size), middle, f"{low} to {high}"))
+    header = ("method", "machine", "runs", "median", "range")
+    return Table("Frames per second in training: the median of each run, then over runs", header, tuple(rows))

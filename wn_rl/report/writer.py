@@ -1,0 +1,98 @@
+"""From folders of runs to a folder with the report in it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from wn_rl.errors import UserError
+from wn_rl.report.blocks import Section
+from wn_rl.report.comparison import choose_rates, compare
+from wn_rl.report.csv_files import csv_files
+from wn_rl.report.figures import Figure
+from wn_rl.report.gallery import Gallery, RecordGame, record_clips
+from wn_rl.report.markdown import render_markdown
+from wn_rl.report.method import METHOD_SECTION
+from wn_rl.report.page import render_page
+from wn_rl.report.records import Run, read_runs
+from wn_rl.report.results import References, examine
+from wn_rl.report.sections import (
+    comparison_sections,
+    left_out_section,
+    sources_section,
+    summary_section,
+)
+
+TITLE = "Weight normalization in deep Q-networks: what these runs show"
+BOOTSTRAP_SEED = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to report."""
+
+    runs: Sequence[Path]
+    """Run folders, or folders that hold them."""
+    out: Path
+    """Folder of the report."""
+    rates_from: Sequence[Path] = ()
+    """Other runs to choose learning rates on; none: choose on the runs themselves."""
+    until: int | None = None
+    """Use scores up to this step of all runs that reached it. None: all scores of finished runs."""
+    references: Mapping[str, References] = field(default_factory=dict)
+    """Published scores by suite."""
+    record_game: RecordGame | None = None
+    """Records a game of a run; None for no videos."""
+
+
+def write_report(request: Request) -> Path:
+    """Write report.html, report.md, tables/, figures/, videos/ and configs.json; returns the page's path.
+
+    Raises:
+        UserError: there is no run that can be compared, or the folder cannot be written.
+    """
+    if request.out.exists() and not request.out.is_dir():
+        raise UserError(f"{request.out} is a file: name a folder for the report")
+    runs, unreadable = read_runs(request.runs)
+    comparisons, unfit = compare(runs, request.until)
+    left_out = unreadable + unfit
+    others = compare(read_runs(request.rates_from)[0], request.until)[0] if request.rates_from else []
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    every = [
+        examine(comparison, choose_rates(comparison, others), request.references.get(comparison.suite), rng)
+        for comparison in comparisons
+    ]
+    sections = [summary_section(every)]
+    for findings in every:
+        gallery = Gallery(findings)
+        figures = gallery.figures()
+        flat = [figure for group in figures.values() for figure in group]
+        _write_figures(request.out / "figures", [*flat, gallery.overview()])
+        clips = record_clips(findings, request.out, request.record_game) if request.record_game else []
+        sections += comparison_sections(findings, figures, clips, comparisons)
+    sections.append(METHOD_SECTION)
+    published = sources_section(every)
+    sections += [published] if published else []
+    sections.append(left_out_section(left_out))
+    return _write(request.out, sections, csv_files(every, left_out), runs)
+
+
+def _write(out: Path, sections: Sequence[Section], tables: dict[str, str], runs: Sequence[Run]) -> Path:
+    (out / "tables").mkdir(parents=True, exist_ok=True)
+    for name, text in tables.items():
+        (out / "tables" / name).write_text(text)
+    configs = {str(run.folder): run.record for run in runs}
+    (out / "configs.json").write_text(json.dumps(configs, indent=1) + "\n")
+    (out / "report.md").write_text(render_markdown(TITLE, sections))
+    page = out / "report.html"
+    page.write_text(render_page(TITLE, sections))
+    return page
+
+
+def _write_figures(folder: Path, figures: Sequence[Figure]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for figure in figures:
+        (folder / f"{figure.name}.png").write_bytes(figure.png)
+        (folder / f"{figure.name}.svg").write_text(figure.svg)
