@@ -41,6 +41,7 @@ def run(arguments: Sequence[str]) -> int:
     public = {part: value for part, value in record.items() if part != "command"}  # which may tell paths
     agent = Agent(network, spec.dtype, spec.action_meanings, name, public)
     scores = scores_of_run(folder.path, name)
-    export(agent, options.out, scores=scores, curve_of=folder.path, onnx=options.onnx)
+    curve_of = folder.path if folder.metrics_file.exists() else None
+    export(agent, options.out, scores=scores, curve_of=curve_of, onnx=options.onnx)
     print(f"{options.out}: {config.game} by the {name}; see its README.md")
     return 0
