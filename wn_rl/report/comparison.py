@@ -195,9 +195,11 @@ def choose_rates(comparison: Comparison, others: Sequence[Comparison]) -> Choice
             f"the {comparison.suite} runs to choose rates from differ in more than game, arm and seed "
             f"({', '.join(differing_settings(same_suite))}): name those of one kind, or cut them with --until"
         )
-    single = {method: rates[0] for method in comparison.methods if len(rates := comparison.rates(method)) == 1}
+    every_rate = {method: comparison.rates(method) for method in comparison.methods}
+    single = {method: rates[0] for method, rates in every_rate.items() if len(rates) == 1}
     if same_suite:
-        return Choice({**single, **best_rates(same_suite[0])}, "other runs", same_suite[0])
+        best = {**single, **best_rates(same_suite[0])}
+        return Choice({method: best[method] for method in sorted(best, key=_rank)}, "other runs", same_suite[0])
     nothing_to_choose = len(single) == len(comparison.methods)
     return Choice(best_rates(comparison), "single" if nothing_to_choose else "same runs", comparison)
 

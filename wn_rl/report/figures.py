@@ -75,15 +75,19 @@ def make_figure(name: str, title: str, caption: str, panels: Sequence[Draw]) -> 
     return Figure(name, title, caption, png.getvalue(), svg.getvalue())
 
 
+_OF_ONE_COLOUR = ("normal", "weight_norm", "batch_norm", "weight_norm_mean_only_bn")
+
+
 class Look:
-    """Colour, marker and line of each method: the same in all figures of a report."""
+    """Colour, marker and line of each method: the same in all figures, for plain methods in all reports."""
 
     def __init__(self, methods: Sequence[Method]) -> None:
-        self._methods = list(methods)
+        others = [m for m in methods if m.options or m.parameterization not in _OF_ONE_COLOUR]
+        self._order = [*map(Method, _OF_ONE_COLOUR), *others]
 
     def of(self, method: Method) -> dict[str, Any]:
         """Keywords for matplotlib's plot and errorbar."""
-        number = self._methods.index(method)
+        number = self._order.index(method)
         return {
             "color": PALETTE[number % len(PALETTE)],
             "marker": _MARKERS[number % len(_MARKERS)],

@@ -34,15 +34,16 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 caption { text-align: left; color: var(--soft); padding-bottom: .4rem; }
 th, td { padding: .3rem 0 .3rem .9rem; text-align: right; vertical-align: top; }
 th, td { border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-td.words, th.words { white-space: normal; text-align: left; min-width: 10rem; overflow-wrap: anywhere; }
+th:first-child, td:first-child { padding-left: 0; }
+th:first-child, td:first-child, .words { text-align: left; }
+td.long { white-space: normal; min-width: 12rem; overflow-wrap: anywhere; }
 @media (max-width: 40rem) {  /* a row becomes a card: no table is wider than a phone */
-  .cards, .cards tbody, .cards tr, .cards td, .cards caption { display: block; }
-  .cards thead { position: absolute; left: -9999rem; }
-  .cards tr { border-top: 1px solid var(--line); padding: .4rem 0; }
-  .cards td, .cards td.words { border: 0; padding: .05rem 0; white-space: normal; text-align: left; }
-  .cards td:first-child { font-weight: 600; }
-  .cards td:not(:first-child)::before { content: attr(data-label) ": "; color: var(--soft); }
+  table, tbody, tr, td, caption { display: block; }
+  thead { position: absolute; left: -9999rem; }
+  tr { border-top: 1px solid var(--line); padding: .4rem 0; }
+  td, td.long { border: 0; padding: .05rem 0; white-space: normal; text-align: left; }
+  td:first-child { font-weight: 600; }
+  td:not(:first-child)::before { content: attr(data-label) ": "; color: var(--soft); }
 }
 .grid { display: grid; gap: 1rem; margin: 1rem 0;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
@@ -112,26 +113,29 @@ def _block(block: Block) -> str:
             return f"<details><summary>{escape(summary)}</summary><pre>{escape(text)}</pre></details>"
 
 
-_LONG_CELL = 24  # characters; a column with a longer cell is one of words, which may be wrapped
-_MANY_COLUMNS = 4  # of such a table each row becomes a card on a phone
+_LONG_CELL = 40  # characters; longer cells are wrapped
 
 
 def _table(table: Table) -> str:
     columns = list(zip(table.header, *table.rows, strict=True))
-    classes = [
-        ' class="words"' if number and max(map(len, column[1:]), default=0) > _LONG_CELL else ""
-        for number, column in enumerate(columns)
-    ]
+    classes = [_class_of(column[1:]) for column in columns]
     head = "".join(
         f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(table.header, classes, strict=True)
     )
     rows = "".join(f"<tr>{_cells(row, table.header, classes)}</tr>" for row in table.rows)
     caption = escape(table.caption)
-    cards = ' class="cards"' if len(columns) >= _MANY_COLUMNS else ""
     return (
-        f'<div class="wide" role="region" tabindex="0" aria-label="{caption}"><table{cards}>'
+        f'<div class="wide" role="region" tabindex="0" aria-label="{caption}"><table>'
         f"<caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
+
+
+def _class_of(cells: Sequence[str]) -> str:
+    """Words to the left, long ones wrapped; numbers to the right."""
+    if any(len(cell) > _LONG_CELL for cell in cells):
+        return ' class="long words"'
+    numeric = all(cell.lstrip("+\N{MINUS SIGN}")[:1].isdigit() or len(cell) <= 1 for cell in cells)
+    return "" if numeric else ' class="words"'
 
 
 def _cells(row: Sequence[str], header: Sequence[str], classes: Sequence[str]) -> str:

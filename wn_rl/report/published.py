@@ -22,14 +22,14 @@ def protocol_notes(comparison: Comparison) -> list[str]:
         "greatest; it does not state how many seeds. Ours: the greatest over epochs of each run, then the mean "
         "over seeds. A greatest of many noisy tests is too high, the more tests the more.",
         "Mnih et al.: the network of the best test, tested again in 30 games of at most five minutes from random "
-        "starts. That removes most of this bias, so their column is the lower for it.",
+        "starts. The second test leaves out the luck of the first: their column is not too high in this way.",
     ]
     if "enduro" in comparison.games:
         cap = int(settings["environment.max_episode_frames"]) / 60 / 60
         notes.append(
             "Enduro above all: the five-minute cap of Mnih et al. holds a game near 300 points, and without it "
-            "they give 1,006 (their Extended Data Table 3, 10 million steps). The paper's code has no cap. These "
-            f"runs cut a game at {cap:.0f} minutes."
+            "they give 1,006 (their Extended Data Table 3, 10 million steps). The code that the paper adapted has "
+            f"no cap. These runs cut a game at {cap:.0f} minutes."
         )
     different = _unlike_the_paper(comparison)
     if different:

@@ -255,11 +255,10 @@ def left_out_section(left_out: Sequence[LeftOut]) -> Section:
     if not left_out:
         return Section("Left out", (Text("Every run that was found is in the numbers."),))
     rows = tuple((str(entry.folder), entry.reason) for entry in left_out)
-    blocks = (
-        Table(f"{counted(len(rows), 'folder')} not in the numbers", ("folder", "reason"), rows),
-        Text("Unfinished runs can be compared up to a step that they all reached: --until STEP."),
-    )
-    return Section("Left out", blocks)
+    blocks: list[Block] = [Table(f"{counted(len(rows), 'folder')} not in the numbers", ("folder", "reason"), rows)]
+    if any(entry.run is not None and entry.run.status != "finished" for entry in left_out):
+        blocks.append(Text("Unfinished runs can be compared up to a step that they all reached: --until STEP."))
+    return Section("Left out", tuple(blocks))
 
 
 def sources_section(every: Sequence[Findings]) -> Section | None:

@@ -64,6 +64,7 @@ def write_report(request: Request) -> Path:
         examine(comparison, choose_rates(comparison, others), request.references.get(comparison.suite), rng)
         for comparison in comparisons
     ]
+    _remove_old_report(request.out)
     sections = [summary_section(every)]
     for findings in every:
         gallery = Gallery(findings)
@@ -77,6 +78,14 @@ def write_report(request: Request) -> Path:
     sections += [published] if published else []
     sections.append(left_out_section(left_out))
     return _write(request.out, sections, csv_files(every, left_out), runs)
+
+
+def _remove_old_report(out: Path) -> None:
+    """The files of a report that was written here before; figures of another set of runs would mislead."""
+    if (out / "report.html").exists():
+        for pattern in ("figures/*.png", "figures/*.svg", "tables/*.csv", "videos/*.mp4"):
+            for file in out.glob(pattern):
+                file.unlink()
 
 
 def _write(out: Path, sections: Sequence[Section], tables: dict[str, str], runs: Sequence[Run]) -> Path:
