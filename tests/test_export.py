@@ -5,6 +5,8 @@ import importlib.util
 import json
 import pickle
 import re
+import subprocess
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -86,7 +88,7 @@ def test_every_way_of_loading_gives_equal_q_values(suite: str, parameterization:
     agent = load_exported(tmp_path / "agent")
     torch.testing.assert_close(q_values(agent.network, states), expected, atol=1e-5, rtol=1e-5)
     standalone = ExportedAgent(tmp_path / "agent").q_values(states)
-    assert torch.equal(standalone, q_values(agent.network, states))
+    torch.testing.assert_close(standalone, q_values(agent.network, states))
     session = onnxruntime.InferenceSession(tmp_path / "agent" / "model.onnx")
     for count in (1, 5, 32):
         (found,) = session.run(None, {"observations": states[:count].numpy()})
@@ -139,7 +141,9 @@ def test_a_network_trained_by_sb3_can_be_exported(tmp_path: Path) -> None:
     agent = Agent(network, "uint8", ("A", "B", "C", "D", "E", "F"), "by SB3", {})
     export(agent, tmp_path / "agent")
     states = states_of(CONFIGS["minatar"])
-    assert torch.equal(q_values(load_exported(tmp_path / "agent").network, states), q_values(network, states))
+    torch.testing.assert_close(
+        q_values(load_exported(tmp_path / "agent").network, states), q_values(network, states)
+    )
     assert "# Deep Q-Network\n" in (tmp_path / "agent" / "README.md").read_text()
 
 
@@ -165,8 +169,8 @@ def test_the_settings_of_convolutions_are_kept(padding: Any, tmp_path: Path) -> 
     export(agent, tmp_path / "agent")
     states = agent.random_observations(3, torch.Generator().manual_seed(1))
     expected = q_values(agent.network, states)
-    assert torch.equal(q_values(load_exported(tmp_path / "agent").network, states), expected)
-    assert torch.equal(ExportedAgent(tmp_path / "agent").q_values(states), expected)
+    torch.testing.assert_close(q_values(load_exported(tmp_path / "agent").network, states), expected)
+    torch.testing.assert_close(ExportedAgent(tmp_path / "agent").q_values(states), expected)
 
 
 def test_a_setting_that_would_be_lost_is_noticed(tmp_path: Path) -> None:
@@ -373,3 +377,13 @@ def test_scores_are_the_newest_of_this_network(tmp_path: Path) -> None:
 def test_weights_are_safetensors_that_others_read(exported: Path) -> None:
     tensors = safetensors.torch.load_file(exported / "model.safetensors")
     assert set(tensors) == {"layer0.weight", "layer0.bias", "layer2.weight", "layer2.bias"}
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    example = Path(__file__).parents[1] / "examples" / "export_sb3.py"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", example, "300"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tensor([[" in done.stdout
+    assert load_exported(Path("breakout_agent")).actions == ("NOOP", "LEFT", "RIGHT")

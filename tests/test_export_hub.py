@@ -100,7 +100,7 @@ def test_an_agent_is_loaded_from_the_hub_by_its_two_files(
         "me/agent", revision="v1", allow_patterns=["config.json", "model.safetensors"]
     )
     states = torch.randn(3, 1, 4)
-    assert torch.equal(agent.network(states), load_exported(folder).network(states))
+    torch.testing.assert_close(agent.network(states), load_exported(folder).network(states))
     monkeypatch.chdir(tmp_path)
     shutil.copytree(folder, Path("me") / "agent")
     load_exported("me/agent")  # a folder comes before the hub

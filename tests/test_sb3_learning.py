@@ -84,7 +84,7 @@ def test_on_atari_as_sb3_wraps_it(parameterization: str, tmp_path: Path) -> None
     loaded = DQN.load(tmp_path / "model", env=env, device="cpu")
     states = model.replay_buffer.sample(8).observations
     with torch.no_grad():
-        assert torch.equal(model.q_net.eval()(states), loaded.q_net.eval()(states))
+        torch.testing.assert_close(model.q_net.eval()(states), loaded.q_net.eval()(states))
     loaded.learn(150, callback=DataDependentInit(64))
     evaluate_policy(loaded, env, n_eval_episodes=1, warn=False)
 

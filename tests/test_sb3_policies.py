@@ -278,7 +278,7 @@ def test_saved_loaded_set_and_copied_models_give_equal_q_values(
     fresh = make(parameterization)
     fresh.set_parameters(tmp_path / "model")
     for other in (loaded, fresh, copy.deepcopy(model)):
-        assert torch.equal(q_values(other, states), expected)
+        torch.testing.assert_close(q_values(other, states), expected)
         assert other.q_net is not model.q_net
     policy = type(model.policy).load(str(tmp_path / "policy"), device="cpu")
     np.testing.assert_array_equal(policy.predict(observation, deterministic=True)[0], actions)
@@ -305,7 +305,7 @@ def test_the_callback_of_wandb(tmp_path: Path) -> None:
         run.finish()
     loaded = DQN.load(tmp_path / "models" / "model", device="cpu")
     states = replay_states(model)
-    assert torch.equal(q_values(loaded, states), q_values(model, states))
+    torch.testing.assert_close(q_values(loaded, states), q_values(model, states))
 
 
 class WithEmbedding(BaseFeaturesExtractor):
@@ -365,7 +365,7 @@ def test_actor_critic_policies(algorithm: type[BaseAlgorithm], parameterization:
     loaded = algorithm.load(tmp_path / "model", device="cpu")
     for policy in (loaded.policy, ours.policy):
         policy.set_training_mode(False)
-    assert torch.equal(loaded.policy.predict_values(states), ours.policy.predict_values(states))
+    torch.testing.assert_close(loaded.policy.predict_values(states), ours.policy.predict_values(states))
 
 
 def test_actor_critic_on_images() -> None:
