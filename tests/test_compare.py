@@ -1,0 +1,288 @@
+"""`wn-rl compare` with real runs: killed, stopped, damaged, and given again, it ends as if nothing had been."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from run_tools import QUICK, rows_of, status_of, timeless, wn_rl
+from sweep_tools import leave
+
+from wn_rl import cli
+from wn_rl.commands import compare
+from wn_rl.flags import parse_flags
+from wn_rl.network_file import read_network_file
+from wn_rl.sweep import Run
+
+GRID = ["--games", "breakout", "--arms", "weight_norm", "normal:1e-4,3e-4", "--seeds", "1", *QUICK]
+NAMES = [
+    "minatar-breakout-weight_norm-lr0.0003-seed1",
+    "minatar-breakout-normal-lr0.0001-seed1",
+    "minatar-breakout-normal-lr0.0003-seed1",
+]
+ONE = [*GRID[:2], "--arms", "weight_norm", *GRID[5:]]
+
+
+def start(*arguments: str | Path) -> "subprocess.Popen[str]":
+    """Start `wn-rl compare` as a shell does: in a process group of its own."""
+    command = [sys.executable, "-m", "wn_rl.cli", "compare", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+    )
+
+
+def complete(*arguments: str | Path) -> str:
+    process = start(*arguments)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, out + err
+    return out
+
+
+def runs_of(grid: list[str], out: Path) -> tuple[Run, ...]:
+    options, others = parse_flags(compare.Compare, [*grid, "--out", str(out)], return_unknown_args=True)
+    return compare._runs_of(options, others)
+
+
+def assert_same_results(one: Path, other: Path) -> None:
+    """Every metric but those that measure time, and the best networks, bit for bit."""
+    for name in NAMES:
+        mine, theirs = one / "runs" / name, other / "runs" / name
+        assert timeless(rows_of(mine)) == timeless(rows_of(theirs))
+        (weights, metadata), (their_weights, their_metadata) = (
+            read_network_file(run / "best_network.safetensors") for run in (mine, theirs)
+        )
+        assert metadata == their_metadata
+        assert weights.keys() == their_weights.keys()
+        assert all(torch.equal(weight, their_weights[key]) for key, weight in weights.items())
+        assert status_of(theirs)["status"] == "finished"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A comparison that nothing happened to."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    printed = complete(*GRID, "--out", out)
+    assert "3 runs: 3 finished" in printed
+    return out
+
+
+def test_every_run_of_the_grid_is_trained(undisturbed: Path) -> None:
+    assert sorted(path.name for path in (undisturbed / "runs").iterdir()) == sorted(NAMES)
+    record = json.loads((undisturbed / "comparison.json").read_text())
+    assert [run["name"] for run in record["runs"]] == NAMES
+    for name in NAMES:
+        saved = json.loads((undisturbed / "runs" / name / "config.json").read_text())["config"]
+        assert saved["run_name"] == name
+        assert saved["group"] == undisturbed.name
+        assert saved["torch_threads"] == 1
+        assert saved["steps"] == 600
+
+
+def test_the_same_command_leaves_finished_runs_alone(undisturbed: Path) -> None:
+    files = {path: path.stat().st_mtime_ns for path in (undisturbed / "runs").rglob("*")}
+    assert "3 runs: 3 finished" in complete(*GRID, "--out", undisturbed)
+    assert {path: path.stat().st_mtime_ns for path in (undisturbed / "runs").rglob("*")} == files
+
+
+def test_a_comparison_killed_at_random_moments_gives_the_results_of_an_undisturbed_one(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    out, moments = tmp_path / "victim", random.Random()
+    for _ in range(3):
+        seconds = moments.uniform(1, 9)
+        print(f"killed after {seconds:.2f} s")
+        process = start(*GRID, "--out", out)
+        time.sleep(seconds)
+        process.kill()
+        process.communicate()  # and at once the next one
+    complete(*GRID, "--out", out)
+    assert_same_results(undisturbed, out)
+
+
+def test_ctrl_c_saves_the_runs_and_says_how_to_go_on(undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "victim"
+    process = start(*GRID, "--workers", "1", "--out", out)
+    first = out / "runs" / NAMES[0]
+    while process.poll() is None and not (first / "metrics.jsonl").exists():
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of its group
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert err.strip().splitlines()[-1] == "stopped with 0 of 3 runs finished; the same command goes on"
+    assert status_of(first)["status"] == "interrupted"
+    assert max(first.glob("checkpoints/step_*")).name == f"step_{status_of(first)['step']:012d}"
+    assert not (out / "runs" / NAMES[1]).exists()
+    complete(*GRID, "--out", out)
+    assert_same_results(undisturbed, out)
+
+
+def test_two_invocations_at_once_share_the_work(undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shared"
+    both = [start(*GRID, "--workers", "1", "--out", out) for _ in range(2)]
+    printed = [process.communicate(timeout=240)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    assert all("3 runs: 3 finished" in lines for lines in printed)
+    assert_same_results(undisturbed, out)
+
+
+def test_a_child_killed_alone_is_started_again(undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "victim"
+    process = start(*GRID, "--only", NAMES[0], "--out", out)
+    lock = out / "runs" / NAMES[0] / ".lock"
+    while process.poll() is None and not (lock.parent / "metrics.jsonl").exists():
+        time.sleep(0.01)
+    os.kill(int(lock.read_text()), signal.SIGKILL)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert "failed, to be tried again: it was killed by signal 9 (Killed)" in printed
+    assert timeless(rows_of(lock.parent)) == timeless(rows_of(undisturbed / "runs" / NAMES[0]))
+
+
+def test_an_unreadable_run_is_named_and_skipped_and_the_rest_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged, finished, _ = runs_of(GRID, tmp_path / "out")
+    leave(damaged, "finished")
+    (damaged.path / "config.json").write_text("{")
+    leave(finished, "finished")
+    arguments = [*GRID, "--only", damaged.name, finished.name, "--out", str(tmp_path / "out")]
+    assert wn_rl("compare", *arguments) == 1
+    printed = capsys.readouterr()
+    assert "2 runs: 1 unreadable, 1 finished" in printed.out
+    assert f"unreadable: {damaged.name}: {damaged.path}/config.json cannot be read" in printed.err
+    assert len(printed.err.strip().splitlines()) == 1
+
+
+def test_a_run_that_fails_for_good_is_reported_with_its_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The replay asked for is larger than any memory."""
+    huge = [*ONE, "--learning.replay-capacity", "99999999999", "--out", str(tmp_path / "out")]
+    assert wn_rl("compare", *huge) == 1
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len(printed) == 1
+    assert "memory" in printed[0]
+    assert str(tmp_path / "out" / "logs") in printed[0]
+
+
+def test_a_dry_run_prints_the_runs_their_steps_and_the_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = [*GRID, "--seeds", "2", "--workers", "2", "--dry-run", "--out", str(out)]
+    assert wn_rl("compare", *arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == NAMES
+    assert lines[-1].startswith("6 of 6 runs to do, 3,600 steps, 2 at a time: how long it takes is known once")
+    assert not out.exists()
+    first = runs_of(GRID, out)[0]
+    leave(first, "finished")
+    (first.path / "metrics.jsonl").write_text('{"step": 600, "seconds": 60.0}\n')
+    assert wn_rl("compare", *arguments) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "5 of 6 runs to do, 3,000 steps, 2 at a time: about 0:02:30 by the speed of the runs here"
+    assert sorted(path.name for path in out.iterdir()) == ["runs"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--games", "brekout"], "breakout"),
+        (["--games", "atori/breakout"], "atari"),
+        (["--games"], "at least one game"),
+        (["--games", "breakout", "Breakout"], "twice"),
+        (["--arms", "weightnorm"], "weight_norm"),
+        (["--arms", "normal:0"], "'0'"),
+        (["--arms", "normal:-1e-4"], "'-1e-4'"),
+        (["--arms", "normal", "normal:1e-4"], "twice"),
+        (["--arms"], "at least one"),
+        (["--seeds", "0"], "--seeds must be at least 1"),
+        (["--first-seed", "-1"], "--first-seed must be at least 0"),
+        (["--first-seed", "2147483648"], "--seed must be below"),
+        (["--seed", "3"], "--seeds and --first-seed"),
+        (["--optimizer.learning_rate=1"], "--arms"),
+        (["--parameterization", "normal"], "--arms"),
+        (["--stps", "3"], "--stps"),
+        (["--steps", "0"], "--steps must be at least 1"),
+        (["--network.log-scale", "3"], "--network.log-scale"),
+        (["--workers", "0"], "--workers"),
+        (["--retries", "-1"], "--retries"),
+        (["--gpu-share", "0"], "--gpu-share"),
+        (["--gpu-share", "1.5"], "--gpu-share"),
+        (["--address", "x:1"], "--launcher ray"),
+        (["--launcher", "ray", "--workers", "2"], "--workers"),
+        (["--launcher", "slurm"], "'local', 'ray'"),
+        (["--device", "gpu"], "no device 'gpu'"),
+        (["--only", NAMES[0][:-1] + "9"], f"did you mean {NAMES[0]}?"),
+        (["--wandb-sweep", "sweep.yaml"], "--track jsonl wandb"),
+        (["stray"], "stray"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_2(
+    flags: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    before = sorted(os.listdir(tmp_path))
+    assert wn_rl("compare", *GRID, "--out", str(tmp_path / "out"), *flags) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert says in lines[0]
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_changed_grid_is_refused_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    last = runs_of(GRID, out)[-1]
+    leave(last, "interrupted")
+    assert wn_rl("compare", *GRID, "--out", str(out), "--steps", "700") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"{last.path} was started with steps 600, and the grid asks for 700" in line
+    assert sorted(path.name for path in out.iterdir()) == ["runs"]
+
+
+def test_games_of_several_suites_take_the_preset_of_each(tmp_path: Path) -> None:
+    grid = ["--games", "minatar/breakout", "classic/CartPole", "--arms", "normal", "--steps", "500"]
+    breakout, cartpole = runs_of([*grid, "--seeds", "1"], tmp_path)
+    assert (breakout.config.preset, breakout.config.network.name) == ("minatar", "minatar_cnn")
+    assert (cartpole.config.preset, cartpole.config.network.name) == ("classic", "mlp")
+    assert cartpole.config.game == "cartpole"
+    assert breakout.config.steps == cartpole.config.steps == 500
+
+
+def test_the_agent_of_wandb_runs_each_run_of_the_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that W&B's own code makes of the sweep file is one that we take."""
+    import yaml
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+    file, out = tmp_path / "sweep.yaml", tmp_path / "out"
+    tracked = [*GRID, "--track", "jsonl", "wandb", "--retries", "2", "--out", "out"]
+    assert wn_rl("compare", *tracked, "--wandb-sweep", str(file)) == 0
+    sweep: dict[str, Any] = yaml.safe_load(file.read_text())
+    assert sweep["method"] == "grid"
+    ((parameter, choices),) = sweep["parameters"].items()
+    assert choices["values"] == NAMES
+    monkeypatch.chdir("/")
+    for run in runs_of(tracked[:-2], out):
+        arguments = create_sweep_command_args({"args": {parameter: {"value": run.name}}})["args"]
+        words = create_sweep_command(list(sweep["command"]))
+        assert words[:3] == ["${env}", "${program}", "compare"]
+        assert words.pop() == "${args}"
+        options, others = parse_flags(compare.Compare, [*words[3:], *arguments], return_unknown_args=True)
+        (chosen,) = compare._chosen(compare._runs_of(options, others), options.only)
+        assert chosen == run
+        assert options.retries == 2
+
+
+def test_help_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "compare" in cli.COMMANDS
+    assert wn_rl("compare", "--help") == 0
+    assert "Every flag of `wn-rl train`" in " ".join(capsys.readouterr().out.split())

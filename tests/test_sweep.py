@@ -1,0 +1,284 @@
+"""Grids: every cell once, each with its name; and what the folders say of their runs."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sweep_tools import leave, make_grid
+
+from wn_rl.commands.train import Train, _preset_of
+from wn_rl.config import Config, Parameterization, to_json
+from wn_rl.errors import UserError
+from wn_rl.flags import parse_flags
+from wn_rl.presets import PRESETS, classic, laptop, minatar
+from wn_rl.runs import RunFolder, write_json
+from wn_rl.sweep import Arm, Run, clear_debris, expand, flags_of, look, parse_arms, write_grid
+
+OUT = Path("comparison")
+RATES = st.floats(1e-9, 10, allow_nan=False)
+ARMS = st.lists(
+    st.builds(Arm, st.sampled_from(get_args(Parameterization)), RATES), min_size=1, max_size=6, unique=True
+)
+BASES = st.lists(
+    st.sampled_from([minatar("breakout"), minatar("seaquest"), laptop("breakout"), classic("cartpole")]),
+    min_size=1,
+    max_size=4,
+    unique=True,
+)
+SEEDS = st.sets(st.integers(0, 2**31 - 1), min_size=1, max_size=4)
+
+
+@given(BASES, ARMS, SEEDS)
+def test_every_cell_of_the_grid_is_one_run_with_a_name_of_its_own(
+    bases: list[Config], arms: list[Arm], seeds: set[int]
+) -> None:
+    runs = expand(bases, arms, seeds, OUT)
+    cells = [
+        (run.config.suite, run.config.game, run.config.parameterization, run.config.learning_rate, run.config.seed)
+        for run in runs
+    ]
+    product = itertools.product(bases, arms, seeds)
+    assert set(cells) == {(b.suite, b.game, a.parameterization, a.learning_rate, s) for b, a, s in product}
+    assert len(runs) == len(bases) * len(arms) * len(seeds) == len({run.name for run in runs})
+    assert all(run.config.run_name == run.name == run.path.name for run in runs)
+
+
+@given(BASES, ARMS, SEEDS, st.randoms())
+def test_a_cell_is_the_same_run_in_whatever_grid_it_stands(
+    bases: list[Config], arms: list[Arm], seeds: set[int], random: Any
+) -> None:
+    runs = {run.name: run for run in expand(bases, arms, seeds, OUT)}
+    base, arm, seed = random.choice(bases), random.choice(arms), random.choice(sorted(seeds))
+    (alone,) = expand([base], [arm], [seed], OUT)
+    assert runs[alone.name] == alone
+
+
+def test_names_are_as_they_were() -> None:
+    """A changed name would start every comparison anew."""
+    assert [run.name for run in make_grid(OUT, seeds=2, arms=("weight_norm", "normal:1e-5"))] == [
+        "minatar-breakout-weight_norm-lr0.0003-seed1",
+        "minatar-breakout-normal-lr1e-05-seed1",
+        "minatar-breakout-weight_norm-lr0.0003-seed2",
+        "minatar-breakout-normal-lr1e-05-seed2",
+    ]
+
+
+def test_a_run_has_its_own_threads_and_the_group_of_the_comparison(tmp_path: Path) -> None:
+    (run,) = expand([laptop("breakout")], [Arm("normal")], [1], tmp_path / "mine")
+    assert (run.config.torch_threads, run.config.environment.emulator_threads) == (1, 1)
+    assert run.config.group == "mine"
+    threads = dataclasses.replace(laptop("breakout"), torch_threads=3, group="ours")
+    (run,) = expand([threads], [Arm("normal")], [1], tmp_path)
+    assert (run.config.torch_threads, run.config.environment.emulator_threads) == (3, 3)
+    assert run.config.group == "ours"
+    assert make_grid(tmp_path)[0].config.environment.emulator_threads == 0  # MinAtar takes no other
+
+
+def test_an_arm_without_a_rate_takes_that_of_its_preset() -> None:
+    runs = expand([minatar("breakout"), classic("cartpole")], parse_arms(["weight_norm", "normal"]), [1], OUT)
+    assert [run.config.optimizer.learning_rate for run in runs] == [3e-4, 1e-4, 1e-3, 1e-3]
+
+
+def test_arms_are_products_where_they_are_so_meant() -> None:
+    assert parse_arms(["weight_norm:3e-4", "normal:1e-4,3e-4", "batch_norm"]) == (
+        Arm("weight_norm", 3e-4),
+        Arm("normal", 1e-4),
+        Arm("normal", 3e-4),
+        Arm("batch_norm"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("weightnorm", "did you mean weight_norm"),
+        ("", "no parameterization ''"),
+        ("normal:", "'' in 'normal:'"),
+        ("normal:0", "'0' in 'normal:0'"),
+        ("normal:1e-4,-1", "'-1'"),
+        ("normal:nan", "'nan'"),
+        ("normal:inf", "'inf'"),
+        ("normal:fast", "'fast'"),
+    ],
+)
+def test_arms_that_are_none_are_refused(text: str, says: str) -> None:
+    with pytest.raises(UserError, match="--arms") as refused:
+        parse_arms([text])
+    assert says in str(refused.value)
+
+
+def test_a_grid_that_names_a_run_twice_or_none_is_refused() -> None:
+    with pytest.raises(UserError, match=r"normal-lr0\.0001-seed1 twice"):
+        make_grid(OUT, arms=("normal", "normal:1e-4"))
+    with pytest.raises(UserError, match="twice"):
+        expand([minatar("breakout"), minatar("breakout")], [Arm("normal")], [1], OUT)
+    for empty in [
+        ([], [Arm("normal")], [1]),
+        ([minatar("breakout")], [], [1]),
+        ([minatar("breakout")], [Arm("normal")], []),
+    ]:
+        with pytest.raises(UserError, match="empty"):
+            expand(*empty, OUT)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@settings(max_examples=8, deadline=None)
+@given(st.data())
+def test_train_reads_from_the_flags_of_a_config_that_config(preset: str, data: st.DataObject) -> None:
+    config = _changed(PRESETS[preset]("breakout"), data)
+    flags = flags_of(config)
+    assert parse_flags(Train, flags, default=Train(_preset_of(flags))).config == config
+
+
+def _changed(config: Config, data: st.DataObject) -> Config:
+    """Some fields of each type set to other values, one of them None."""
+    draw: Callable[[Any], Any] = data.draw
+    return dataclasses.replace(
+        config,
+        seed=draw(st.integers(0, 2**31 - 1)),
+        suite=draw(st.sampled_from(["atari", "minatar", "classic"])),
+        keep_replay=draw(st.booleans()),
+        track=tuple(draw(st.lists(st.sampled_from(["jsonl", "wandb", "console"]), unique=True))),
+        group=draw(st.sampled_from([None, "a group", "x=1"])),
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=draw(RATES)),
+        environment=dataclasses.replace(config.environment, life_loss_terminates=draw(st.booleans())),
+        learning=dataclasses.replace(config.learning, discount=draw(st.floats(0, 1))),
+    )
+
+
+def test_a_folder_says_what_became_of_its_run(tmp_path: Path) -> None:
+    new, lock, finished, interrupted, killed, failed = make_grid(tmp_path, seeds=6)
+    with RunFolder(lock.path).lock():
+        pass
+    leave(finished, "finished")
+    leave(interrupted, "interrupted", "saved")
+    leave(killed, "running")
+    leave(failed, "failed", "no luck")
+    before = sorted(tmp_path.rglob("*"))
+    found = [look(run) for run in (new, lock, finished, interrupted, killed, failed)]
+    assert [it.state for it in found] == ["new", "new", "finished", "began", "began", "began"]
+    assert [it.message for it in found][3:] == ["saved", "", "no luck"]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def _damage(run: Run, how: str) -> None:
+    if how == "a file":
+        run.path.parent.mkdir()
+        run.path.write_text("")
+        return
+    leave(run, "finished")
+    config = RunFolder(run.path).config_file
+    if how == "no config":
+        config.unlink()
+    elif how == "a folder":
+        config.unlink()
+        config.mkdir()
+    elif how == "no rights":
+        run.path.chmod(0)
+    else:
+        config.write_bytes(how.encode())
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "a file",
+        "no config",
+        "a folder",
+        "no rights",
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"config": {}}',
+        '{"config": 3}',
+        "\x80",
+    ],
+)
+def test_an_unreadable_folder_is_named(how: str, tmp_path: Path) -> None:
+    (run,) = make_grid(tmp_path, seeds=1)
+    _damage(run, how)
+    try:
+        (run.path / "config.json").read_bytes()
+        readable = how == "no rights"  # by the superuser
+    except OSError:
+        readable = False
+    found = look(run)
+    run.path.chmod(0o755)
+    assert found.state == ("finished" if readable else "unreadable")
+    assert readable or run.name in found.message
+    assert "\n" not in found.message
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"steps": 2000}, "steps"),
+        ({"num_envs": 2}, "num_envs"),
+        ({"learning": dataclasses.replace(minatar("breakout").learning, batch_size=32)}, "learning.batch_size"),
+    ],
+)
+def test_a_grid_that_changed_is_refused_by_the_name_of_the_field(
+    change: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    (run,) = make_grid(tmp_path, seeds=1)
+    leave(run, "interrupted")
+    changed = dataclasses.replace(run, config=dataclasses.replace(run.config, **change))
+    with pytest.raises(UserError, match=f"was started with {name} ") as refused:
+        look(changed)
+    assert str(run.path) in str(refused.value)
+
+
+def test_where_and_how_a_run_is_computed_may_change(tmp_path: Path) -> None:
+    (run,) = make_grid(tmp_path, seeds=1)
+    leave(run, "interrupted")
+    elsewhere = dataclasses.replace(
+        run.config, device="cuda:1", track=("jsonl",), torch_threads=4, group="other", keep_replay=True
+    )
+    assert look(dataclasses.replace(run, config=elsewhere)).state == "began"
+
+
+def test_only_what_a_run_left_that_never_began_is_removed(tmp_path: Path) -> None:
+    killed, began, stranger = make_grid(tmp_path)
+    for run in (killed, stranger):
+        (run.path / "wandb" / "run").mkdir(parents=True)
+        (run.path / ".config.json.123.tmp").write_text("{")
+        (run.path / ".lock").write_text("123")
+    (stranger.path / "thesis.tex").write_text("")
+    leave(began, "running")
+    (began.path / "wandb").mkdir()
+    assert [look(run).state for run in (killed, began, stranger)] == ["new", "began", "unreadable"]
+    for run in (killed, began):
+        clear_debris(run)
+    assert [path.name for path in killed.path.iterdir()] == [".lock"]
+    assert (began.path / "wandb").exists()
+
+
+def test_the_grid_is_recorded(tmp_path: Path) -> None:
+    runs = make_grid(tmp_path, seeds=2, arms=("normal:0.001",))
+    write_grid(runs, ["wn-rl", "compare"])
+    record = json.loads((tmp_path / "comparison.json").read_text())
+    assert record["command"] == ["wn-rl", "compare"]
+    assert record["runs"][1] == {
+        "name": "minatar-breakout-normal-lr0.001-seed2",
+        "suite": "minatar",
+        "game": "breakout",
+        "parameterization": "normal",
+        "learning_rate": 0.001,
+        "seed": 2,
+        "steps": 1000,
+    }
+
+
+def test_a_config_of_another_version_is_unreadable_and_says_so(tmp_path: Path) -> None:
+    (run,) = make_grid(tmp_path, seeds=1)
+    write_json(RunFolder(run.path).config_file, {"config": {**to_json(run.config), "novelty": 1}})
+    found = look(run)
+    assert found.state == "unreadable"
+    assert "novelty" in found.message
