@@ -10,6 +10,7 @@ from wn_rl.agents.types import Batch
 from wn_rl.config import Config
 from wn_rl.envs.base import EnvironmentSpec
 from wn_rl.nn import (
+    FastLinear,
     bound_v,
     data_dependent_init,
     default_init,
@@ -56,8 +57,8 @@ class Learner:
         self._config = config
         self.device = device
         self.online = make_online_network(config, spec).to(device).train()
-        self.acting = cast(nn.Sequential, fold(self.online))
-        self.target = cast(nn.Sequential, fold(self.online))
+        self.acting = cast(nn.Sequential, fold(self.online, FastLinear))
+        self.target = cast(nn.Sequential, fold(self.online, FastLinear))
         self.optimizer = make_optimizer(config.optimizer.name, self.online.parameters(), config.learning_rate)
         self._parameters = list(self.online.parameters())
         self._compute_target_values = self._target_values

@@ -21,6 +21,7 @@ from wn_rl.nn.optimizers import (
     make_optimizer,
     optimizer_tree,
 )
+from wn_rl.nn.products import FastLinear
 from wn_rl.nn.shifts import BatchNorm, Bias, MeanOnlyBatchNorm
 from wn_rl.nn.surgery import fold, refill, reparameterize
 from wn_rl.nn.torch_keys import from_torch_weight_norm, to_torch_weight_norm
@@ -38,6 +39,7 @@ __all__ = [
     "Conv",
     "Dense",
     "Direct",
+    "FastLinear",
     "Layer",
     "Layers",
     "MeanOnlyBatchNorm",

@@ -32,11 +32,28 @@ class Preprocess(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1:] != self.stacked_shape:
             raise ValueError(f"expected observations [B, *{self.stacked_shape}], got {tuple(x.shape)}")
-        converted = x.to(self.dtype_of_network.dtype)
+        dtype = self.dtype_of_network.dtype
+        merged = x.reshape(-1, *self.output_shape)
+        converted = _channels_last(merged, dtype) if merged.dim() == 4 else merged.to(dtype)
         if self.scale != 1:
             # In place where the conversion made a tensor of our own: half the time on stacks of pixels.
-            converted = x * self.scale if converted is x else converted.mul_(self.scale)
-        return converted.reshape(-1, *self.output_shape)
+            converted = merged * self.scale if converted is merged else converted.mul_(self.scale)
+        return converted
+
+
+MANY_PIXELS = 1024  # of an image, from which converting plane by plane pays on a CPU
+
+
+def _channels_last(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Images [B, C, H, W] converted to a dtype, in the memory format that convolutions are fastest with."""
+    batch, channels, height, width = images.shape
+    if images.device.type != "cpu" or height * width < MANY_PIXELS:
+        return images.to(dtype, memory_format=torch.channels_last)
+    # torch's own conversion walks pixel by pixel: three times slower.
+    last = torch.empty((batch, height, width, channels), dtype=dtype, device=images.device)
+    for channel in range(channels):
+        last[..., channel].copy_(images[:, channel])
+    return last.permute(0, 3, 1, 2)
 
 
 def _image_shape(name: str, preprocess: Preprocess, smallest: int) -> tuple[int, int, int]:

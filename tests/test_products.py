@@ -1,0 +1,123 @@
+"""The dense product through oneDNN gives what F.linear gives, and leaves alone what it cannot do."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wn_rl.nn import FastLinear, fold, make_network, refill
+from wn_rl.nn import products as module
+from wn_rl.nn.products import dense_product
+
+OUT, IN = 160, 257  # more weights than SMALLEST, no round numbers
+
+
+def tensors(
+    batch: int = 9, dtype: torch.dtype = torch.float32, out: int = OUT
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(batch)
+    shapes = (batch, IN), (out, IN), (out,), (batch, out)
+    return tuple(torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes)  # type: ignore[return-value]
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts the products that go through oneDNN."""
+    if module._onednn is None:
+        pytest.skip("this build of torch has no oneDNN")
+    calls: list[int] = []
+    through = module._product
+
+    def counted(*arguments: Tensor | None) -> Tensor:
+        calls.append(1)
+        return through(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_product", counted)
+    return calls
+
+
+@pytest.mark.parametrize("batch", [1, 9, 64])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_value_and_gradients_are_those_of_linear(batch: int, with_bias: bool, taken: list[int]) -> None:
+    x, weight, bias, gradient = tensors(batch)
+    arguments = [x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()][: 3 if with_bias else 2]
+    results = []
+    for product in (dense_product, F.linear):
+        y = product(x, weight, bias if with_bias else None)
+        results.append([y, *torch.autograd.grad(y, arguments, gradient)])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-5)
+        assert ours.stride() == theirs.stride()
+    assert len(taken) == 3
+
+
+def test_any_strides_do(taken: list[int]) -> None:
+    x, weight, bias, gradient = tensors()
+    strided = x.t().contiguous().t().requires_grad_()
+    turned = weight.flip(0).t().contiguous().t().requires_grad_()
+    y = dense_product(strided, turned, bias)
+    torch.testing.assert_close(y, F.linear(x, turned, bias), atol=2e-5, rtol=2e-5)
+    expanded = torch.ones(()).expand_as(gradient)  # what .sum().backward() sends: every stride zero
+    for ours, theirs in zip(
+        torch.autograd.grad(y, (strided, turned), expanded),
+        torch.autograd.grad(F.linear(strided, turned, bias), (strided, turned), expanded),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    assert taken
+
+
+def test_gradients_are_made_only_where_they_are_wanted(taken: list[int]) -> None:
+    x, weight, bias, gradient = tensors()
+    y = dense_product(x, weight.requires_grad_(), bias)
+    torch.autograd.grad(y, weight, gradient)
+    assert len(taken) == 2  # forward and the weights' gradient, not that of x
+
+
+def test_what_it_cannot_do_is_left_to_torch(taken: list[int]) -> None:
+    x, weight, bias, _ = tensors(dtype=torch.float64)
+    assert torch.equal(dense_product(x, weight, bias), F.linear(x, weight, bias))
+    x, weight, bias, _ = tensors(out=8)  # too small to pay
+    assert torch.equal(dense_product(x, weight, bias), F.linear(x, weight, bias))
+    x, weight, bias, _ = tensors()
+    assert torch.equal(dense_product(x[None], weight, bias), F.linear(x[None], weight, bias))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert dense_product(x, weight, bias).dtype == torch.bfloat16
+    assert not taken
+
+
+def test_without_onednn_it_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_onednn", None)
+    x, weight, bias, _ = tensors()
+    assert torch.equal(dense_product(x, weight, bias), F.linear(x, weight, bias))
+
+
+def test_a_second_derivative_is_refused(taken: list[int]) -> None:
+    x, weight, bias, gradient = tensors()
+    y = dense_product(x.requires_grad_(), weight.requires_grad_(), bias)
+    (first,) = torch.autograd.grad(y, x, gradient.requires_grad_(), create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+def test_a_fold_with_fast_layers_has_the_plain_fold_s_keys_and_values() -> None:
+    network = make_network(
+        "minatar_cnn",
+        frame_shape=(4, 10, 10),
+        stack=1,
+        scale=1.0,
+        num_actions=3,
+        parameterization="weight_norm",
+        generator=torch.Generator().manual_seed(0),
+    )
+    states = torch.randint(0, 2, (5, 1, 4, 10, 10), generator=torch.Generator().manual_seed(1))
+    plain, fast = fold(network), fold(network, FastLinear)
+    assert [type(layer) for layer in fast if isinstance(layer, nn.Linear)] == [FastLinear] * 2
+    assert [type(layer) for layer in plain if isinstance(layer, nn.Linear)] == [nn.Linear] * 2
+    assert plain.state_dict().keys() == fast.state_dict().keys()
+    torch.testing.assert_close(plain(states), fast(states), atol=1e-5, rtol=1e-5)
+    again = copy.deepcopy(fast)
+    refill(fast, network)
+    assert torch.equal(again(states), fast(states))
