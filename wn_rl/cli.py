@@ -20,6 +20,7 @@ COMMANDS = {
     "games": ("", "the games of each suite"),
     "doctor": ("", "what this machine has, and the preset it would use"),
     "compare": ("", "train arms on games over seeds: every run of a grid; resumes and retries"),
+    "report": ("RUNS", "compare finished runs: tables, figures and a page in --out FOLDER"),
 }
 
 _LISTED = "\n".join(f"  {f'{name} {operand}':<16} {summary}" for name, (operand, summary) in COMMANDS.items())
