@@ -226,7 +226,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
         "cannot be built",
     ),
     "layer is a word": (changed_record(lambda record: record["layers"].append("relu")), "cannot be built"),
-    "extra setting": (changed_record(lambda record: record["layers"][0].update(device="cuda")), "cannot be built"),
+    "extra setting": (changed_record(lambda record: record["layers"][0].update(bias=1)), "cannot be built"),
     "setting is a dict": (changed_record(lambda record: record["layers"][0].update(in_features={})), "cannot be"),
     "negative size": (
         changed_record(lambda record: record["layers"][0].update(in_features=-4)),
