@@ -13,7 +13,7 @@ from wn_rl.export.agent import Agent
 CARD, CURVE, ONNX = "README.md", "curve.png", "model.onnx"
 RANDOM_POLICY = "random policy"  # as evaluations.jsonl calls it
 PROTOCOLS = {
-    "nature": "whole games of at most 18,000 frames",
+    "nature": "whole games of at most 18,000 frames, or of the limit in the settings where that is less",
     "epoch": "a number of steps, and the games completed in them",
 }
 
@@ -104,7 +104,7 @@ def _summary(agent: Agent) -> str:
     dqn = "[Mnih et al. 2015](https://www.nature.com/articles/nature14236)"
     weight_norm = "[Salimans & Kingma 2016](https://arxiv.org/abs/1602.07868)"
     return (
-        f"A Deep Q-Network ({dqn}), trained with wn_rl, which can normalize the weights of its layers "
+        f"A Deep Q-Network ({dqn}) made with wn_rl, which can normalize the weights of the layers "
         f"({weight_norm}). Here is the {agent.name}, with every layer folded into plain weights and biases."
     )
 
