@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -7,8 +8,10 @@ from pathlib import Path
 import pytest
 from report_tools import write_arm, write_run
 
+from wn_rl import sweep
 from wn_rl.commands import report as command
 from wn_rl.errors import UserError
+from wn_rl.presets import minatar
 from wn_rl.report.writer import Request, write_report
 
 
@@ -113,6 +116,26 @@ def test_rates_can_be_chosen_on_other_runs_and_shared_seeds_are_told(tmp_path: P
     assert "on 2 other runs of 100 steps" in text
     assert "nothing was chosen: weight norm." in text
     assert "2 runs here share game, arm and seed with one that rates were chosen on." in text
+
+
+def test_runs_of_a_grid_that_never_began_are_missed(tmp_path: Path) -> None:
+    out = tmp_path / "comparison"
+    cells = [sweep.Run(dataclasses.replace(minatar("breakout"), seed=seed), out) for seed in (1, 2)]
+    write_run(cells[0].path, [1.0])
+    sweep.write_grid(cells, ["wn-rl", "compare", "--games", "breakout"])
+    text = write_report(Request([out], tmp_path / "out")).with_suffix(".md").read_text()
+    assert "1 of 2 runs begun" in text
+    assert "wn-rl compare --games breakout" in text
+    named = [row["folder"] for row in rows_of(tmp_path / "out" / "tables" / "runs.csv") if row["left_out"]]
+    assert named == [str(cells[1].path)]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"runs": [{}]}'])
+def test_a_damaged_grid_is_named_and_the_runs_are_reported(text: str, tmp_path: Path) -> None:
+    write_pair(tmp_path / "runs")
+    (tmp_path / "runs" / "comparison.json").write_text(text)
+    report = write_report(Request([tmp_path / "runs"], tmp_path / "out")).with_suffix(".md").read_text()
+    assert "comparison.json | cannot be read:" in report
 
 
 def test_a_report_without_the_baseline_says_so(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from wn_rl.report.blocks import Block, Bullets, Caution, Code, Figures, Section, Table, Text
 from wn_rl.report.comparison import BASELINE, Comparison, differing_settings
 from wn_rl.report.figures import Figure
+from wn_rl.report.grids import Grid
 from wn_rl.report.method import ABOUT_NORMS, ABOUT_RATES, ABOUT_SPEED
 from wn_rl.report.published import protocol_notes
 from wn_rl.report.records import LeftOut, Run
@@ -259,6 +260,15 @@ def left_out_section(left_out: Sequence[LeftOut]) -> Section:
     if any(entry.run is not None and entry.run.status != "finished" for entry in left_out):
         blocks.append(Text("Unfinished runs can be compared up to a step that they all reached: --until STEP."))
     return Section("Left out", tuple(blocks))
+
+
+def grids_section(grids: Sequence[Grid]) -> Section:
+    """The commands that asked for whole grids of runs, and how much of each there is."""
+    blocks: list[Block] = []
+    for grid in grids:
+        begun = len(grid.runs) - len(grid.never_begun())
+        blocks.append(Code(f"{begun} of {counted(len(grid.runs), 'run')} begun", grid.command))
+    return Section("Grids of runs", tuple(blocks))
 
 
 def sources_section(every: Sequence[Findings]) -> Section | None:

@@ -13,6 +13,7 @@ from wn_rl.report.comparison import choose_rates, compare
 from wn_rl.report.csv_files import csv_files
 from wn_rl.report.figures import Figure
 from wn_rl.report.gallery import Gallery, RecordGame, record_clips
+from wn_rl.report.grids import read_grids
 from wn_rl.report.markdown import render_markdown
 from wn_rl.report.method import METHOD_SECTION
 from wn_rl.report.page import render_page
@@ -20,6 +21,7 @@ from wn_rl.report.records import Run, read_runs
 from wn_rl.report.results import References, examine
 from wn_rl.report.sections import (
     comparison_sections,
+    grids_section,
     left_out_section,
     sources_section,
     summary_section,
@@ -57,7 +59,9 @@ def write_report(request: Request) -> Path:
         raise UserError(f"{request.out} is a file: name a folder for the report")
     runs, unreadable = read_runs(request.runs)
     comparisons, unfit = compare(runs, request.until)
-    left_out = unreadable + unfit
+    grids, unreadable_grids = read_grids(request.runs)
+    never_begun = [entry for grid in grids for entry in grid.never_begun()]
+    left_out = unreadable + unreadable_grids + unfit + never_begun
     others = compare(read_runs(request.rates_from)[0], request.until)[0] if request.rates_from else []
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     every = [
@@ -73,7 +77,7 @@ def write_report(request: Request) -> Path:
         _write_figures(request.out / "figures", [*flat, gallery.overview()])
         clips = record_clips(findings, request.out, request.record_game) if request.record_game else []
         sections += comparison_sections(findings, figures, clips, comparisons)
-    sections.append(METHOD_SECTION)
+    sections += [grids_section(grids), METHOD_SECTION] if grids else [METHOD_SECTION]
     published = sources_section(every)
     sections += [published] if published else []
     sections.append(left_out_section(left_out))
