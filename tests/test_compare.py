@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ NAMES = [
     "minatar-breakout-normal-lr0.0001-seed1",
     "minatar-breakout-normal-lr0.0003-seed1",
 ]
+NO_REPORT = ["--only", *NAMES]
 ONE = [*GRID[:2], "--arms", "weight_norm", *GRID[5:]]
 
 
@@ -71,10 +73,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed")
     printed = complete(*GRID, "--out", out)
     assert "3 runs: 3 finished" in printed
+    assert printed.strip().splitlines()[-1] == str(out / "report" / "report.html")
     return out
 
 
-def test_every_run_of_the_grid_is_trained(undisturbed: Path) -> None:
+def test_every_run_of_the_grid_is_trained_and_reported(undisturbed: Path) -> None:
+    assert all(name in (undisturbed / "report" / "report.md").read_text() for name in ("weight_norm", "normal"))
+    assert {str(undisturbed / "runs" / name) for name in NAMES} == set(
+        json.loads((undisturbed / "report" / "configs.json").read_text())
+    )
     assert sorted(path.name for path in (undisturbed / "runs").iterdir()) == sorted(NAMES)
     record = json.loads((undisturbed / "comparison.json").read_text())
     assert [run["name"] for run in record["runs"]] == NAMES
@@ -88,7 +95,7 @@ def test_every_run_of_the_grid_is_trained(undisturbed: Path) -> None:
 
 def test_the_same_command_leaves_finished_runs_alone(undisturbed: Path) -> None:
     files = {path: path.stat().st_mtime_ns for path in (undisturbed / "runs").rglob("*")}
-    assert "3 runs: 3 finished" in complete(*GRID, "--out", undisturbed)
+    assert "3 runs: 3 finished" in complete(*GRID, *NO_REPORT, "--out", undisturbed)
     assert {path: path.stat().st_mtime_ns for path in (undisturbed / "runs").rglob("*")} == files
 
 
@@ -99,11 +106,11 @@ def test_a_comparison_killed_at_random_moments_gives_the_results_of_an_undisturb
     for _ in range(3):
         seconds = moments.uniform(1, 9)
         print(f"killed after {seconds:.2f} s")
-        process = start(*GRID, "--out", out)
+        process = start(*GRID, *NO_REPORT, "--out", out)
         time.sleep(seconds)
         process.kill()
         process.communicate()  # and at once the next one
-    complete(*GRID, "--out", out)
+    complete(*GRID, *NO_REPORT, "--out", out)
     assert_same_results(undisturbed, out)
 
 
@@ -120,13 +127,13 @@ def test_ctrl_c_saves_the_runs_and_says_how_to_go_on(undisturbed: Path, tmp_path
     assert status_of(first)["status"] == "interrupted"
     assert max(first.glob("checkpoints/step_*")).name == f"step_{status_of(first)['step']:012d}"
     assert not (out / "runs" / NAMES[1]).exists()
-    complete(*GRID, "--out", out)
+    complete(*GRID, *NO_REPORT, "--out", out)
     assert_same_results(undisturbed, out)
 
 
 def test_two_invocations_at_once_share_the_work(undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "shared"
-    both = [start(*GRID, "--workers", "1", "--out", out) for _ in range(2)]
+    both = [start(*GRID, *NO_REPORT, "--workers", "1", "--out", out) for _ in range(2)]
     printed = [process.communicate(timeout=240)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], printed
     assert all("3 runs: 3 finished" in lines for lines in printed)
@@ -146,19 +153,21 @@ def test_a_child_killed_alone_is_started_again(undisturbed: Path, tmp_path: Path
     assert timeless(rows_of(lock.parent)) == timeless(rows_of(undisturbed / "runs" / NAMES[0]))
 
 
-def test_an_unreadable_run_is_named_and_skipped_and_the_rest_goes_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_unreadable_run_is_named_and_skipped_and_the_rest_is_reported(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    damaged, finished, _ = runs_of(GRID, tmp_path / "out")
-    leave(damaged, "finished")
-    (damaged.path / "config.json").write_text("{")
-    leave(finished, "finished")
-    arguments = [*GRID, "--only", damaged.name, finished.name, "--out", str(tmp_path / "out")]
-    assert wn_rl("compare", *arguments) == 1
+    out = tmp_path / undisturbed.name
+    shutil.copytree(undisturbed / "runs", out / "runs")
+    damaged = out / "runs" / NAMES[1]
+    (damaged / "config.json").write_text("{")
+    assert wn_rl("compare", *GRID, "--out", str(out)) == 1
     printed = capsys.readouterr()
-    assert "2 runs: 1 unreadable, 1 finished" in printed.out
-    assert f"unreadable: {damaged.name}: {damaged.path}/config.json cannot be read" in printed.err
+    assert "3 runs: 1 unreadable, 2 finished" in printed.out
+    assert f"unreadable: {damaged.name}: {damaged}/config.json cannot be read" in printed.err
     assert len(printed.err.strip().splitlines()) == 1
+    assert damaged.name in (out / "report" / "report.md").read_text()
+    reported = json.loads((out / "report" / "configs.json").read_text())
+    assert set(reported) == {str(out / "runs" / name) for name in (NAMES[0], NAMES[2])}
 
 
 def test_a_run_that_fails_for_good_is_reported_with_its_log(
@@ -217,8 +226,10 @@ def test_a_dry_run_prints_the_runs_their_steps_and_the_time(
         (["--retries", "-1"], "--retries"),
         (["--gpu-share", "0"], "--gpu-share"),
         (["--gpu-share", "1.5"], "--gpu-share"),
+        (["--gpu-share", "0.5", "--device", "cpu"], "--device cpu"),
         (["--address", "x:1"], "--launcher ray"),
         (["--launcher", "ray", "--workers", "2"], "--workers"),
+        (["--launcher", "ray", "--device", "cuda:1"], "--device must be auto, cpu or cuda"),
         (["--launcher", "slurm"], "'local', 'ray'"),
         (["--device", "gpu"], "no device 'gpu'"),
         (["--only", NAMES[0][:-1] + "9"], f"did you mean {NAMES[0]}?"),

@@ -167,7 +167,7 @@ class Supervisor:
         if found.state == "finished" or found.state == "unreadable":
             entry.state, entry.message = found.state, found.message
         elif self._stop.count:
-            entry.state, entry.message = "interrupted", found.message
+            entry.state, entry.message = ("interrupted" if found.state == "began" else "waiting"), found.message
         elif ended.exit_code == USER_ERROR and not prepare(entry.run):
             self._requeue(entry, "busy", "another process works on it")
         else:

@@ -39,9 +39,10 @@ def train_here(run: Run, device: str) -> int:
 class RayLauncher:
     """Tasks of a Ray cluster. Ray keeps those that find no room yet.
 
-    address: the cluster's; None: that of RAY_ADDRESS, or else one that is made here. threads: cores that a
-    run takes. gpu_share: the part of a GPU that it takes; None: all of one, where the device is CUDA.
-    restarts: how often a run whose worker died is started again by Ray.
+    address: the cluster's; None: that of RAY_ADDRESS, or else one that is made here. device: auto, cpu or
+    cuda; which GPU a run gets, Ray decides. threads: cores that a run takes. gpu_share: the part of a GPU
+    that it takes; None: all of one, where the device is CUDA. restarts: how often Ray starts a run again
+    whose worker died.
 
     Raises:
         UserError: Ray is not installed, the cluster cannot be reached, or has not what a run needs.
@@ -53,10 +54,10 @@ class RayLauncher:
         self._ray = _connect(address)
         resources = self._ray.cluster_resources()
         cores, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
-        on_gpu = device != "cpu" and (device != "auto" or gpus > 0)
+        on_gpu = device == "cuda" or (device == "auto" and (gpus > 0 or gpu_share is not None))
         if on_gpu and not gpus:
             self._ray.shutdown()
-            raise UserError(f"--device {device} cannot be had: the Ray cluster has no GPU; or use --device cpu")
+            raise UserError("the Ray cluster has no GPU: use --device cpu, without --gpu-share")
         self._device = "cuda" if on_gpu else "cpu"
         share = (gpu_share or 1.0) if on_gpu else 0.0
         self._task = self._ray.remote(train_here).options(num_cpus=threads, num_gpus=share, max_retries=restarts)
@@ -89,7 +90,8 @@ class RayLauncher:
         try:
             return Ended(run, self._ray.get(reference))
         except self._ray.exceptions.RayError as error:
-            return Ended(run, 1, str(error).strip().splitlines()[0])
+            said = str(error).strip() or type(error).__name__
+            return Ended(run, 1, said.splitlines()[0])
 
 
 def _connect(address: str | None) -> Any:

@@ -1,4 +1,4 @@
-"""`wn-rl compare`: train every run of a grid, and go on with it after any kind of stop."""
+"""`wn-rl compare`: train every run of a grid, going on after any kind of stop, and report them."""
 
 import dataclasses
 import difflib
@@ -26,8 +26,10 @@ from wn_rl.sweep import Run, differing_flags, expand, parse_arms, wandb_sweep, w
 
 @dataclass(frozen=True)
 class Compare:
-    """Train arms on games over seeds: every run of a grid, so many at once. Finished runs are left alone,
-    stopped ones go on, failed ones are tried again: the same command, given again, completes the comparison.
+    """Train arms on games over seeds: every run of a grid, so many at once; then report them, in DIR/report.
+
+    Finished runs are left alone, stopped ones go on, failed ones are tried again: the same command, given
+    again, completes the comparison.
 
     Every flag of `wn-rl train` that the grid leaves open can be given too, and holds for all runs: --steps, say.
     """
@@ -60,7 +62,7 @@ class Compare:
     retries: int = 1
     """Attempts after a failed one, for each run."""
     only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN ...")] = ()
-    """Of all runs of the grid, these (names as --dry-run prints them)."""
+    """Of all runs of the grid, these (names as --dry-run prints them), and no report."""
     dry_run: bool = False
     """Print the runs, their steps and the time they will take, and start nothing."""
     wandb_sweep: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -90,7 +92,10 @@ def run(arguments: Sequence[str]) -> int:
         return _describe(options, entries)
     launcher, at_once = _launcher(options, chosen)
     write_grid(runs, ["wn-rl", *sys.argv[1:]])
-    return _train(entries, launcher, at_once, options.retries)
+    exit_code = _train(entries, launcher, at_once, options.retries)
+    if options.only or exit_code > 1 or all(entry.state != "finished" for entry in entries):
+        return exit_code
+    return max(exit_code, _report(options.out, chosen))
 
 
 def _check(options: Compare, others: Sequence[str]) -> None:
@@ -105,10 +110,14 @@ def _check(options: Compare, others: Sequence[str]) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
     if options.gpu_share is not None and not 0 < options.gpu_share <= 1:
         raise ValueError(f"--gpu-share must be greater than 0 and at most 1, got {options.gpu_share}")
+    if options.gpu_share is not None and options.device == "cpu":
+        raise ValueError("--gpu-share is of a GPU, and --device cpu uses none")
     if options.launcher == "local" and options.address is not None:
         raise ValueError("--address is a Ray cluster's: add --launcher ray")
     if options.launcher == "ray" and options.workers is not None:
         raise ValueError("--workers is for --launcher local: Ray starts what its cluster has room for")
+    if options.launcher == "ray" and options.device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"--device must be auto, cpu or cuda with --launcher ray, got {options.device!r}")
 
 
 def _runs_of(options: Compare, others: Sequence[str]) -> tuple[Run, ...]:
@@ -192,6 +201,13 @@ def _train(entries: Sequence[Entry], launcher: Launcher, at_once: int, retries: 
         say(f"stopped with {finished} of {len(entries)} runs finished; the same command goes on")
         return 128 + stop.number
     return 1 if lost else 0
+
+
+def _report(out: Path, runs: Sequence[Run]) -> int:
+    """`wn-rl report` over the runs; it names those that it leaves out, and says where the page is."""
+    from wn_rl.commands import report
+
+    return report.run([*(str(run.path) for run in runs if run.path.exists()), "--out", str(out / "report")])
 
 
 def _describe(options: Compare, entries: Sequence[Entry]) -> int:
