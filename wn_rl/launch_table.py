@@ -126,7 +126,9 @@ def summary(rows: Sequence[Row], at_once: int) -> str:
     counts = Counter(row.entry.state for row in rows)
     states = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
     left = total_seconds(rows, at_once)
-    return f"{len(rows)} run{'' if len(rows) == 1 else 's'}: {states}" + (f"; about {duration(left)} left" if left else "")
+    return f"{len(rows)} run{'' if len(rows) == 1 else 's'}: {states}" + (
+        f"; about {duration(left)} left" if left else ""
+    )
 
 
 def duration(seconds: float) -> str:
