@@ -47,12 +47,22 @@ def make_training_environments(config: Config) -> Environments:
     )
 
 
+def require_device(config: Config, device: torch.device) -> None:
+    """ValueError where an option needs CUDA and the device is none."""
+    options = {
+        "--accelerate": (config.accelerate, "cuda_graph"),
+        "--learning.precision": (config.learning.precision, "tf32"),
+    }
+    for flag, (value, needs_cuda) in options.items():
+        if value == needs_cuda and device.type != "cuda":
+            raise ValueError(f"{flag} {value} needs a CUDA device, not {device}")
+
+
 class Experiment:
     """A run's parts and counts, and nothing of its folder: `agents.training` logs, tests and saves it."""
 
     def __init__(self, config: Config, device: torch.device) -> None:
-        if config.accelerate == "cuda_graph" and device.type != "cuda":
-            raise ValueError(f"--accelerate cuda_graph needs a CUDA device, not {device}: use compile or eager")
+        require_device(config, device)
         self.config = config
         self.environments = make_training_environments(config)
         spec = self.environments.spec

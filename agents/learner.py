@@ -43,6 +43,13 @@ def make_online_network(config: Config, spec: EnvironmentSpec) -> nn.Sequential:
     return network
 
 
+def allow_tf32(allowed: bool) -> None:
+    """Whether CUDA may round the factors of float32 products to 10 bits; by torch's default convolutions do."""
+    precision = "tf32" if allowed else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+
+
 class Learner:
     """Q-learning on batches (Mnih et al. 2015, algorithm 1) for any parameterization.
 
@@ -86,6 +93,8 @@ class Learner:
 
         That is exact, since the target stays: num_updates is at most `updates_until_copy`. Call `count` next.
         """
+        if self.device.type == "cuda":
+            allow_tf32(self._config.learning.precision == "tf32")
         with torch.no_grad():
             q_t = self._compute_target_values(batch.s_t)
         size = self._config.learning.batch_size
@@ -98,7 +107,7 @@ class Learner:
 
     def _values(self, network: nn.Sequential, states: Tensor) -> Tensor:
         """Action values [B, A] in float32. In bfloat16 the output layer stays float32: gaps there are small."""
-        if self._config.learning.precision == "float32":
+        if self._config.learning.precision != "bfloat16":
             return network(states)  # type: ignore[no-any-return]
         with torch.autocast(self.device.type, torch.bfloat16):
             features = network[:-1](states)

@@ -1,5 +1,6 @@
 """The same code on a CUDA device; skipped without one."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,12 @@ import pytest
 import torch
 from run_tools import wn_rl
 
+from wn_rl.agents import experiment as experiment_module
+from wn_rl.agents.experiment import Experiment
 from wn_rl.agents.replay import Draws, Replay
 from wn_rl.envs.base import EnvironmentSpec, Step
+from wn_rl.nn import PARAMETERIZATIONS
+from wn_rl.presets import minatar
 
 pytestmark = pytest.mark.cuda
 
@@ -52,3 +57,46 @@ def test_a_run_trains_resumes_evaluates_and_plays(precision: str, tmp_path: Path
     assert wn_rl("resume", run, "--steps", "600") == 0
     assert wn_rl("evaluate", run, "--episodes", "1", "--device", "cuda") == 0
     assert wn_rl("play", run, "--device", "cuda") == 0
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+def test_graphs_give_what_the_compiled_code_gives(parameterization: str, precision: str, tmp_path: Path) -> None:
+    """The same kernels, launched one by one or as a graph: weights agree to rounding after 60 updates."""
+    base = minatar("breakout")
+    config = dataclasses.replace(
+        base,
+        steps=500,
+        num_envs=8,
+        parameterization=parameterization,
+        learning=dataclasses.replace(base.learning, replay_start=260, target_period=40, precision=precision),
+    )
+    ends = []
+    for mode in ("eager", "compile", "cuda_graph"):
+        experiment = Experiment(dataclasses.replace(config, accelerate=mode), torch.device("cuda"))
+        experiment.run(lambda experiment: None)
+        assert experiment.learner.num_updates == 59
+        ends.append(experiment.learner.online.state_dict())
+    tolerance = 1e-3 if precision == "float32" else 3e-2
+    for name, value in ends[2].items():
+        torch.testing.assert_close(value, ends[1][name], atol=1e-5, rtol=1e-5, msg=name)
+        torch.testing.assert_close(value, ends[0][name], atol=tolerance, rtol=tolerance, msg=name)
+
+
+def test_a_replay_in_host_memory_gives_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = minatar("breakout")
+    config = dataclasses.replace(
+        base, steps=400, num_envs=8, learning=dataclasses.replace(base.learning, replay_start=260)
+    )
+    ends = []
+    for where in ("cuda", "cpu"):
+        monkeypatch.setattr(
+            experiment_module,
+            "replay_device",
+            lambda device, num_bytes, where=where: device if where == "cuda" else torch.device("cpu"),
+        )
+        experiment = Experiment(config, torch.device("cuda", 0))
+        experiment.run(lambda experiment: None)
+        ends.append(experiment.learner.online.state_dict())
+    for name, value in ends[0].items():
+        torch.testing.assert_close(value, ends[1][name], atol=1e-4, rtol=1e-4, msg=name)

@@ -172,10 +172,13 @@ def test_batches_handed_over_from_host_memory_are_the_same() -> None:
     assert_equal(direct, staged)
 
 
-def test_a_graph_is_refused_without_cuda() -> None:
+def test_what_needs_cuda_is_refused_without_it() -> None:
     config = dataclasses.replace(minatar("breakout"), accelerate="cuda_graph")
     with pytest.raises(ValueError, match="--accelerate cuda_graph needs a CUDA device, not cpu"):
         Experiment(config, CPU)
+    learning = dataclasses.replace(config.learning, precision="tf32")
+    with pytest.raises(ValueError, match=r"--learning\.precision tf32 needs a CUDA device, not cpu"):
+        Experiment(dataclasses.replace(config, accelerate="eager", learning=learning), CPU)
 
 
 def test_too_few_rows_are_refused() -> None:

@@ -70,8 +70,8 @@ class LearningConfig:
     """WN: 64; Mnih: 32."""
     discount: float = 0.99
     """Mnih: discount factor 0.99."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the updates' forward and backward passes; weights, norms and optimizer stay float32."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Arithmetic of the updates' products (tf32: CUDA only); weights, norms, targets, optimizer stay float32."""
     update_period: int = 4
     """Steps per update (Mnih: update frequency 4)."""
     target_period: int = 10_000

@@ -185,6 +185,15 @@ def describe() -> dict[str, str]:
     return lines
 
 
+def machine_line(device: torch.device) -> str:
+    """The processor or GPU that figures were measured on, and torch's version, in a line."""
+    cores = f"{_usable_cpus()} x {_cpu_model()}"
+    name = (
+        f"{torch.cuda.get_device_name(device)} with {cores}" if device.type == "cuda" else f"{cores}, no GPU used"
+    )
+    return f"{name}, torch {_version('torch')}"
+
+
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

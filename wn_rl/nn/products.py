@@ -48,7 +48,7 @@ def dense_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         or not (x.device.type == weight.device.type == "cpu")
         or not (x.dtype == weight.dtype == torch.float32)
         or torch.is_autocast_enabled("cpu")
-        or not torch.backends.mkldnn.is_available()
+        or not torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     ):
         return F.linear(x, weight, bias)
     result: Tensor = _DenseProduct.apply(x, weight, bias)  # type: ignore[no-untyped-call]

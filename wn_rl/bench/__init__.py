@@ -1,0 +1,1 @@
+"""Benchmarks: each section measures one claim of docs/benchmarks.md and gives rows of plain data."""

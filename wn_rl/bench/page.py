@@ -1,0 +1,90 @@
+"""The benchmark page: results as JSON, merged over runs of single sections, and as a page of tables."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from wn_rl.bench.measure import Row
+from wn_rl.files import replace_file
+
+TITLES = {
+    "matrix": "The rate of matrix products",
+    "updates": "One update",
+    "emulators": "The emulator",
+    "peers": "Whole training loops beside Stable-Baselines3",
+    "memory": "Memory of a million-frame replay",
+    "cuda_runs": "Whole runs on a CUDA device",
+}
+NOTES = {
+    "updates": "Batch 64, drawing and gathering included, two updates a round with one target forward for both.",
+    "emulators": "Random play, no network; one lane is driven from Python, several are ale-py's C++ lanes.",
+    "peers": (
+        "The same game, network, batch of 64, one update in four steps, Adamax, replay, exploration and torch "
+        "threads in both loops, each in a process of its own, in turns; checked in every turn: parameters, "
+        "threads, steps per update. SB3 steps Atari through its own AtariWrapper, MinAtar through our Gymnasium "
+        "environment. Ratios are taken within a turn."
+    ),
+    "memory": "Every byte written; what the process grew by.",
+    "cuda_runs": "The `fast` preset with its replay filled by random play before the clock starts.",
+}
+
+
+def merge(path: Path, section: str, rows: list[Row], about: dict[str, Any]) -> dict[str, Any]:
+    """Put a section's rows into the results at path, beside those of other sections."""
+    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    results[section] = {**about, "rows": [dataclasses.asdict(row) for row in rows]}
+    replace_file(path, (json.dumps(results, indent=1) + "\n").encode())
+    return results
+
+
+def render(results: dict[str, Any]) -> str:
+    """The page in Markdown. A section without rows says that it was not measured, and how to measure it."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Median, and least to greatest in brackets, of the repetitions. Each section names its machine and",
+        "command; `wn-rl bench SECTION` measures one again and writes this page anew.",
+    ]
+    for section, title in TITLES.items():
+        lines += ["", f"## {title}", ""]
+        if section in NOTES:
+            lines += [NOTES[section], ""]
+        found = results.get(section)
+        if found is None or not found["rows"]:
+            lines.append(
+                f"Not measured. `wn-rl bench {section}` fills this in on a machine that has what it needs."
+            )
+            continue
+        lines += [f"{found['machine']}. `{found['command']}`, {found['date']}.", ""]
+        lines += _table([Row(**row) for row in found["rows"]])
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: list[Row]) -> list[str]:
+    columns = list(dict.fromkeys(name for row in rows for name in row.what))
+    limited = [row for row in rows if row.limit is not None]
+    head = [*columns, "result", *(["of the limit"] if limited else [])]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        cells = [str(row.what.get(name, "")) for name in columns]
+        cells.append(f"{_number(row.median)} {row.unit} {_spread(row)}".strip())
+        if limited:
+            cells.append("" if row.limit is None else f"{row.median / row.limit:.2f} x {_number(row.limit)}")
+        lines.append("| " + " | ".join(cells) + " |")
+    sources = dict.fromkeys(row.limit_source for row in limited)
+    if sources:
+        lines += ["", "Limits: " + "; ".join(sources) + "."]
+    return lines
+
+
+def _spread(row: Row) -> str:
+    least, greatest = row.spread
+    return f"({_number(least)} to {_number(greatest)})" if len(row.values) > 1 else ""
+
+
+def _number(value: float) -> str:
+    """Three significant digits, and no exponent."""
+    if abs(value) >= 1000:
+        return f"{round(value, 2 - len(str(int(abs(value)))) + 1):,.0f}"
+    return f"{value:.3g}"

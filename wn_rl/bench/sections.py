@@ -1,0 +1,268 @@
+"""The sections of the benchmark page, each a function of the options that gives its rows."""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from wn_rl.agents.experiment import make_training_environments
+from wn_rl.agents.learner import Learner
+from wn_rl.agents.replay import Draws, Replay
+from wn_rl.agents.rounds import Rounds
+from wn_rl.bench.measure import Row, flop_of, matrix_rate, measure_apart, measure_together, seconds_in_turns
+from wn_rl.config import Config, LearningConfig, OptimizerConfig, to_json
+from wn_rl.presets import PRESETS
+
+ATARI_GAMES = ("breakout", "enduro", "seaquest", "space_invaders")
+FOREVER = 10**9  # steps
+GIGABYTE = 1e9
+
+
+@dataclass(frozen=True)
+class Options:
+    """How long and where to measure. threads: of torch, in every process."""
+
+    device: str
+    threads: int
+    repetitions: int
+    seconds: float
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device as torch names it."""
+        return torch.device(self.device)
+
+
+def _config(preset: str, game: str, options: Options, **changes: Any) -> Config:
+    """A preset's game for measuring: one learning rate, constant exploration, no end."""
+    config = PRESETS[preset](game)
+    learning = {"epsilon_start": 0.1, "epsilon_end": 0.1, **changes.pop("learning", {})}
+    return dataclasses.replace(
+        config,
+        steps=FOREVER,
+        device=options.device,
+        torch_threads=options.threads,
+        optimizer=OptimizerConfig(learning_rate=1e-4),
+        learning=dataclasses.replace(config.learning, **learning),
+        **changes,
+    )
+
+
+def matrix(options: Options) -> list[Row]:
+    """The rate of matrix products, which other sections hold their figures against."""
+    types = [torch.float32, torch.bfloat16]
+    return [
+        Row({"type": str(kind).removeprefix("torch.")}, "GFLOP/s", [matrix_rate(kind, options.torch_device) / 1e9])
+        for kind in types
+    ]
+
+
+def updates(options: Options) -> list[Row]:
+    """Time of one update at batch 64 on rotating batches of a real replay, drawing and gathering included."""
+    on_cuda = options.torch_device.type == "cuda"
+    modes = ("eager", "compile", "cuda_graph") if on_cuda else ("eager", "compile")
+    precisions = ("float32", "tf32", "bfloat16") if on_cuda else ("float32", "bfloat16")
+    rows = []
+    for preset in ("laptop", "minatar"):
+        base = _config(preset, "breakout", options, num_envs=8)
+        replay = filled_replay(base, options.torch_device, num_rows=500)
+        rates = {"float32": matrix_rate(torch.float32, options.torch_device)}
+        rates["bfloat16"] = matrix_rate(torch.bfloat16, options.torch_device)
+        rates["tf32"] = rates["bfloat16"] / 2
+        arms = {}
+        for precision, mode, parameterization in itertools.product(precisions, modes, ("normal", "weight_norm")):
+            learning: LearningConfig = dataclasses.replace(base.learning, precision=precision)  # type: ignore[arg-type]
+            config = dataclasses.replace(
+                base,
+                accelerate=mode,  # type: ignore[arg-type]
+                parameterization=parameterization,  # type: ignore[arg-type]
+                learning=learning,
+            )
+            arms[precision, mode, parameterization] = _round_of(config, replay, options.torch_device)
+        flop = flop_of(arms["float32", "eager", "normal"]) / UPDATES_IN_A_ROUND
+        calls = 2 if preset == "laptop" else 20
+        named = {"/".join(arm): function for arm, function in arms.items()}
+        seconds = seconds_in_turns(named, options.repetitions * 5, calls, options.torch_device)
+        for precision, mode, parameterization in arms:
+            each = seconds[f"{precision}/{mode}/{parameterization}"]
+            what: dict[str, str | int | float] = {
+                "network": base.network.name,
+                "precision": precision,
+                "accelerate": mode,
+                "parameterization": parameterization,
+            }
+            limit = flop / rates[precision] * 1e6
+            source = f"{flop / 1e9:.3g} GFLOP at the matrix rate of {precision} measured in this run"
+            microseconds = [1e6 * second / UPDATES_IN_A_ROUND for second in each]
+            rows.append(Row(what, "microseconds", microseconds, limit, source))
+            if parameterization == "weight_norm":
+                normal = seconds[f"{precision}/{mode}/normal"]
+                ratios = [ours / theirs for ours, theirs in zip(each, normal, strict=True)]
+                rows.append(Row({**what, "parameterization": "weight_norm / normal"}, "ratio", ratios))
+    return rows
+
+
+UPDATES_IN_A_ROUND = 2  # eight lanes
+
+
+def filled_replay(config: Config, device: torch.device, num_rows: int) -> Replay:
+    """A replay of random play of the config's game."""
+    environments = make_training_environments(config)
+    spec = environments.spec
+    replay = Replay(num_rows * config.num_envs, config.num_envs, spec, stack=config.network.stack, device=device)
+    generator = np.random.default_rng(0)
+    step = environments.reset()
+    for _ in range(num_rows):
+        actions = generator.integers(0, spec.num_actions, config.num_envs)
+        replay.add(step, actions)
+        environments.send(actions)
+        step = environments.recv()
+    environments.close()
+    return replay
+
+
+def _round_of(config: Config, replay: Replay, device: torch.device) -> Callable[[], None]:
+    environments = make_training_environments(dataclasses.replace(config, num_envs=1))
+    learner = Learner(config, environments.spec, device)
+    environments.close()
+    draws = Draws(0, "initialize", config.network.init_states, replay.device)
+    draws.seek(0)
+    learner.initialize(replay.sample(draws.take(1)).s_tm1.to(device))
+    rounds = Rounds(config, learner, replay)
+    return lambda: rounds.learn(UPDATES_IN_A_ROUND)
+
+
+def emulators(options: Options) -> list[Row]:
+    """Emulator frames a second under random play, by lanes and threads."""
+    cores = os.cpu_count() or 1
+    lanes_and_threads = {(1, 0), (8, 1), (8, cores), (64, cores)}
+    rows = []
+    for game, (lanes, threads) in itertools.product(ATARI_GAMES, sorted(lanes_and_threads)):
+        config = _config("paper", game, options, num_envs=lanes)
+        environment = dataclasses.replace(config.environment, emulator_threads=threads)
+        settings = to_json(dataclasses.replace(config, environment=environment))
+        rates = [
+            4 * measure_apart("emulator", {"config": settings, "seconds": options.seconds / 4})["steps_per_second"]
+            for _ in range(options.repetitions)
+        ]
+        rows.append(Row({"game": game, "lanes": lanes, "threads": threads or 1}, "frames/s", rates))
+    return rows
+
+
+def peers(options: Options) -> list[Row]:
+    """Steps a second of whole training loops: ours beside Stable-Baselines3's DQN at the same work."""
+    small = {"replay_capacity": 50_000, "replay_start": 2_000, "target_period": 10_000}
+    rows = []
+    for preset, game, lanes in (
+        ("laptop", "breakout", 1),
+        ("laptop", "breakout", 8),
+        ("laptop", "seaquest", 8),
+        ("minatar", "breakout", 1),
+        ("minatar", "breakout", 16),
+        ("minatar", "seaquest", 16),
+        ("minatar", "space_invaders", 16),
+    ):
+        arms = {
+            "ours, normal, float32": {"parameterization": "normal", "learning": small},
+            "ours, weight_norm, float32": {"parameterization": "weight_norm", "learning": small},
+            "ours, normal, bfloat16": {
+                "parameterization": "normal",
+                "learning": {**small, "precision": "bfloat16"},
+            },
+        }
+        configs = {
+            name: _config(preset, game, options, num_envs=lanes, **changes) for name, changes in arms.items()
+        }
+        rows += _against_sb3(
+            configs, options, {"suite": PRESETS[preset](game).suite, "game": game, "lanes": lanes}
+        )
+    return rows
+
+
+def _against_sb3(configs: dict[str, Config], options: Options, what: dict[str, str | int | float]) -> list[Row]:
+    """Rates in turns, and each arm's ratio to SB3 within a turn."""
+    plain = configs["ours, normal, float32"]
+    rates: dict[str, list[float]] = {name: [] for name in ["SB3 DQN, float32", *configs]}
+    for _ in range(options.repetitions):
+        theirs = _rate("stable_baselines3", plain, options)
+        rates["SB3 DQN, float32"].append(theirs["steps_per_second"])
+        for name, config in configs.items():
+            mine = _rate("ours", config, options)
+            rates[name].append(mine["steps_per_second"])
+            if config.parameterization == "normal":
+                require_equal_work(mine, theirs)
+    rows = []
+    for name, each in rates.items():
+        rows.append(Row({**what, "loop": name}, "steps/s", each))
+        if name in configs:
+            ratios = [a / b for a, b in zip(each, rates["SB3 DQN, float32"], strict=True)]
+            rows.append(Row({**what, "loop": f"{name} / SB3"}, "ratio", ratios))
+    return rows
+
+
+def _rate(worker: str, config: Config, options: Options) -> dict[str, Any]:
+    return measure_apart(worker, {"config": to_json(config), "seconds": options.seconds})
+
+
+def require_equal_work(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """AssertionError unless both loops had one size of network, one number of threads and lanes, one ratio."""
+    for loop in (one, other):
+        ahead = loop["steps"] - loop["steps_per_update"] * loop["updates"]
+        assert abs(ahead) <= 2 * max(loop["lanes"], loop["steps_per_update"]), loop
+    for same in ("num_parameters", "torch_threads", "lanes", "steps_per_update"):
+        assert one[same] == other[same], (same, one, other)
+
+
+def memory(options: Options) -> list[Row]:
+    """Resident bytes of a full replay of Atari, every byte written; SB3's measured small and scaled."""
+    million = _config("paper", "breakout", options)
+    tenth = _config("paper", "breakout", options, learning={"replay_capacity": 20_000, "replay_start": 20_000})
+    ours = measure_apart("replay_memory", {"config": to_json(million), "seconds": 0})
+    theirs = measure_apart("sb3_replay_memory", {"config": to_json(tenth), "seconds": 0})
+    limit = 84 * 84 * 1e6 / GIGABYTE
+    source = "one million frames of 84x84 bytes, each once"
+    rows = [Row({"replay": "ours, 1,000,000 steps"}, "GB", [ours["bytes"] / GIGABYTE], limit, source)]
+    scaled = theirs["bytes"] / theirs["steps"] * 1e6 / GIGABYTE
+    name = "SB3, 1,000,000 steps (20,000 measured, times 50; memory-saving form)"
+    return [*rows, Row({"replay": name}, "GB", [scaled], limit, source)]
+
+
+def cuda_runs(options: Options) -> list[Row]:
+    """Frames a second of the `fast` preset at a full replay, with and without tests; and several runs at once."""
+    if options.torch_device.type != "cuda":
+        return []
+    rows = []
+    for precision, tests in itertools.product(("float32", "bfloat16"), (False, True)):
+        config = _config("fast", "breakout", options, learning={"precision": precision})
+        evaluation = dataclasses.replace(config.evaluation, period=250_000 if tests else 0)
+        settings = to_json(dataclasses.replace(config, evaluation=evaluation))
+        result = measure_apart("prefilled", {"config": settings, "seconds": 12 * options.seconds})
+        what: dict[str, str | int | float] = {
+            "precision": precision,
+            "tests": "yes" if tests else "no",
+            "device memory, GB": round(result["device_bytes"] / GIGABYTE, 1),
+        }
+        rows.append(Row({"runs": 1, **what}, "frames/s", [4 * result["steps_per_second"]]))
+    for runs in (1, 2, 4, 8):
+        config = _config("fast", "breakout", options, learning={"replay_capacity": 100_000})
+        evaluation = dataclasses.replace(config.evaluation, period=0)
+        settings = to_json(dataclasses.replace(config, evaluation=evaluation))
+        results = measure_together("prefilled", [{"config": settings, "seconds": 3 * options.seconds}] * runs)
+        total = sum(4 * result["steps_per_second"] for result in results)
+        rows.append(Row({"runs": runs, "precision": "float32", "tests": "no"}, "frames/s", [total]))
+    return rows
+
+
+SECTIONS: dict[str, Callable[[Options], list[Row]]] = {
+    "matrix": matrix,
+    "updates": updates,
+    "emulators": emulators,
+    "peers": peers,
+    "memory": memory,
+    "cuda_runs": cuda_runs,
+}

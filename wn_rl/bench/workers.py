@@ -1,0 +1,272 @@
+"""What is measured in a process of its own: a training loop of ours, and one of Stable-Baselines3.
+
+    python -m wn_rl.bench.workers NAME JSON
+
+prints one JSON object. Both loops do the same work, and say what they did so that the caller can check it.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import resource
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from wn_rl.config import Config, from_json
+
+WARM_UP_STEPS = 400  # after replay start, before the clock
+
+
+class _TimeIsUp(Exception):
+    pass
+
+
+class SteadyState:
+    """Counts steps and updates from the first call at or after `begin` steps, for so many seconds."""
+
+    def __init__(self, begin: int, seconds: float) -> None:
+        self._begin, self._seconds = begin, seconds
+        self._start: tuple[float, int, int] | None = None
+        self.result: dict[str, float] = {}
+
+    def __call__(self, steps: int, updates: int) -> bool:
+        """Whether to go on."""
+        now = time.perf_counter()
+        if self._start is None:
+            if steps >= self._begin:
+                self._start = now, steps, updates
+            return True
+        start, first_steps, first_updates = self._start
+        if now - start < self._seconds:
+            return True
+        self.result = {
+            "steps_per_second": (steps - first_steps) / (now - start),
+            "steps": steps - first_steps,
+            "updates": updates - first_updates,
+            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+        return False
+
+
+def ours(config: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Our loop as `wn-rl train` runs it, without its folder."""
+    from wn_rl.agents.experiment import Experiment
+    from wn_rl.agents.training import use_threads
+
+    settings = use_threads(from_json(config))
+    experiment = Experiment(settings, torch.device(settings.device))
+    clock = SteadyState(settings.learning.replay_start + WARM_UP_STEPS, seconds)
+
+    def after_step(experiment: Any) -> None:
+        if not clock(experiment.num_steps, experiment.learner.num_updates):
+            raise _TimeIsUp
+
+    with contextlib.suppress(_TimeIsUp):
+        experiment.run(after_step)
+    network = experiment.learner.online
+    return {**clock.result, **_work(settings, sum(p.numel() for p in network.parameters()))}
+
+
+def stable_baselines3(config: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """SB3's DQN with the same game, network, batch, ratio of updates, optimizer, replay and threads."""
+    from stable_baselines3 import DQN
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    settings = from_json(config)
+    if settings.parameterization != "normal":
+        raise ValueError("SB3's own layers are normal")
+    torch.set_num_threads(settings.torch_threads or torch.get_num_threads())
+    learning, lanes = settings.learning, settings.num_envs
+    model = DQN(
+        "CnnPolicy",
+        _sb3_environments(settings),
+        learning_rate=settings.learning_rate,
+        buffer_size=learning.replay_capacity,
+        learning_starts=learning.replay_start,
+        batch_size=learning.batch_size,
+        gamma=learning.discount,
+        train_freq=(max(1, learning.update_period // lanes), "step"),
+        gradient_steps=max(1, lanes // learning.update_period),
+        target_update_interval=learning.target_period,
+        exploration_initial_eps=learning.epsilon_end,
+        exploration_final_eps=learning.epsilon_end,
+        policy_kwargs=_sb3_policy(settings),
+        device=settings.device,
+        seed=settings.seed,
+    )
+    clock = SteadyState(learning.replay_start + WARM_UP_STEPS, seconds)
+
+    class Clock(BaseCallback):  # type: ignore[misc]
+        def _on_step(self) -> bool:
+            return clock(self.num_timesteps, model._n_updates)
+
+    model.learn(10**9, callback=Clock())
+    network = model.q_net
+    return {**clock.result, **_work(settings, sum(p.numel() for p in network.parameters()))}
+
+
+def _sb3_environments(settings: Config) -> Any:
+    """Atari as SB3's own users make it; other suites through our Gymnasium environment."""
+    from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+    from stable_baselines3.common.vec_env import VecFrameStack
+
+    if settings.suite == "atari":
+        import ale_py
+        import gymnasium
+
+        gymnasium.register_envs(ale_py)
+        name = "".join(word.capitalize() for word in settings.game.split("_"))
+        lanes = make_atari_env(f"{name}NoFrameskip-v4", n_envs=settings.num_envs, seed=settings.seed)
+        return VecFrameStack(lanes, n_stack=settings.network.stack)
+    from wn_rl.envs.as_gymnasium import GameEnv
+
+    return make_vec_env(lambda: GameEnv(settings.suite, settings.game), settings.num_envs, seed=settings.seed)
+
+
+def _sb3_policy(settings: Config) -> dict[str, Any]:
+    """nature_cnn is SB3's own; minatar_cnn is written out in plain torch."""
+    policy: dict[str, Any] = {
+        "net_arch": [],
+        "optimizer_class": torch.optim.Adamax,
+        "optimizer_kwargs": {"betas": (0.5, 0.999)},
+    }
+    if settings.network.name == "minatar_cnn":
+        policy |= {"features_extractor_class": _minatar_features(), "normalize_images": False}
+    return policy
+
+
+def _minatar_features() -> Any:
+    from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+    from torch import Tensor, nn
+
+    class MinatarFeatures(BaseFeaturesExtractor):  # type: ignore[misc]
+        def __init__(self, observation_space: Any) -> None:
+            super().__init__(observation_space, features_dim=128)
+            channels = observation_space.shape[0]
+            self.layers = nn.Sequential(
+                nn.Conv2d(channels, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 8 * 8, 128), nn.ReLU()
+            )
+
+        def forward(self, observations: Tensor) -> Tensor:
+            features: Tensor = self.layers(observations)
+            return features
+
+    return MinatarFeatures
+
+
+def _work(settings: Config, num_parameters: int) -> dict[str, Any]:
+    """What the caller holds equal between loops."""
+    return {
+        "num_parameters": num_parameters,
+        "torch_threads": torch.get_num_threads(),
+        "lanes": settings.num_envs,
+        "steps_per_update": settings.learning.update_period,
+    }
+
+
+def emulator(config: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Random play without a network: agent steps a second."""
+    from wn_rl.agents.experiment import make_training_environments
+
+    settings = from_json(config)
+    environments = make_training_environments(settings)
+    environments.reset()
+    generator = np.random.default_rng(0)
+    actions = generator.integers(0, environments.spec.num_actions, (1000, settings.num_envs))
+    rows, start = 0, None
+    while start is None or time.perf_counter() - start < seconds:
+        if rows == 50:
+            start, rows = time.perf_counter(), 0
+        environments.send(actions[rows % 1000])
+        environments.recv()
+        rows += 1
+    passed = time.perf_counter() - start
+    environments.close()
+    return {"steps_per_second": rows * settings.num_envs / passed}
+
+
+def prefilled(config: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Our loop at a full replay: random play fills it before the clock starts; tests run inside the time if on."""
+    from wn_rl.agents.evaluation import run_epoch_test
+    from wn_rl.agents.experiment import Experiment
+
+    settings = from_json(config)
+    torch.set_num_threads(settings.torch_threads or torch.get_num_threads())
+    filled = dataclasses.replace(settings.learning, replay_start=settings.learning.replay_capacity)
+    settings = dataclasses.replace(settings, learning=filled)
+    experiment = Experiment(settings, torch.device(settings.device))
+    clock = SteadyState(settings.learning.replay_start + 40 * settings.num_envs, seconds)
+    tested = 0
+
+    def after_step(experiment: Any) -> None:
+        nonlocal tested
+        period = settings.evaluation.period
+        since = experiment.num_steps - settings.learning.replay_start
+        if period and since // period > tested:
+            tested = since // period
+            run_epoch_test(settings, experiment.learner.acting, seed=tested, tick=lambda: None)
+        if not clock(experiment.num_steps, experiment.learner.num_updates):
+            raise _TimeIsUp
+
+    with contextlib.suppress(_TimeIsUp):
+        experiment.run(after_step)
+    device_bytes = torch.cuda.max_memory_allocated() if settings.device.startswith("cuda") else 0
+    return {**clock.result, "tests": tested, "device_bytes": device_bytes}
+
+
+def replay_memory(config: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Resident memory that a full replay of ours takes, every byte written."""
+    from wn_rl.agents.replay import Replay
+    from wn_rl.envs.base import EnvironmentSpec, Step
+
+    settings = from_json(config)
+    spec = EnvironmentSpec(4, (84, 84), "uint8", 1 / 255, 4, ("",) * 4)
+    before = _resident_bytes()
+    replay = Replay(settings.learning.replay_capacity, 1000, spec, stack=4)
+    frames = np.random.default_rng(0).integers(0, 256, (1000, 84, 84), dtype=np.uint8)
+    ones = np.ones(1000, dtype=np.float32)
+    for _ in range(replay.ring_rows):
+        replay.add(Step(frames, ones, ones, ones > 1), np.zeros(1000, dtype=np.int64))
+    return {"bytes": _resident_bytes() - before, "steps": replay.ring_rows * 1000}
+
+
+def sb3_replay_memory(config: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """The same for SB3's buffer of stacked frames, in its memory-saving form, which keeps one stack a step."""
+    from gymnasium import spaces
+    from stable_baselines3.common.buffers import ReplayBuffer
+
+    settings = from_json(config)
+    space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    before = _resident_bytes()
+    capacity = settings.learning.replay_capacity
+    buffer = ReplayBuffer(
+        capacity, space, spaces.Discrete(4), optimize_memory_usage=True, handle_timeout_termination=False
+    )
+    stack = np.random.default_rng(0).integers(0, 256, (1, 4, 84, 84), dtype=np.uint8)
+    for _ in range(capacity):
+        buffer.add(stack, stack, np.zeros((1, 1)), np.zeros(1), np.zeros(1), [{}])
+    return {"bytes": _resident_bytes() - before, "steps": capacity}
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+WORKERS = {
+    "ours": ours,
+    "stable_baselines3": stable_baselines3,
+    "emulator": emulator,
+    "prefilled": prefilled,
+    "replay_memory": replay_memory,
+    "sb3_replay_memory": sb3_replay_memory,
+}
+
+if __name__ == "__main__":
+    name, settings = sys.argv[1], json.loads(sys.argv[2])
+    print(json.dumps(WORKERS[name](**settings)))

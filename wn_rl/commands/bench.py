@@ -1,0 +1,67 @@
+"""`wn-rl bench`: measure the speed of this machine's every part, and write the benchmark page."""
+
+import datetime
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from wn_rl.errors import say
+from wn_rl.flags import parse_flags
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure one section after another; results of other sections are kept."""
+
+    sections: tyro.conf.Positional[tuple[str, ...]] = ()
+    """matrix, updates, emulators, peers, memory, cuda_runs; none: all that this machine can."""
+    out: Path = Path("docs/benchmarks.json")
+    """Results; the page stands beside it as Markdown."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    torch_threads: int = 0
+    """CPU threads of torch in every loop; 0: one a core."""
+    repetitions: int = 3
+    """Measurements of each figure, in turns."""
+    seconds: float = 10
+    """Length of one measurement of a whole loop."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """`wn-rl bench`."""
+    options = parse_flags(Bench, arguments)
+    import torch
+
+    from wn_rl.bench.page import TITLES, merge, render
+    from wn_rl.bench.sections import SECTIONS, Options
+    from wn_rl.machine import machine_line, resolve_device
+
+    unknown = [name for name in options.sections if name not in SECTIONS]
+    if unknown:
+        raise ValueError(f"no section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
+    if options.repetitions < 1 or not options.seconds > 0 or options.torch_threads < 0:
+        raise ValueError("--repetitions must be at least 1, --seconds greater than 0, --torch-threads at least 0")
+    device = resolve_device(options.device)
+    threads = options.torch_threads or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    measured = Options(str(device), threads, options.repetitions, options.seconds)
+    command = " ".join(["wn-rl bench", *arguments])
+    page = options.out.with_suffix(".md")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    for name in options.sections or SECTIONS:
+        say(f"measuring: {TITLES[name]}")
+        rows = SECTIONS[name](measured)
+        about = {
+            "machine": f"{machine_line(device)}, {threads} torch threads",
+            "command": command,
+            "date": datetime.date.today().isoformat(),
+        }
+        if rows:
+            page.write_text(render(merge(options.out, name, rows, about)))
+        else:
+            say(f"{name}: not on this machine")
+    print(page)
+    return 0
