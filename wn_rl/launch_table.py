@@ -125,10 +125,9 @@ def summary(rows: Sequence[Row], at_once: int) -> str:
     """All runs in a line, e.g. "9 runs: 2 running, 3 waiting, 4 finished; about 0:12:30 left"."""
     counts = Counter(row.entry.state for row in rows)
     states = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
+    said = f"{len(rows)} run{'' if len(rows) == 1 else 's'}: {states}"
     left = total_seconds(rows, at_once)
-    return f"{len(rows)} run{'' if len(rows) == 1 else 's'}: {states}" + (
-        f"; about {duration(left)} left" if left else ""
-    )
+    return f"{said}; about {duration(left)} left" if left else said
 
 
 def duration(seconds: float) -> str:
