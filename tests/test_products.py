@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wn_rl.nn import FastLinear, fold, make_network, refill
+from wn_rl.nn import PARAMETERIZATIONS, FastLinear, Layers, data_dependent_init, fold, make_network, refill
 from wn_rl.nn import products as module
-from wn_rl.nn.products import dense_product
+from wn_rl.nn.products import dense_product, normalized_dense_product
 
 OUT, IN = 160, 257  # more weights than SMALLEST, no round numbers
 
@@ -92,6 +92,41 @@ def test_without_onednn_it_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_onednn", None)
     x, weight, bias, _ = tensors()
     assert torch.equal(dense_product(x, weight, bias), F.linear(x, weight, bias))
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_normalized_product_is_that_of_normalized_weights(with_bias: bool, taken: list[int]) -> None:
+    x, v, bias, gradient = tensors()
+    gain = (torch.randn(OUT, 1, generator=torch.Generator().manual_seed(3)) * 2).requires_grad_()
+    wanted = [x.requires_grad_(), v.requires_grad_(), gain, bias.requires_grad_()][: 4 if with_bias else 3]
+    b = bias if with_bias else None
+    ours = normalized_dense_product(x, v, gain, b)
+    theirs = F.linear(x, gain * v / v.norm(dim=1, keepdim=True), b)
+    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-5)
+    for one, other in zip(
+        torch.autograd.grad(ours, wanted, gradient), torch.autograd.grad(theirs, wanted, gradient), strict=True
+    ):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+    assert len(taken) == 3
+
+
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+@pytest.mark.parametrize("log_scale", [None, 3.0])
+def test_a_layer_gives_the_same_through_onednn_and_without(
+    parameterization: str, log_scale: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if log_scale is not None and not parameterization.startswith("weight_norm"):
+        pytest.skip("a log-scale belongs to weight norm")
+    x, _, _, gradient = tensors()
+    results = []
+    for through in (module._onednn, None):
+        monkeypatch.setattr(module, "_onednn", through)
+        layer = Layers(parameterization, log_scale, torch.Generator().manual_seed(2)).dense(IN, OUT)
+        data_dependent_init(layer, x)
+        y = layer(x)
+        results.append([y, *torch.autograd.grad(y, list(layer.parameters()), gradient)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-4, rtol=2e-4)
 
 
 def test_a_second_derivative_is_refused(taken: list[int]) -> None:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wn_rl.nn.products import dense_product
+from wn_rl.nn.products import dense_product, normalized_dense_product, onednn_pays
 from wn_rl.nn.shifts import BatchNorm, Bias, MeanOnlyBatchNorm, Shift
 from wn_rl.nn.weights import Direct, Normalized, Weight, unit_norms
 
@@ -64,6 +64,14 @@ class Dense(Layer):
     """[..., in] -> [..., out]."""
 
     feature_axis = -1
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight
+        if not (isinstance(weight, Normalized) and onednn_pays(x, weight.v)):
+            return super().forward(x)
+        t = normalized_dense_product(x, weight.v, weight.gain(), self.shift.operand)
+        shifted: Tensor = self.shift(t, self.feature_axis)
+        return shifted
 
     def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return dense_product(x, weight, bias)

@@ -1,5 +1,5 @@
-"""The product of dense layers on a CPU, through oneDNN: on processors that torch's BLAS (MKL) does not know well,
-it takes half the time in float32 (measured in docs/benchmarks.md). Everything else is torch's own `F.linear`.
+"""The products of dense layers on a CPU, through oneDNN: on processors that torch's BLAS (MKL) does not know
+well they take half the time in float32 (docs/benchmarks.md). Everything else is torch's own `F.linear`.
 """
 
 from typing import Any
@@ -11,7 +11,10 @@ from torch.autograd.function import once_differentiable
 
 SMALLEST = 2**15  # weights; below, oneDNN's overhead is more than it saves
 
-_onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # what torch.compile calls for inference
+# What torch.compile calls for inference. None where torch was built without oneDNN.
+_onednn = None
+if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    _onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -39,19 +42,62 @@ class _DenseProduct(torch.autograd.Function):
         )
 
 
+class _NormalizedDenseProduct(torch.autograd.Function):
+    """x times w = g v / |v|, as (v.x) g / |v|: scaling the outputs costs less than scaling the weights.
+
+    Backward is equation 3 of Salimans & Kingma with the sums over the batch taken first, in one pass over v.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, v: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:
+        norms = torch.linalg.vector_norm(v, dim=1)
+        scale = gain.view(-1) / norms
+        t = _product(x, v)
+        ctx.save_for_backward(x, v, t, norms, scale)
+        return t * scale if bias is None else torch.addcmul(bias, t, scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, v, t, norms, scale = ctx.saved_tensors
+        of_x, of_v, of_gain, of_bias = ctx.needs_input_grad
+        gradient_of_t = gradient * scale
+        gradient_of_gain = (gradient * t).sum(0) / norms
+        gradient_of_v = None
+        if of_v:
+            gradient_of_v = _product(gradient_of_t.t(), x.t())
+            gradient_of_v.addcmul_(v, (scale * gradient_of_gain / norms)[:, None], value=-1)
+        return (
+            _product(gradient_of_t, v.t()) if of_x else None,
+            gradient_of_v,
+            gradient_of_gain[:, None] if of_gain else None,
+            gradient.sum(0) if of_bias else None,
+        )
+
+
+def onednn_pays(x: Tensor, weight: Tensor) -> bool:
+    """Whether x [B, in] times weight [out, in] is a product for oneDNN: on a CPU, in float32, and not small."""
+    return (
+        _onednn is not None
+        and x.dim() == 2
+        and weight.numel() >= SMALLEST
+        and x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
 def dense_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x [..., in] times weight [out, in] transposed, plus bias [out]: F.linear, faster where it can be."""
-    if (
-        _onednn is None
-        or x.dim() != 2
-        or weight.numel() < SMALLEST
-        or not (x.device.type == weight.device.type == "cpu")
-        or not (x.dtype == weight.dtype == torch.float32)
-        or torch.is_autocast_enabled("cpu")
-        or not torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    ):
+    if not onednn_pays(x, weight):
         return F.linear(x, weight, bias)
     result: Tensor = _DenseProduct.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return result
+
+
+def normalized_dense_product(x: Tensor, v: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:
+    """dense_product with weight g v / |v| (eq. 2), v [out, in] and gain g [out, 1]; only where `onednn_pays`."""
+    result: Tensor = _NormalizedDenseProduct.apply(x, v, gain, bias)  # type: ignore[no-untyped-call]
     return result
 
 
