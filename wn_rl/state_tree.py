@@ -8,7 +8,6 @@ the CPU. JSON has no place for some of these, so they are written as a dict of o
 import json
 import math
 import struct
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,6 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-
-from wn_rl.files import write_synced
 
 STRUCTURE_FILE = "state.json"
 TENSORS_FILE = "tensors.safetensors"
@@ -58,17 +55,6 @@ def unpack(files: dict[str, bytes]) -> Any:
         return _decode(json.loads(files[STRUCTURE_FILE]), tensors)
     except (SafetensorError, KeyError, ValueError, TypeError, struct.error, RecursionError) as error:
         raise StateError(f"not a saved state: {type(error).__name__}: {error}") from error
-
-
-def write_state(folder: Path, state: Any) -> None:
-    """Write the two files of a state into a folder that has neither, and wait until the disk has them."""
-    for name, data in pack(state).items():
-        write_synced(folder / name, data)
-
-
-def read_state(folder: Path) -> Any:
-    """The state in a folder."""
-    return unpack({name: (folder / name).read_bytes() for name in (STRUCTURE_FILE, TENSORS_FILE)})
 
 
 def _encode(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
