@@ -223,6 +223,7 @@ def test_a_dry_run_prints_the_runs_their_steps_and_the_time(
         (["--steps", "0"], "--steps must be at least 1"),
         (["--network.log-scale", "3"], "--network.log-scale"),
         (["--workers", "0"], "--workers"),
+        (["--preset", "papers"], "paper"),
         (["--retries", "-1"], "--retries"),
         (["--gpu-share", "0"], "--gpu-share"),
         (["--gpu-share", "1.5"], "--gpu-share"),

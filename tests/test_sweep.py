@@ -163,7 +163,7 @@ def test_a_folder_says_what_became_of_its_run(tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     found = [look(run) for run in (new, lock, finished, interrupted, killed, failed)]
     assert [it.state for it in found] == ["new", "new", "finished", "began", "began", "began"]
-    assert [it.message for it in found][3:] == ["saved", "", "no luck"]
+    assert [it.message for it in found][3:] == ["", "", "failed before: no luck"]
     assert sorted(tmp_path.rglob("*")) == before
 
 

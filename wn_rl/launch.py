@@ -66,7 +66,10 @@ class Entry:
 
 
 class StopSignals:
-    """SIGINT, SIGTERM and SIGHUP, counted while listening: one asks to stop, a second to do it at once."""
+    """SIGINT, SIGTERM and SIGHUP, counted while listening: one asks to stop, a second to do it at once.
+
+    Under nohup, a terminal that closes stops nothing.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -86,7 +89,9 @@ class StopSignals:
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Within: signals are counted instead of ending the process."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
         before = [signal.signal(number, self._receive) for number in numbers]
         try:
             yield

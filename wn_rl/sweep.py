@@ -70,7 +70,7 @@ class Run:
 class Found:
     """What there is of a run on disk. `began` is any end but the last step: it can be resumed.
 
-    message: why the folder is unreadable, or how the run ended.
+    message: why the folder is unreadable, or why the run failed when it was last tried.
     """
 
     state: Literal["new", "began", "finished", "unreadable"]
@@ -142,7 +142,7 @@ def look(run: Run) -> Found:
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         return Found("unreadable", f"{folder.config_file} cannot be read: {_in_words(error)}")
     _require_same(run, saved)
-    return Found("finished") if folder.is_finished() else Found("began", _status_message(folder))
+    return Found("finished") if folder.is_finished() else Found("began", _why_failed(folder))
 
 
 def clear_debris(run: Run) -> None:
@@ -274,8 +274,10 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{name}", value
 
 
-def _status_message(folder: RunFolder) -> str:
+def _why_failed(folder: RunFolder) -> str:
+    """What status.json says of a run that failed; nothing of one that was stopped or killed."""
     try:
-        return str(json.loads(folder.status_file.read_bytes())["message"])
+        status = json.loads(folder.status_file.read_bytes())
+        return f"failed before: {status['message']}" if status["status"] == "failed" else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -47,8 +47,8 @@ class Compare:
     """Runs of each arm on each game: how many seeds."""
     first_seed: int = 1
     """The first of the seeds; the others follow it."""
-    preset: Literal["paper", "nature", "laptop", "minatar", "classic"] | None = None
-    """Where the defaults come from; None: the suite's own, as in `wn-rl train`."""
+    preset: str | None = None
+    """Where the defaults come from, as in `wn-rl train`; None: the suite's own."""
     device: str = "auto"
     """auto, cpu, cuda (all GPUs) or cuda:N."""
     launcher: Literal["local", "ray"] = "local"
@@ -135,6 +135,8 @@ def _runs_of(options: Compare, others: Sequence[str]) -> tuple[Run, ...]:
 def _settings(options: Compare, suite: str, game: str, others: Sequence[str]) -> Config:
     """What `wn-rl train GAME` would take, with the flags that are not ours."""
     preset = options.preset or default_preset(suite, suite == "atari" and _has_cuda(options.device))
+    if preset not in PRESETS:
+        raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {preset!r}")
     default = Train(PRESETS[preset](tyro.MISSING))
     config: Config = parse_flags(Train, [game, "--suite", suite, *others], default=default).config
     return dataclasses.replace(config, device=options.device)
@@ -155,7 +157,7 @@ def _chosen(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
         if name not in by_name:
             near = difflib.get_close_matches(name, by_name, n=1, cutoff=0)
             raise UserError(f"--only: no run {name!r} in the grid; did you mean {near[0]}?")
-    return [by_name[name] for name in names or by_name]
+    return [by_name[name] for name in dict.fromkeys(names) or by_name]
 
 
 def _launcher(options: Compare, runs: Sequence[Run]) -> tuple[Launcher, int]:
