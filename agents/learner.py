@@ -123,11 +123,7 @@ class Learner:
 
     def _update(self, batch: Batch, q_t: Tensor) -> None:
         loss, q_mean = self._compute_loss(batch, q_t)
-        gradients = torch.autograd.grad(loss, self._parameters)
-        for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            parameter.grad = gradient
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.apply(torch.autograd.grad(loss, self._parameters))
         if self._config.network.max_v_norm is not None:
             bound_v(self.online, self._config.network.max_v_norm)
         self._loss_sum += loss.detach() / self._config.learning.batch_size

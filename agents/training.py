@@ -3,25 +3,28 @@
 import dataclasses
 import json
 import signal
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
+from wn_rl import envs
 from wn_rl.agents.evaluation import Interrupted, make_test_environments
 from wn_rl.agents.experiment import Experiment
 from wn_rl.agents.learner import make_online_network
 from wn_rl.agents.monitor import Monitor, StopNow, StopRequest
 from wn_rl.checkpoint import CheckpointError, CheckpointStore
-from wn_rl.config import Config, identity
-from wn_rl.errors import say
+from wn_rl.config import Config, from_json, identity, to_json
+from wn_rl.errors import UserError, say
+from wn_rl.machine import resolve_device, versions
 from wn_rl.network_file import read_network_file
 from wn_rl.nn import fold
 from wn_rl.runs import RunFolder, Status, write_json
-from wn_rl.tracking import Tracker
+from wn_rl.tracking import Tracker, make_trackers
 
 
 def checkpoint_store(config: Config, path: Path) -> CheckpointStore:
@@ -58,12 +61,87 @@ def load_network(config: Config, folder: RunFolder, which: str, device: torch.de
 
 
 @dataclasses.dataclass(frozen=True)
+class LoadedRun:
+    """A run's config and network, for use outside of training.
+
+    network: plain torch layers in eval mode: [B, K, *O] as the environment gives them -> [B, A].
+    name: which network it is, e.g. "best network, step 75,000".
+    """
+
+    config: Config
+    network: nn.Sequential
+    name: str
+
+
+def load_run(run_dir: str | Path, which: str = "best", device: str = "cpu") -> LoadedRun:
+    """The config of the run in a folder, and its network (see `load_network`).
+
+    Raises:
+        UserError: there is no run, no network of it yet, or its files are damaged.
+    """
+    folder = RunFolder(Path(run_dir))
+    record = folder.read_config()
+    if "config" not in record:
+        raise UserError(f"{folder.config_file} is not the config of a run")
+    config = from_json(record["config"])
+    network, name = load_network(config, folder, which, resolve_device(device))
+    return LoadedRun(config, cast(nn.Sequential, network), name)
+
+
+@dataclasses.dataclass(frozen=True)
 class Outcome:
     """How a run ended: the status of its folder, the process's exit code and a line for its user."""
 
     status: Status
     exit_code: int
     message: str
+
+
+def train(config: Config, run_dir: str | Path, *, command: Sequence[str] | None = None) -> Outcome:
+    """Train in a new or empty folder, as `wn-rl train` does: metrics, tests, checkpoints, best network.
+
+    SIGINT and SIGTERM save the run and end it. Call it in the main thread, which alone can listen to signals.
+    command: recorded in config.json; None: that of this process.
+
+    Raises:
+        UserError: the folder is not empty, or the device cannot be had.
+        ValueError: the config cannot be.
+    """
+    folder = RunFolder(Path(run_dir))
+    folder.require_new()
+    config = use_threads(
+        dataclasses.replace(
+            config,
+            game=envs.normalize_game(config.suite, config.game),
+            device=str(resolve_device(config.device)),
+            optimizer=dataclasses.replace(config.optimizer, learning_rate=config.learning_rate),
+            run_name=config.run_name or folder.path.name,
+        )
+    )
+    record = {"config": to_json(config), "versions": versions(), "command": list(command or sys.orig_argv)}
+    return train_in(config, folder, record, resume=False)
+
+
+def train_in(config: Config, folder: RunFolder, record: dict[str, Any], *, resume: bool) -> Outcome:
+    """Build everything before the folder is touched, then train in it under its lock, from the start or on."""
+    experiment = Experiment(config, resolve_device(config.device))
+    with folder.lock():
+        if not resume:
+            folder.require_new()  # again: another run may have begun here since
+        say(f"run folder: {folder.path}")
+        say(f"settings: {json.dumps(record['config'])}")
+        tracker = make_trackers(
+            config.track,
+            run_dir=folder.path,
+            config=to_json(config),
+            run_name=config.run_name or folder.path.name,
+            group=config.group or f"{config.suite}-{config.game}",
+            tags=[config.suite, config.game, config.parameterization, config.preset],
+            total_steps=config.steps,
+        )
+        outcome = run(config, experiment, folder, tracker, say, record=record, resume=resume)
+    say(outcome.message)
+    return outcome
 
 
 def run(

@@ -9,7 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from wn_rl.nn import OPTIMIZERS, AuthorsAdamax, CenteredRMSProp, make_optimizer
+from wn_rl.nn import (
+    OPTIMIZERS,
+    AuthorsAdamax,
+    CenteredRMSProp,
+    load_optimizer_tree,
+    make_optimizer,
+    optimizer_tree,
+)
+from wn_rl.nn.optimizers import MultiTensorOptimizer
 
 Array = NDArray[np.float64]
 GRADIENTS = [np.array(g) for g in ([1.0, -2.0], [0.5, 0.0], [-3.0, 1e-3], [0.0, 0.0], [0.2, 5.0])]
@@ -159,3 +167,51 @@ def test_errors() -> None:
     for wrong in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="the learning rate must be a positive number"):
             make_optimizer("adamax", [parameter], wrong)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_apply_is_step_with_the_gradients_given(name: str) -> None:
+    def made() -> tuple[list[nn.Parameter], MultiTensorOptimizer]:
+        parameters = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.full((3, 1), 2.0))]
+        return parameters, make_optimizer(name, parameters, 0.1)
+
+    (stepped, by_step), (applied, by_apply) = made(), made()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        gradients = [torch.randn(parameter.shape, generator=generator) for parameter in stepped]
+        for parameter, gradient in zip(stepped, gradients, strict=True):
+            parameter.grad = gradient
+        by_step.step()
+        by_apply.apply(gradients)
+    for one, other in zip(stepped, applied, strict=True):
+        assert torch.equal(one, other)
+        assert other.grad is None
+
+
+def test_adamax_is_that_of_torch() -> None:
+    parameters = [[nn.Parameter(torch.linspace(-1, 1, 6).view(2, 3))] for _ in range(2)]
+    ours = make_optimizer("adamax", parameters[0], 1e-2)
+    theirs = torch.optim.Adamax(parameters[1], lr=1e-2, betas=(0.5, 0.999))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        gradient = torch.randn(2, 3, generator=generator)
+        parameters[0][0].grad, parameters[1][0].grad = gradient.clone(), gradient.clone()
+        ours.step()
+        theirs.step()
+    torch.testing.assert_close(parameters[0][0], parameters[1][0], atol=1e-6, rtol=1e-6)
+
+
+def test_the_group_s_tensors_are_saved_and_put_back() -> None:
+    """Adamax's b1^t belongs to the group: without it a resumed run would correct its bias anew."""
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = make_optimizer("adamax", [parameter], 0.1)
+    for _ in range(3):
+        optimizer.apply([torch.ones(2)])
+    tree = copy.deepcopy(optimizer_tree(optimizer))
+    twin = nn.Parameter(parameter.detach().clone())
+    other = make_optimizer("adamax", [twin], 0.1)
+    load_optimizer_tree(other, tree)
+    assert other.param_groups[0]["decay"].item() == 0.125
+    optimizer.apply([torch.full((2,), 0.3)])
+    other.apply([torch.full((2,), 0.3)])
+    assert torch.equal(parameter, twin)

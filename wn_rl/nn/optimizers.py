@@ -7,7 +7,7 @@ that exist after the first step: a CUDA graph can capture every later one, and `
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -35,26 +35,36 @@ class MultiTensorOptimizer(Optimizer, ABC):
         """From now on, fuse the update with torch.compile."""
         self._fused = torch.compile(self.update, dynamic=False)
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One update of the parameters that have a gradient; returns the closure's loss where there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        update = self._fused or self.update
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if not parameters:
-                continue
-            for parameter in parameters:
-                if not self.state[parameter]:
-                    self.state[parameter] = {name: torch.zeros_like(parameter) for name in self.buffers}
-            gradients = [parameter.grad for parameter in parameters]
-            buffers = [[self.state[parameter][name] for parameter in parameters] for name in self.buffers]
-            settings = {name: value for name, value in group.items() if name != "params"}
-            update(parameters, gradients, buffers, settings)
+            if parameters:
+                self._apply(group, parameters, [parameter.grad for parameter in parameters])
         return loss
+
+    def apply(self, gradients: Sequence[Tensor]) -> None:
+        """`step` with the gradients of all parameters given, in order: for loops that count microseconds.
+
+        torch wraps every `step` in hooks; this has none, and no parameter's grad is touched.
+        """
+        given = iter(gradients)
+        for group in self.param_groups:
+            parameters = group["params"]
+            self._apply(group, parameters, [next(given) for _ in parameters])
+
+    @torch.no_grad()
+    def _apply(self, group: dict[str, Any], parameters: Tensors, gradients: Tensors) -> None:
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter] = {name: torch.zeros_like(parameter) for name in self.buffers}
+        buffers = [[self.state[parameter][name] for parameter in parameters] for name in self.buffers]
+        settings = {name: value for name, value in group.items() if name != "params"}
+        (self._fused or self.update)(parameters, gradients, buffers, settings)
 
 
 class Adamax(MultiTensorOptimizer):
