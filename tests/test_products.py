@@ -110,6 +110,22 @@ def test_normalized_product_is_that_of_normalized_weights(with_bias: bool, taken
     assert len(taken) == 3
 
 
+def test_normalized_product_under_autocast_rounds_its_factors_alone() -> None:
+    x, v, bias, gradient = tensors(64)
+    gain = torch.rand(OUT, 1, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    wanted = [x.requires_grad_(), v.requires_grad_(), gain, bias.requires_grad_()]
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = normalized_dense_product(x, v, gain, bias)
+    assert ours.dtype == torch.float32
+    theirs = F.linear(x, gain * v / v.norm(dim=1, keepdim=True), bias)
+    torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0.05)
+    for one, other in zip(
+        torch.autograd.grad(ours, wanted, gradient), torch.autograd.grad(theirs, wanted, gradient), strict=True
+    ):
+        assert one.dtype == torch.float32
+        assert (one - other).norm() < 0.01 * other.norm()
+
+
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
 @pytest.mark.parametrize("log_scale", [None, 3.0])
 def test_a_layer_gives_the_same_through_onednn_and_without(

@@ -33,6 +33,8 @@ class Preprocess(nn.Module):
         if x.shape[1:] != self.stacked_shape:
             raise ValueError(f"expected observations [B, *{self.stacked_shape}], got {tuple(x.shape)}")
         dtype = self.dtype_of_network.dtype
+        if torch.is_autocast_enabled(x.device.type):
+            dtype = torch.get_autocast_dtype(x.device.type)  # what the first layer would round to
         merged = x.reshape(-1, *self.output_shape)
         converted = _channels_last(merged, dtype) if merged.dim() == 4 else merged.to(dtype)
         if self.scale != 1:

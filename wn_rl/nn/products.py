@@ -19,6 +19,8 @@ if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
 
 def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """a [M, K] times b [N, K] transposed, plus bias [N], in any strides."""
+    if a.dtype == torch.bfloat16:
+        return F.linear(a, b, bias)  # which goes through oneDNN by itself
     assert _onednn is not None
     result: Tensor = _onednn(a, b, bias, "none", [], "")
     return result
@@ -46,13 +48,15 @@ class _NormalizedDenseProduct(torch.autograd.Function):
     """x times w = g v / |v|, as (v.x) g / |v|: scaling the outputs costs less than scaling the weights.
 
     Backward is equation 3 of Salimans & Kingma with the sums over the batch taken first, in one pass over v.
+    Under autocast the products are of bfloat16 factors; norms, scales and what comes out stay float32.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, v: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.dtype = torch.bfloat16 if _in_bfloat16() else torch.float32
         norms = torch.linalg.vector_norm(v, dim=1)
         scale = gain.view(-1) / norms
-        t = _product(x, v)
+        t = _product(x.to(ctx.dtype), v.to(ctx.dtype)).float()
         ctx.save_for_backward(x, v, t, norms, scale)
         return t * scale if bias is None else torch.addcmul(bias, t, scale)
 
@@ -61,35 +65,39 @@ class _NormalizedDenseProduct(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, v, t, norms, scale = ctx.saved_tensors
         of_x, of_v, of_gain, of_bias = ctx.needs_input_grad
-        gradient_of_t = gradient * scale
+        gradient_of_t = (gradient * scale).to(ctx.dtype)
         gradient_of_gain = (gradient * t).sum(0) / norms
         gradient_of_v = None
         if of_v:
-            gradient_of_v = _product(gradient_of_t.t(), x.t())
+            gradient_of_v = _product(gradient_of_t.t(), x.to(ctx.dtype).t()).float()
             gradient_of_v.addcmul_(v, (scale * gradient_of_gain / norms)[:, None], value=-1)
         return (
-            _product(gradient_of_t, v.t()) if of_x else None,
+            _product(gradient_of_t, v.to(ctx.dtype).t()).to(x.dtype) if of_x else None,
             gradient_of_v,
             gradient_of_gain[:, None] if of_gain else None,
             gradient.sum(0) if of_bias else None,
         )
 
 
+def _in_bfloat16() -> bool:
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
 def onednn_pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether x [B, in] times weight [out, in] is a product for oneDNN: on a CPU, in float32, and not small."""
+    """Whether x [B, in] times weight [out, in] is worth a function of our own: on a CPU, of float32, not small."""
     return (
         _onednn is not None
         and x.dim() == 2
         and weight.numel() >= SMALLEST
         and x.device.type == weight.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
+        and weight.dtype == torch.float32
+        and (x.dtype == torch.float32 or _in_bfloat16())
     )
 
 
 def dense_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x [..., in] times weight [out, in] transposed, plus bias [out]: F.linear, faster where it can be."""
-    if not onednn_pays(x, weight):
+    if torch.is_autocast_enabled("cpu") or not onednn_pays(x, weight):
         return F.linear(x, weight, bias)
     result: Tensor = _DenseProduct.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return result
