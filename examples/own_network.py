@@ -1,0 +1,42 @@
+"""A network of your own, in any parameterization: python examples/own_network.py [STEPS]."""
+
+import dataclasses
+import sys
+from collections import OrderedDict
+
+from torch import nn
+
+from wn_rl.agents.training import train
+from wn_rl.api import allow
+from wn_rl.config import NetworkConfig
+from wn_rl.nn import NETWORKS, Layers, Preprocess
+from wn_rl.presets import minatar
+
+STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+
+
+def two_convolutions(
+    frame_shape: tuple[int, ...], stack: int, num_actions: int, scale: float, layers: Layers
+) -> nn.Sequential:
+    """For frames [C, H, W]: two padded convolutions and one dense layer. Preprocess comes first."""
+    preprocess = Preprocess(frame_shape, stack, scale)  # merges the stack, scales, converts to float
+    channels, height, width = preprocess.output_shape
+    return nn.Sequential(
+        OrderedDict(
+            preprocess=preprocess,
+            conv1=layers.conv(channels, 16, 3, padding=1),
+            relu1=nn.ReLU(),
+            conv2=layers.conv(16, 16, 3, padding=1),
+            relu2=nn.ReLU(),
+            flatten=nn.Flatten(),
+            output=layers.dense(16 * height * width, num_actions),
+        )
+    )
+
+
+NETWORKS["two_convolutions"] = two_convolutions
+allow("network.name", "two_convolutions")
+
+config = minatar("breakout")
+config = dataclasses.replace(config, steps=STEPS, network=NetworkConfig(name="two_convolutions", stack=1))
+train(config, "runs/two_convolutions")

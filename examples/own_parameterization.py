@@ -1,0 +1,38 @@
+"""A parameterization of your own, in training too: python examples/own_parameterization.py [STEPS]."""
+
+import dataclasses
+import sys
+
+import torch
+from torch import Tensor, nn
+
+from wn_rl.agents.training import train
+from wn_rl.api import allow
+from wn_rl.nn import PARAMETERIZATIONS, Bias, Parameterization
+from wn_rl.presets import minatar
+
+STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+
+
+class Gained(nn.Module):
+    """w = g v with one g an output unit: weight normalization without its norm."""
+
+    def __init__(self, v: Tensor) -> None:  # at first w = v: the start is the same for all parameterizations
+        super().__init__()
+        self.v = nn.Parameter(v)  # [out, in, ...]
+        self.g = nn.Parameter(v.new_ones(len(v), *[1] * (v.dim() - 1)))
+
+    def forward(self) -> Tensor:
+        """The weights w of the layer."""
+        return self.g * self.v
+
+    @torch.no_grad()
+    def set_multiple(self, scale: Tensor) -> None:
+        """Make w = scale * v, with scale [out]: what the data-dependent initialization asks for."""
+        self.g.copy_(scale.view_as(self.g))
+
+
+PARAMETERIZATIONS["gained"] = Parameterization(Gained, Bias)
+allow("parameterization", "gained")
+
+train(dataclasses.replace(minatar("breakout"), steps=STEPS, parameterization="gained"), "runs/gained")

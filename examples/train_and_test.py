@@ -1,0 +1,23 @@
+"""Train an agent, load it and test it, from Python: python examples/train_and_test.py [STEPS]."""
+
+import dataclasses
+import sys
+
+from wn_rl.agents.evaluation import run_nature_test
+from wn_rl.agents.training import load_run, train
+from wn_rl.presets import minatar
+
+STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+
+config = minatar("breakout")
+config = dataclasses.replace(
+    config,
+    steps=STEPS,
+    parameterization="weight_norm_mean_only_bn",
+    learning=dataclasses.replace(config.learning, batch_size=32),
+)
+train(config, "runs/breakout")  # what `wn-rl train` does: `wn-rl resume runs/breakout` would go on with it
+
+run = load_run("runs/breakout")  # the network of its best test
+games = run_nature_test(run.config, run.network, seed=1, num_episodes=10)
+print(f"{run.name}: mean raw return {games.return_mean:.2f} of {len(games.returns)} games")

@@ -1,0 +1,82 @@
+"""The examples of the Python API run as a user would run them. SB3's and the export's have their own tests."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from run_tools import status_of
+
+from wn_rl import api, config
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+# For those of MinAtar some updates: its preset starts them at step 5,000.
+ARGUMENTS = {
+    "classifier.py": ["300"],
+    "own_network.py": ["5200"],
+    "own_parameterization.py": ["5200"],
+    "own_tracker.py": ["5200"],
+}
+
+
+def run_example(name: str, *arguments: str, folder: Path) -> str:
+    """What an example prints; a warning in it is an error."""
+    command = [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_the_example_runs(name: str, tmp_path: Path) -> None:
+    printed = run_example(name, *ARGUMENTS[name], folder=tmp_path)
+    assert name != "classifier.py" or int(re.findall(r"(\d+)%", printed)[0]) > 90
+    for run in tmp_path.glob("runs/*"):
+        assert status_of(run)["status"] == "finished"
+    if name == "own_tracker.py":
+        scores = (tmp_path / "runs/tracked/scores.csv").read_text().splitlines()
+        assert [line.partition(",")[0] for line in scores] == ["1040", "2080", "3120", "4160", "5200"]
+
+
+def test_an_agent_is_trained_tested_and_asked_for_its_values(tmp_path: Path) -> None:
+    printed = run_example("train_and_test.py", "5200", folder=tmp_path)
+    assert re.search(r"latest network, step 5,200: mean raw return \d+\.\d\d of 10 games", printed)
+    record = json.loads((tmp_path / "runs/breakout/config.json").read_text())
+    assert record["config"]["learning"]["batch_size"] == 32
+    assert record["command"][-2:] == [str(EXAMPLES / "train_and_test.py"), "5200"]
+    printed = run_example("q_values.py", folder=tmp_path)
+    assert re.search(r"return \d+, playing greedily", printed)
+
+
+def test_an_environment_of_ones_own_trains_resumes_and_is_learned(tmp_path: Path) -> None:
+    def wn_rl(*arguments: str) -> str:
+        return run_example("own_environment.py", *arguments, folder=tmp_path)
+
+    flags = ["--suite", "corridor", "--preset", "classic", "--steps", "2500", "--run-dir", "run", "--keep-replay"]
+    shorter = ["--learning.discount", "0.9", "--learning.target-period", "100", "--track", "jsonl"]
+    wn_rl("train", "corridor", *flags, *shorter, "--environment.max-episode-frames", "100")
+    wn_rl("resume", "run", "--steps", "4000")
+    printed = wn_rl("evaluate", "run", "--episodes", "5", "--epsilon", "0", "--network", "latest")
+    assert "corridor, latest network, step 4,000: 1.00 mean raw return of 5 games" in printed
+    wn_rl("play", "run", "--video", "game.mp4")
+    assert (tmp_path / "game.mp4").stat().st_size > 0
+
+
+def test_allowed_names_are_those_of_a_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in (config.Config, config.NetworkConfig):
+        monkeypatch.setattr(part, "__annotations__", dict(part.__annotations__))
+    monkeypatch.setattr(config, "TrackerName", config.TrackerName)
+    for field, name in (("suite", "mine"), ("network.name", "tiny"), ("track", "mlflow"), ("track", "mlflow")):
+        api.allow(field, name)
+    network = config.NetworkConfig(name="tiny")  # type: ignore[arg-type]
+    chosen = config.Config("x", suite="mine", network=network, track=("jsonl", "mlflow"))  # type: ignore[arg-type]
+    assert config.from_json(config.to_json(chosen)) == chosen
+    with pytest.raises(ValueError, match=r"--suite must be one of atari, minatar, classic, mine, got 'other'"):
+        config.Config("x", suite="other")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"wandb, tensorboard, mlflow, got"):
+        config.Config("x", track=("csv",))  # type: ignore[arg-type]
+    for field in ("steps", "network", "network.stack", "no_such_field", "steps.name", "network.log_scale"):
+        with pytest.raises(ValueError, match="no field of Config takes names"):
+            api.allow(field, "x")
