@@ -87,6 +87,7 @@ def onednn_pays(x: Tensor, weight: Tensor) -> bool:
     """Whether x [B, in] times weight [out, in] is worth a function of our own: on a CPU, of float32, not small."""
     return (
         _onednn is not None
+        and not torch.compiler.is_compiling()  # torch.compile takes the operation with constant weights alone
         and x.dim() == 2
         and weight.numel() >= SMALLEST
         and x.device.type == weight.device.type == "cpu"
