@@ -49,6 +49,19 @@ def test_both_loops_do_the_same_work(num_envs: int) -> None:
         require_equal_work({**results[0], "torch_threads": 7}, results[1])
 
 
+def test_the_emulator_is_timed_without_a_network() -> None:
+    rate = workers.emulator(quick(4), 0.1)["steps_per_second"]
+    assert 1e3 < rate < 1e6
+
+
+def test_replays_are_weighed() -> None:
+    config = quick(1)
+    small = {**config, "learning": {**config["learning"], "replay_capacity": 10_000}}
+    ours, theirs = (weigh(small, 0) for weigh in (workers.replay_memory, workers.sb3_replay_memory))
+    assert 7_056 <= ours["bytes"] / ours["steps"] < 7_056 * 1.2  # a page of memory or two belongs to others
+    assert theirs["bytes"] / theirs["steps"] > 3.5 * 7_056
+
+
 def test_a_worker_that_fails_says_why() -> None:
     config = {**quick(1), "parameterization": "weight_norm"}
     with pytest.raises(RuntimeError, match="SB3's own layers are normal"):
