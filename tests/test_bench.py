@@ -12,7 +12,7 @@ from run_tools import wn_rl
 from wn_rl.bench import workers
 from wn_rl.bench.measure import Row, flop_of, matrix_rate, measure_apart, seconds_in_turns
 from wn_rl.bench.page import render
-from wn_rl.bench.sections import SECTIONS, Options, require_equal_work
+from wn_rl.bench.sections import SB3, SECTIONS, Options, _lanes_against_one, require_equal_work
 from wn_rl.bench.workers import SteadyState
 from wn_rl.config import OptimizerConfig, to_json
 from wn_rl.presets import minatar
@@ -126,3 +126,14 @@ def test_wrong_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert wn_rl("bench", "updats") == 2
     assert "no section 'updats'" in capsys.readouterr().err
     assert wn_rl("bench", "matrix", "--repetitions", "0") == 2
+
+
+def test_lanes_are_also_held_against_one_lane_of_the_peer() -> None:
+    def row(lanes: int, loop: str, rate: float) -> Row:
+        return Row({"suite": "atari", "game": "pong", "lanes": lanes, "loop": loop}, "steps/s", [rate])
+
+    rows = [row(1, SB3, 100.0), row(1, "ours", 150.0), row(8, SB3, 120.0), row(8, "ours", 250.0)]
+    (compared,) = _lanes_against_one(rows)
+    assert (compared.what["lanes"], compared.what["loop"]) == (8, "ours / SB3 with one lane")
+    assert compared.values == [2.5]
+    assert _lanes_against_one(rows[2:]) == []

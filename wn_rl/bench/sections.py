@@ -200,10 +200,10 @@ def peers(options: Options) -> list[Row]:
 def _against_sb3(configs: dict[str, Config], options: Options, what: dict[str, str | int | float]) -> list[Row]:
     """Rates in turns, and each arm's ratio to SB3 within a turn."""
     plain = configs["ours, normal, float32"]
-    rates: dict[str, list[float]] = {name: [] for name in ["SB3 DQN, float32", *configs]}
+    rates: dict[str, list[float]] = {name: [] for name in [SB3, *configs]}
     for _ in range(options.repetitions):
         theirs = _rate("stable_baselines3", plain, options)
-        rates["SB3 DQN, float32"].append(theirs["steps_per_second"])
+        rates[SB3].append(theirs["steps_per_second"])
         for name, config in configs.items():
             mine = _rate("ours", config, options)
             rates[name].append(mine["steps_per_second"])
@@ -213,7 +213,7 @@ def _against_sb3(configs: dict[str, Config], options: Options, what: dict[str, s
     for name, each in rates.items():
         rows.append(Row({**what, "loop": name}, "steps/s", each))
         if name in configs:
-            ratios = [a / b for a, b in zip(each, rates["SB3 DQN, float32"], strict=True)]
+            ratios = [a / b for a, b in zip(each, rates[SB3], strict=True)]
             rows.append(Row({**what, "loop": f"{name} / SB3"}, "ratio", ratios))
     return rows
 
