@@ -1,6 +1,7 @@
 """The sections of the benchmark page, each a function of the options that gives its rows."""
 
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from wn_rl.config import Config, LearningConfig, OptimizerConfig, to_json
 from wn_rl.nn import fold
 from wn_rl.presets import PRESETS
 
+SB3 = "SB3 DQN, float32"
 ATARI_GAMES = ("breakout", "enduro", "seaquest", "space_invaders")
 FOREVER = 10**9  # steps
 GIGABYTE = 1e9
@@ -85,7 +87,7 @@ def updates(options: Options) -> list[Row]:
                 learning=learning,
             )
             arms[precision, mode, parameterization] = _round_of(config, replay, options.torch_device)
-        flop = flop_of(lambda config=base, replay=replay: _plain_update(config, replay))
+        flop = flop_of(functools.partial(_plain_update, base, replay))
         calls = 2 if preset == "laptop" else 20
         named = {"/".join(arm): function for arm, function in arms.items()}
         seconds = seconds_in_turns(named, options.repetitions * 5, calls, options.torch_device)
@@ -194,7 +196,24 @@ def peers(options: Options) -> list[Row]:
         rows += _against_sb3(
             configs, options, {"suite": PRESETS[preset](game).suite, "game": game, "lanes": lanes}
         )
-    return rows
+    return rows + _lanes_against_one(rows)
+
+
+def _lanes_against_one(rows: list[Row]) -> list[Row]:
+    """Our loop with lanes beside SB3's with one, as most of its users run it: rates of different turns."""
+    rates = [row for row in rows if row.unit == "steps/s"]
+    one_lane = {
+        (row.what["suite"], row.what["game"]): row.values
+        for row in rates
+        if row.what["lanes"] == 1 and row.what["loop"] == SB3
+    }
+    compared = []
+    for row in rates:
+        theirs = one_lane.get((row.what["suite"], row.what["game"]))
+        if theirs is not None and row.what["lanes"] != 1 and row.what["loop"] != SB3:
+            ratios = [a / b for a, b in zip(row.values, theirs, strict=True)]
+            compared.append(Row({**row.what, "loop": f"{row.what['loop']} / SB3 with one lane"}, "ratio", ratios))
+    return compared
 
 
 def _against_sb3(configs: dict[str, Config], options: Options, what: dict[str, str | int | float]) -> list[Row]:
