@@ -32,7 +32,7 @@ def allow(field: str, name: str) -> None:
     extended: Any = Literal[(*choices, name)]  # a name that is there already is not repeated
     part.__annotations__[last] = tuple[extended, ...] if is_list else extended
     if last == "track":
-        config.TrackerName = extended  # type: ignore[misc]  # `wn-rl resume --track` reads it too
+        config.TrackerName = extended  # `wn-rl resume --track` reads it too
 
 
 def _hints(part: Any) -> dict[str, Any]:
