@@ -56,7 +56,8 @@ def render(results: dict[str, Any]) -> str:
                 f"Not measured. `wn-rl bench {section}` fills this in on a machine that has what it needs."
             )
             continue
-        lines += [f"{found['machine']}. `{found['command']}`, {found['date']}.", ""]
+        commit = f", commit {found['commit']}" if "commit" in found else ""
+        lines += [f"{found['machine']}. `{found['command']}`, {found['date']}{commit}.", ""]
         lines += _table([Row(**row) for row in found["rows"]])
     return "\n".join(lines) + "\n"
 

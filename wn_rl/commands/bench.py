@@ -37,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
 
     from wn_rl.bench.page import TITLES, merge, render
     from wn_rl.bench.sections import SECTIONS, Options
-    from wn_rl.machine import machine_line, resolve_device
+    from wn_rl.machine import git_commit, machine_line, resolve_device
 
     unknown = [name for name in options.sections if name not in SECTIONS]
     if unknown:
@@ -57,6 +57,7 @@ def run(arguments: Sequence[str]) -> int:
         about = {
             "machine": f"{machine_line(device)}, {threads} torch threads",
             "command": command,
+            "commit": (git_commit() or "unknown")[:10],
             "date": datetime.date.today().isoformat(),
         }
         if rows:
