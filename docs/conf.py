@@ -12,9 +12,8 @@ author = "The wn_rl authors"
 version = release = wn_rl.__version__
 copyright = "The wn_rl authors; MIT licence"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml", "plain_docstrings"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "mathml", "plain_docstrings"]
 exclude_patterns = ["_build"]
-suppress_warnings = ["toc.empty_glob"]  # benchmarks.md is there once `wn-rl bench` has been run
 smartquotes = False  # flags begin with two hyphens
 
 myst_enable_extensions = ["dollarmath", "deflist"]
@@ -33,12 +32,10 @@ html_theme_options = {
 }
 
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": False}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 autodoc_class_signature = "mixed"
-python_maximum_signature_line_length = 88
-napoleon_numpy_docstring = False
+python_maximum_signature_line_length = 170
 add_module_names = False
 toc_object_entries_show_parents = "hide"

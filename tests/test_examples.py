@@ -73,7 +73,7 @@ def test_allowed_names_are_those_of_a_config(monkeypatch: pytest.MonkeyPatch) ->
     network = config.NetworkConfig(name="tiny")  # type: ignore[arg-type]
     chosen = config.Config("x", suite="mine", network=network, track=("jsonl", "mlflow"))  # type: ignore[arg-type]
     assert config.from_json(config.to_json(chosen)) == chosen
-    with pytest.raises(ValueError, match=r"--suite must be one of atari, minatar, classic, mine, got 'other'"):
+    with pytest.raises(ValueError, match=r"--suite must be one of .*, mine, got 'other'"):
         config.Config("x", suite="other")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"wandb, tensorboard, mlflow, got"):
         config.Config("x", track=("csv",))  # type: ignore[arg-type]

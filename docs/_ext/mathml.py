@@ -12,7 +12,8 @@ BOLD = {chr(0x1D400 + i): chr(0x41 + i) for i in range(26)} | {chr(0x1D41A + i):
 
 def to_mathml(tex: str, *, block: bool) -> str:
     """A <math> element. Bold letters are ordinary ones in bold: few fonts have the mathematical ones."""
-    mathml = tex2mathml(tex, as_block=block)
+    mathml = tex2mathml(tex, as_block=block).replace('class="ams-align"', 'class="ams-align" displaystyle="true"')
+    mathml = re.sub(r"<mo[^>]*>\|</mo>", '<mo lspace="0" rspace="0">|</mo>', mathml)
     return re.sub(
         "<mi>([\U0001d400-\U0001d433])</mi>", lambda found: f'<mi class="bold">{BOLD[found[1]]}</mi>', mathml
     )

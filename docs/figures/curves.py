@@ -16,7 +16,7 @@ LEFT, RIGHT, TOP, BOTTOM = 38, 10, 10, 24
 PANELS: Sequence[tuple[str, Sequence[tuple[str, str]]]] = (
     ("Raw return", (("train/return_last_100", "training, last 100 games"), ("eval/return_mean", "tests"))),
     ("Loss", (("loss", "mean Huber loss"),)),
-    ("Action values", (("q_mean", "mean Q, batches"), ("held_out_q", "greatest Q, held-out states"))),
+    ("Action values", (("q_mean", "mean Q, batches"), ("held_out_q", "greatest Q, held out"))),
     ("Norm of v", (("norm_v/conv", "conv"), ("norm_v/dense", "dense"), ("norm_v/output", "output"))),
 )
 

@@ -1,0 +1,107 @@
+"""What the documentation tells people to type is typed here, page by page, on tiny settings."""
+
+import importlib.util
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+from run_tools import QUICK, wn_rl
+
+from wn_rl import cli
+from wn_rl.commands import compare
+from wn_rl.commands.bench import Bench
+from wn_rl.flags import parse_flags
+
+ROOT = Path(__file__).parents[1]
+PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md")) if path.name != "results.md"}
+# Every flag but the suite; one lane, so that a test on Atari does not finish eight games.
+TINY = [*QUICK[2:], "--evaluation.num-envs", "1"]
+# What only another machine or a day can do; each has a test of its own, and its flags are read here.
+ONLY_READ = ("--launcher ray", "--device cuda", "wn-rl bench")
+ELSEWHERE = ("source .venv/bin/activate", "ray start ")
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """(language, text) of each block of code, in order."""
+    return re.findall(r"^```(sh|python)\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+
+
+def without(arguments: list[str], flags: list[str]) -> list[str]:
+    """The arguments without these flags, each of which has one value."""
+    kept, skip = [], False
+    for argument in arguments:
+        if not skip and argument not in flags:
+            kept.append(argument)
+        skip = not skip and argument in flags
+    return kept
+
+
+def tiny(arguments: list[str], folder: Path) -> list[str]:
+    """A command for this test: few steps, few seeds, no ONNX, and the shared folder of a cluster here."""
+    arguments = [argument.replace("/shared", str(folder)) for argument in arguments]
+    if arguments[0] == "export":
+        return [*arguments, "--no-onnx"]
+    added = {"train": TINY, "compare": [*TINY, "--torch-threads", "1"]}.get(arguments[0], [])
+    if arguments[0] == "compare" and "--only" not in arguments:
+        added = [*added, "--seeds", "1"]
+    # Before --only and --wandb-sweep, which may take several words.
+    name, *rest = without(arguments, added[::2])
+    return [name, *added, *rest]
+
+
+def check_flags(arguments: list[str]) -> None:
+    """Read the flags of a command that is not run."""
+    if arguments[0] == "bench":
+        parse_flags(Bench, arguments[1:])
+        return
+    options, others = parse_flags(compare.Compare, arguments[1:], return_unknown_args=True)
+    compare._check(options, others)
+    assert compare._runs_of(options, others)
+
+
+def type_in(line: str, folder: Path) -> None:
+    """Do what a line of a shell block says."""
+    words = shlex.split(line, comments=True)
+    if not words or line.startswith(ELSEWHERE):
+        return
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    elif words[:4] == ["python", "-m", "pip", "install"]:
+        extra = words[4].removeprefix("wn-rl[").removesuffix("]")
+        assert extra in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    elif any(part in line for part in ONLY_READ):
+        check_flags(words[1:])
+    elif words[:2] == ["wn-rl", "push"] and importlib.util.find_spec("huggingface_hub") is None:
+        assert words[1] in cli.COMMANDS
+    else:
+        assert words[0] == "wn-rl", f"no test knows how to run: {line}"
+        assert wn_rl(*tiny(words[1:], folder)) == 0, line
+
+
+@pytest.mark.parametrize("name", [name for name, text in PAGES.items() if blocks(text)])
+def test_the_code_of_a_page_runs_from_top_to_bottom(name: str, tmp_path: Path) -> None:
+    if "runs/RUN" in PAGES[name]:
+        assert wn_rl("train", "breakout", *QUICK, "--track", "jsonl", "--run-dir", "runs/RUN") == 0
+    for language, text in blocks(PAGES[name]):
+        if language == "python":
+            exec(compile(text, name, "exec"), {})
+        else:
+            for line in text.splitlines():
+                type_in(line, tmp_path)
+    if name == "tutorial.md":
+        assert (tmp_path / "runs/comparison/report/report.html").exists()
+        assert (tmp_path / "runs/comparison/again/report.html").exists()
+        assert (tmp_path / "game.mp4").exists()
+    if name == "cluster.md":
+        assert (tmp_path / "sweep.json").exists()
+
+
+def test_flags_with_one_value_are_taken_out() -> None:
+    assert without(["train", "--steps", "100", "x", "--seed", "1"], ["--steps"]) == ["train", "x", "--seed", "1"]
+
+
+def test_the_tutorial_names_the_commands_of_a_first_day() -> None:
+    typed = set(re.findall(r"^wn-rl (\w+)", PAGES["tutorial.md"], flags=re.MULTILINE))
+    assert typed == {"doctor", "train", "resume", "evaluate", "play", "compare", "report"}
