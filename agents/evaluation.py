@@ -70,6 +70,11 @@ class EpisodeReturns:
         """Return and length so far of a lane's game."""
         return float(self._returns[lane]), int(self._lengths[lane])
 
+    def forget(self, lanes: list[int]) -> None:
+        """Leave out what was played so far of the lanes' games."""
+        self._returns[lanes] = 0.0
+        self._lengths[lanes] = 0
+
     def state_dict(self) -> dict[str, object]:
         """Sums so far."""
         return {"returns": self._returns, "lengths": self._lengths}
@@ -93,6 +98,7 @@ def make_test_environments(
         max_episode_frames=max_episode_frames or config.environment.max_episode_frames,
         resize=config.environment.resize,
         num_threads=config.environment.emulator_threads,
+        processes=config.environment.processes,
     )
 
 

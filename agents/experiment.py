@@ -44,6 +44,7 @@ def make_training_environments(config: Config) -> Environments:
         max_episode_frames=config.environment.max_episode_frames,
         resize=config.environment.resize,
         num_threads=config.environment.emulator_threads,
+        processes=config.environment.processes,
     )
 
 
@@ -179,19 +180,24 @@ class Experiment:
             "new_episodes": [list(episode) for episode in self.new_episodes],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave; the replay's rows must have been put back."""
+    def load_state_dict(self, state: dict[str, Any]) -> list[int]:
+        """Go on from a state that `state_dict` gave; the replay's rows must have been put back.
+
+        Returns the lanes whose game is lost: they begin the next one, and the lost one counts nowhere.
+        """
         self.num_steps = state["num_steps"]
         self.initialized = state["initialized"]
         held_out = state["held_out_states"]
         self.held_out_states = None if held_out is None else held_out.to(self.learner.device)
         self.step = Step(**state["step"])
-        self.environments.load_state_dict(state["environments"])
+        lost = self.environments.load_state_dict(state["environments"])
         self.learner.load_state_dict(state["learner"])
         self.actor.load_state_dict(state["actor"])
         self.episodes.load_state_dict(state["episodes"])
+        self.episodes.forget(lost)
         self.recent_returns = deque(state["recent_returns"], maxlen=RETURN_WINDOW)
         self.new_episodes = [(game_return, int(length)) for game_return, length in state["new_episodes"]]
+        return lost
 
 
 def replay_device(device: torch.device, num_bytes: int) -> torch.device:

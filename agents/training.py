@@ -164,6 +164,8 @@ def run(
     store = checkpoint_store(config, folder.path)
     stop = StopRequest()
     monitor = Monitor(config, folder, tracker, store, stop, report)
+    if not experiment.environments.spec.repeatable:
+        report(f"{config.game} does not repeat a game from its seed: a resumed run would begin new games")
     if resume:
         _restore(experiment, monitor, tracker, store, report)
     write_json(folder.config_file, record)
@@ -226,10 +228,13 @@ def _restore(
         report("no checkpoint was reached before the run stopped: it starts again from step 0")
         return
     step, state = loaded
-    experiment.load_state_dict(state["experiment"])
+    lost = experiment.load_state_dict(state["experiment"])
     monitor.load_state_dict(state["monitor"])
     tracker.load_state_dict(state["tracker"])
     report(f"resuming at step {step:,}")
+    if lost:
+        lanes = f"{len(lost)} of {experiment.config.num_envs} lanes"
+        report(f"warning: the games of {lanes} cannot be gone on with, and new ones begin: not bit for bit")
 
 
 def use_threads(config: Config) -> Config:

@@ -1,4 +1,4 @@
-"""Environment suites: Atari, MinAtar and Gymnasium's classic control. No torch here.
+"""Environment suites: Atari, MinAtar, Gymnasium's classic control, any Gymnasium environment. No torch here.
 
 A new suite is one file with `games` and `make`, and one line in SUITES.
 """
@@ -8,9 +8,11 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from wn_rl.envs import atari, classic, minatar
+from wn_rl.envs import atari, classic, gymnasium_lanes, minatar
 from wn_rl.envs.atari_vector import AtariVector
 from wn_rl.envs.base import Environments
+from wn_rl.envs.gymnasium_lanes import Description, GymnasiumLanes
+from wn_rl.envs.gymnasium_processes import GymnasiumProcesses
 from wn_rl.envs.lanes import Settings
 
 __all__ = ["SUITES", "Suite", "games", "make", "normalize_game"]
@@ -18,11 +20,17 @@ __all__ = ["SUITES", "Suite", "games", "make", "normalize_game"]
 
 @dataclass(frozen=True)
 class Suite:
-    """Where games come from. pixels: whether screens are resized, and emulators may run in threads."""
+    """Where games come from.
+
+    pixels: whether screens are resized, and emulators may run in threads. gymnasium: whether lanes may run in
+    processes. full_name: a game's own name, where `games` does not list all; ValueError if there is none.
+    """
 
     games: Callable[[], list[str]]
     make: Callable[[str, Settings], Environments]
-    pixels: bool
+    pixels: bool = False
+    gymnasium: bool = False
+    full_name: Callable[[str], str] | None = None
 
 
 def _make_atari(game: str, settings: Settings) -> Environments:
@@ -30,24 +38,45 @@ def _make_atari(game: str, settings: Settings) -> Environments:
     return atari.make(game, settings) if settings.num_envs == 1 else AtariVector(game, settings)
 
 
+def _make_gymnasium(description: Description, settings: Settings) -> Environments:
+    """Lanes in this process, which is faster, or in processes of their own, for slow environments."""
+    make_lanes = GymnasiumProcesses if settings.processes else GymnasiumLanes
+    return make_lanes(description, settings)
+
+
 SUITES = {
     "atari": Suite(atari.games, _make_atari, pixels=True),
-    "minatar": Suite(minatar.games, minatar.make, pixels=False),
-    "classic": Suite(classic.games, classic.make, pixels=False),
+    "minatar": Suite(minatar.games, minatar.make),
+    "classic": Suite(
+        classic.games,
+        lambda game, settings: _make_gymnasium(classic.describe(game), settings),
+        gymnasium=True,
+    ),
+    "gymnasium": Suite(
+        gymnasium_lanes.games,
+        lambda env_id, settings: _make_gymnasium(gymnasium_lanes.describe(env_id), settings),
+        gymnasium=True,
+        full_name=gymnasium_lanes.full_name,
+    ),
 }
 
 
 def games(suite: str) -> list[str]:
-    """The names of the suite's games, sorted. ValueError for an unknown suite."""
+    """The names of the suite's games, sorted; of gymnasium, some to choose from. ValueError: an unknown suite."""
     return _suite(suite).games()
 
 
 def normalize_game(suite: str, game: str) -> str:
     """The suite's own name of a game: `SpaceInvaders` and `ALE/SpaceInvaders-v5` give space_invaders.
 
+    The suite gymnasium takes any registered id, of which it adds the version, and `module:id`.
+
     Raises:
         ValueError: there is no such suite or game; the message names the nearest ones.
     """
+    full_name = _suite(suite).full_name
+    if full_name is not None:
+        return full_name(game)
     names = {_squash(name): name for name in games(suite)}
     if _squash(game) not in names:
         raise ValueError(f"unknown {suite} game {game!r}; the nearest names are {_nearest(game, names.values())}")
@@ -64,6 +93,7 @@ def make(
     max_episode_frames: int,
     resize: str = "area",
     num_threads: int = 0,
+    processes: bool = False,
 ) -> Environments:
     """Lanes of a game. What lane i shows depends on the seed and i, not on the number of lanes or threads.
 
@@ -78,11 +108,12 @@ def make(
         max_episode_frames: emulator frames after which an episode is cut, with discount 1.
         resize: area, or bilinear as in the older codes (one lane of Atari).
         num_threads: threads of several Atari lanes, 0 for one a core; one lane always has one.
+        processes: whether each lane of a Gymnasium environment runs in a process of its own.
 
     Raises:
         ValueError: a name is unknown, a value cannot be, or would have no effect.
     """
-    settings = Settings(num_envs, seed, life_loss_terminates, max_episode_frames, resize, num_threads)
+    settings = Settings(num_envs, seed, life_loss_terminates, max_episode_frames, resize, num_threads, processes)
     _validate(suite, settings)
     return SUITES[suite].make(normalize_game(suite, game), settings)
 
@@ -99,6 +130,8 @@ def _validate(suite: str, settings: Settings) -> None:
             raise ValueError(f"resize {settings.resize!r} has no effect in the suite {suite}")
         if settings.num_threads != 0:
             raise ValueError(f"num_threads {settings.num_threads} has no effect in the suite {suite}")
+    if settings.processes and not _suite(suite).gymnasium:
+        raise ValueError(f"processes are for Gymnasium environments, not for the suite {suite}")
 
 
 def _suite(name: str) -> Suite:

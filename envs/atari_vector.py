@@ -139,10 +139,10 @@ class AtariVector:
             "over": self._over.copy(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> list[int]:
         """Play the logged actions again, all lanes together, each seeded at its own start.
 
-        What a lane does before its start does not matter.
+        What a lane does before its start does not matter. No lane is lost.
         """
         self._settle()
         self._row = int(state["row"])
@@ -159,6 +159,7 @@ class AtariVector:
                 observation, _ = self._seeded_reset(self._starts == row)
         self._started = True
         self._lane_0 = observation[0].copy()
+        return []
 
     def close(self) -> None:
         """End the emulators' threads."""

@@ -13,6 +13,7 @@ class EnvironmentSpec:
 
     frame_shape: *O, one observation of one lane. dtype: "uint8" or "float32". scale: what the network
     multiplies an observation by (1/255 for pixels, else 1). frames_per_step: emulator frames in one agent step.
+    repeatable: whether a game's seed and actions decide all that it shows; if not, saved games cannot go on.
     """
 
     num_actions: int
@@ -21,6 +22,7 @@ class EnvironmentSpec:
     scale: float
     frames_per_step: int
     action_meanings: tuple[str, ...]
+    repeatable: bool = True
 
 
 class Step(NamedTuple):
@@ -67,8 +69,12 @@ class Environments(Protocol):
         """
         ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on as the environments that gave this state did, bit for bit. Replaces reset."""
+    def load_state_dict(self, state: dict[str, Any]) -> list[int]:
+        """Go on as the environments that gave this state did, bit for bit. Replaces reset.
+
+        Returns the lanes that cannot: their game is lost, and their next row is a `first`. There is none where the
+        game is repeatable.
+        """
         ...
 
     def close(self) -> None:

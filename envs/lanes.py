@@ -1,4 +1,4 @@
-"""Lanes that Python steps one after another: what the one-lane Atari, MinAtar and classic control share."""
+"""Lanes that Python steps one after another: what the one-lane Atari, MinAtar and Gymnasium share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +20,11 @@ class Settings:
     max_episode_frames: int
     resize: str
     num_threads: int
+    processes: bool = False
+
+
+class GameLost(Exception):
+    """A lane cannot go on with a saved game."""
 
 
 class Lane(Protocol):
@@ -44,7 +49,7 @@ class Lane(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on as the lane that gave this state."""
+        """Go on as the lane that gave this state. GameLost: it cannot, and waits for a reset."""
         ...
 
 
@@ -64,19 +69,21 @@ def check_actions(actions: NDArray[np.int64], num_envs: int, num_actions: int) -
 class Lanes:
     """Environments made of independent lanes, stepped inside recv.
 
-    make_lane: from a seed to a new lane. Lane i plays its j-th game from `lane_seed(seed, i, j)`.
+    make_lane: from a seed to a new lane. Lane i plays its j-th game from `lane_seed(seed, i, j)`. first_lane: the
+    number of the first lane here, where others are elsewhere.
     """
 
-    def __init__(self, make_lane: Callable[[int], Lane], num_envs: int, seed: int) -> None:
+    def __init__(self, make_lane: Callable[[int], Lane], num_envs: int, seed: int, *, first_lane: int = 0) -> None:
         self.num_envs = num_envs
         self._make_lane = make_lane
         self._seed = seed
+        self._numbers = range(first_lane, first_lane + num_envs)
         self._actions: list[int] | None = None
         self._new_lanes()
         self.spec = self._lanes[0].spec
 
     def _new_lanes(self) -> None:
-        self._lanes = [self._make_lane(lane_seed(self._seed, lane, 0)) for lane in range(self.num_envs)]
+        self._lanes = [self._make_lane(lane_seed(self._seed, number, 0)) for number in self._numbers]
         self._games = [0] * self.num_envs  # games started
         self._over = [True] * self.num_envs  # the next row is a `first`
 
@@ -105,7 +112,8 @@ class Lanes:
         first = np.array(self._over)
         for index, lane in enumerate(self._lanes):
             if self._over[index]:
-                lane.reset(lane_seed(self._seed, index, self._games[index]), observation[index])
+                seed = lane_seed(self._seed, self._numbers[index], self._games[index])
+                lane.reset(seed, observation[index])
                 self._games[index] += 1
                 self._over[index] = False
             else:
@@ -130,13 +138,23 @@ class Lanes:
             "lanes": [lane.state_dict() for lane in self._lanes],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on as the environments that gave this state did, bit for bit."""
-        for lane, lane_state in zip(self._lanes, state["lanes"], strict=True):
-            lane.load_state_dict(lane_state)
+    def load_state_dict(self, state: dict[str, Any]) -> list[int]:
+        """Go on as the environments that gave this state did, bit for bit.
+
+        Returns the lanes that cannot, whose next row is a `first`.
+        """
         self._games = [int(games) for games in state["games"]]
         self._over = [bool(over) for over in state["over"]]
         self._actions = None
+        lost = []
+        for index, (lane, lane_state) in enumerate(zip(self._lanes, state["lanes"], strict=True)):
+            try:
+                lane.load_state_dict(lane_state)
+            except GameLost:
+                if not self._over[index]:
+                    lost.append(index)
+                self._over[index] = True
+        return lost
 
     def close(self) -> None:
         """Nothing is held that outlives the object."""

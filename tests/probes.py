@@ -79,9 +79,10 @@ class Chain:
             "generator": self.generator.bit_generator.state,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> list[int]:
         self.cell, self.age, self.over = state["cell"].copy(), state["age"].copy(), state["over"].copy()
         self.generator.bit_generator.state = state["generator"]
+        return []
 
     def close(self) -> None:
         pass

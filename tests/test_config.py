@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from wn_rl.config import Config, EnvironmentConfig, LearningConfig, NetworkConfig, from_json, to_json
-from wn_rl.presets import PRESETS, default_preset
+from wn_rl.presets import PRESETS, default_preset, preset_for_frames
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -28,6 +28,7 @@ def test_default_preset() -> None:
     assert default_preset("atari", cuda=True) == "paper"
     assert default_preset("atari", cuda=False) == "laptop"
     assert default_preset("minatar", cuda=True) == "minatar"
+    assert preset_for_frames((4,)) == "vectors"
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,14 @@ from environment_tools import (
 from wn_rl import envs
 from wn_rl.envs.base import Step
 
-GAMES = {"atari": "seaquest", "minatar": "seaquest", "classic": "cartpole"}
+GAMES = {
+    "atari": "seaquest",
+    "minatar": "seaquest",
+    "classic": "cartpole",
+    "gymnasium": "own_environments:Own/BigCatch-v0",
+}
 CASES = [(suite, lanes) for suite in envs.SUITES for lanes in (1, 2)]
-FRAMES_PER_STEP = {"atari": 4, "minatar": 1, "classic": 1}
+FRAMES_PER_STEP = {"atari": 4, "minatar": 1, "classic": 1, "gymnasium": 1}
 EPISODE_STEPS = 12
 
 
@@ -47,7 +52,7 @@ def test_shapes_dtypes_and_the_first_row(case):
     environments = case()
     spec, lanes = environments.spec, environments.num_envs
     assert len(spec.action_meanings) == spec.num_actions > 1
-    assert spec.scale == (1 / 255 if case.suite == "atari" else 1)
+    assert spec.scale == (1 / 255 if spec.dtype == "uint8" and case.suite != "minatar" else 1)
     for number, step in enumerate([environments.reset(), *play(environments, actions_for(environments, 5))]):
         assert step.observation.shape == (lanes, *spec.frame_shape)
         assert step.observation.dtype == spec.dtype
@@ -234,6 +239,9 @@ def test_other_spellings(suite, spelling, name):
         ("atari", "breakout", {"resize": "bilinear", "num_envs": 2}, "needs one lane"),
         ("minatar", "breakout", {"resize": "bilinear"}, "no effect"),
         ("classic", "cartpole", {"num_threads": 2}, "no effect"),
+        ("gymnasium", "CartPole-v1", {"resize": "bilinear"}, "no effect"),
+        ("atari", "breakout", {"processes": True}, "for Gymnasium environments"),
+        ("minatar", "breakout", {"processes": True}, "for Gymnasium environments"),
     ],
 )
 def test_what_make_refuses(suite, game, changes, says):

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 the run failed, 2 the user's input cannot be, 130 and 143 
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -51,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     run: Callable[[Sequence[str]], int] = importlib.import_module(f"wn_rl.commands.{arguments[0]}").run
     try:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # where `--env-id MODULE:ID` is looked for too
         sys.exit(run(arguments[1:]))
     except (ValueError, OSError) as error:  # an OSError names its file: a folder that cannot be written, say
         say(f"wn-rl {arguments[0]}: {error}")

@@ -18,6 +18,8 @@ import tyro
 
 Parameterization = Literal["normal", "batch_norm", "weight_norm", "weight_norm_mean_only_bn"]
 TrackerName = Literal["jsonl", "console", "wandb", "tensorboard"]
+SuiteName = Literal["atari", "minatar", "classic", "gymnasium"]
+PresetName = Literal["paper", "nature", "fast", "laptop", "minatar", "classic", "vectors", "images", "grids"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class EnvironmentConfig:
     """How screens become 84x84: area, or bilinear as in the older codes (one lane only)."""
     emulator_threads: int = 0
     """Threads of the emulator of several Atari lanes; 0 is one for each core. Results do not depend on it."""
+    processes: bool = False
+    """Gymnasium: each lane in a process of its own; faster where a step takes a millisecond. Equal results."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +117,10 @@ class Config:
     """One run."""
 
     game: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="GAME")]
-    """A game of the suite, e.g. breakout (`wn-rl games` lists them)."""
-    suite: Literal["atari", "minatar", "classic"] = "atari"
-    """Where the game comes from."""
-    preset: Literal["paper", "nature", "fast", "laptop", "minatar", "classic"] = "paper"
+    """A game of the suite, e.g. breakout (`wn-rl games` lists them); of gymnasium: ID or MODULE:ID."""
+    suite: SuiteName = "atari"
+    """Where the game comes from; gymnasium: any environment registered there."""
+    preset: PresetName = "paper"
     """Where the defaults come from."""
     parameterization: Parameterization = "weight_norm"
     """How every conv and dense layer is parameterized."""

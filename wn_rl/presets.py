@@ -1,5 +1,7 @@
 """Named starting points. A preset is a Config; every field of it can be changed on the command line."""
 
+import dataclasses
+
 from wn_rl.config import (
     Config,
     EnvironmentConfig,
@@ -42,7 +44,7 @@ def fast(game: str) -> Config:
 
 
 def laptop(game: str) -> Config:
-    """The paper's algorithm with its schedules scaled to a CPU: first learning in twenty minutes.
+    """The paper's algorithm with its schedules scaled to a CPU: first learning in fifteen minutes.
 
     What differs from `paper` is ours, in no paper: eight lanes, and shorter replay, exploration, target and
     test periods.
@@ -50,7 +52,7 @@ def laptop(game: str) -> Config:
     return Config(
         game,
         preset="laptop",
-        steps=100_000,
+        steps=125_000,
         num_envs=8,
         log_period=2_000,
         checkpoint_period=25_000,
@@ -105,6 +107,30 @@ def classic(game: str) -> Config:
     )
 
 
+def vectors(env_id: str) -> Config:
+    """Any Gymnasium environment that shows vectors: the settings of `classic`."""
+    return dataclasses.replace(classic(env_id), suite="gymnasium", preset="vectors")
+
+
+def grids(env_id: str) -> Config:
+    """Any Gymnasium environment that shows images too small for `images`: the settings of `minatar`."""
+    return dataclasses.replace(minatar(env_id), suite="gymnasium", preset="grids")
+
+
+def images(env_id: str) -> Config:
+    """Any Gymnasium environment that shows images of 36x36 and more: the network of the papers, and ours the rest.
+
+    What differs from `laptop`: a replay for a quarter of the frames, since colour frames take thrice the memory.
+    """
+    base = laptop(env_id)
+    return dataclasses.replace(
+        base,
+        suite="gymnasium",
+        preset="images",
+        learning=dataclasses.replace(base.learning, replay_capacity=50_000),
+    )
+
+
 PRESETS = {
     "paper": paper,
     "nature": nature,
@@ -112,11 +138,26 @@ PRESETS = {
     "laptop": laptop,
     "minatar": minatar,
     "classic": classic,
+    "vectors": vectors,
+    "images": images,
+    "grids": grids,
 }
 
 
 def default_preset(suite: str, cuda: bool) -> str:
-    """The preset of a suite: for Atari `paper` where there is a CUDA device, else `laptop`."""
+    """The preset of a suite of ours: for Atari `paper` where there is a CUDA device, else `laptop`."""
     if suite != "atari":
         return suite
     return "paper" if cuda else "laptop"
+
+
+def preset_for_frames(frame_shape: tuple[int, ...]) -> str:
+    """The preset for a Gymnasium environment that shows such frames: its network can take them.
+
+    >>> preset_for_frames((4,)), preset_for_frames((3, 96, 96)), preset_for_frames((10, 10))
+    ('vectors', 'images', 'grids')
+    """
+    smallest = min(frame_shape[-2:]) if len(frame_shape) > 1 else 0
+    if smallest < 3:
+        return "vectors"
+    return "images" if smallest >= 36 else "grids"

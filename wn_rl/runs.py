@@ -5,6 +5,7 @@ import difflib
 import fcntl
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +25,22 @@ def default_name(suite: str, game: str, parameterization: str, seed: int, parent
     A number is added where parent has a folder of that name already.
     """
     moment = time.strftime("%Y%m%d-%H%M%S")
-    name = f"{moment}-{suite}-{game}-{parameterization}-seed{seed}"
+    name = f"{moment}-{suite}-{file_name(game)}-{parameterization}-seed{seed}"
     number = 1
     unique = name
     while (parent / unique).exists():
         number += 1
         unique = f"{name}-{number}"
     return unique
+
+
+def file_name(text: str) -> str:
+    """A text as a part of a file's name: what no name of a game here has becomes a dash.
+
+    >>> file_name("module:Own/Catch-v0")
+    'module-Own-Catch-v0'
+    """
+    return re.sub(r"[^\w.-]+", "-", text)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -22,12 +22,12 @@ from typing import Any, Literal
 from wn_rl.config import Config, Parameterization, from_json, to_json
 from wn_rl.errors import UserError
 from wn_rl.presets import PRESETS
-from wn_rl.runs import RunFolder, write_json
+from wn_rl.runs import RunFolder, file_name, write_json
 
 # How and where a run is computed, not what: these may differ from one invocation to the next.
 _CIRCUMSTANCES = {
     *("device", "track", "run_name", "group", "keep_replay", "torch_threads", "checkpoint_period"),
-    "environment.emulator_threads",
+    *("environment.emulator_threads", "environment.processes"),
 }
 # What a run may leave that was killed before it wrote its config: it never took a step.
 _DEBRIS = re.compile(r"\.lock|\.config\.json\.\d+\.tmp|wandb|tensorboard")
@@ -53,7 +53,8 @@ class Run:
         """The name of its folder, e.g. minatar-breakout-weight_norm-lr0.0003-seed1."""
         config = self.config
         rate = repr(config.learning_rate)
-        return f"{config.suite}-{config.game}-{config.parameterization}-lr{rate}-seed{config.seed}"
+        game = file_name(config.game)
+        return f"{config.suite}-{game}-{config.parameterization}-lr{rate}-seed{config.seed}"
 
     @property
     def path(self) -> Path:
@@ -107,6 +108,18 @@ def expand(bases: Sequence[Config], arms: Sequence[Arm], seeds: Iterable[int], o
     if twice:
         raise UserError(f"the grid names the run {twice} twice: a game or an arm is given twice")
     return tuple(dataclasses.replace(run, config=_named(run)) for run in runs)
+
+
+def one_of_many(config: Config, out: Path) -> Config:
+    """The config of a run that shares the cores with others: few threads, unless it says how many.
+
+    out: the folder of them all, which names their group.
+    """
+    threads, environment = config.torch_threads or 1, config.environment
+    if config.suite == "atari" and environment.emulator_threads == 0:
+        environment = dataclasses.replace(environment, emulator_threads=threads)
+    group = config.group or out.resolve().name
+    return dataclasses.replace(config, environment=environment, torch_threads=threads, group=group)
 
 
 def flags_of(config: Config) -> list[str]:
@@ -175,19 +188,39 @@ def write_grid(runs: Sequence[Run], command: Sequence[str]) -> None:
     write_json(runs[0].out / "comparison.json", {"command": list(command), "runs": cells})
 
 
-def wandb_sweep(name: str, command: Sequence[str], runs: Sequence[Run]) -> dict[str, Any]:
+def wandb_sweep_of_runs(name: str, command: Sequence[str], runs: Sequence[Run]) -> dict[str, Any]:
     """A sweep that W&B's agents can run, each run of the grid once, in the same folders.
 
     Its one parameter is the name of a run: arms of unlike rates are no product, and so every agent resumes
     what another left. command: `compare` with the flags of the grid.
     """
+    return wandb_sweep(name, "grid", command, {"only": {"values": [run.name for run in runs]}})
+
+
+def wandb_sweep(
+    name: str, method: str, command: Sequence[str], parameters: dict[str, Any], **more: Any
+) -> dict[str, Any]:
+    """A sweep of W&B over flags of a command of wn-rl, for `write_wandb_sweep`."""
     return {
         "name": name,
         "program": "wn-rl",
-        "method": "grid",
-        "parameters": {"only": {"values": [run.name for run in runs]}},
+        "method": method,
+        "parameters": parameters,
         "command": ["${env}", "${program}", *command, "${args}"],
+        **more,
     }
+
+
+def write_wandb_sweep(file: Path, sweep: dict[str, Any], track: Sequence[str]) -> None:
+    """Put a sweep into a file, and say how to start it. track: where metrics go.
+
+    Raises:
+        UserError: not to W&B, whose agents would see nothing.
+    """
+    if "wandb" not in track:
+        raise UserError("--wandb-sweep: an agent follows its runs in W&B: add --track jsonl wandb")
+    file.write_text(json.dumps(sweep, indent=2) + "\n")  # JSON is YAML
+    print(f"a sweep is in {file}; start it with: wandb sweep {file}")
 
 
 def _parse_arm(text: str) -> Iterator[Arm]:
@@ -212,21 +245,11 @@ def _parse_arm(text: str) -> Iterator[Arm]:
 
 
 def _config_of(base: Config, arm: Arm, seed: int, out: Path) -> Config:
-    threads = base.torch_threads or 1
-    optimizer, environment = base.optimizer, base.environment
+    optimizer = base.optimizer
     if arm.learning_rate is not None:
         optimizer = dataclasses.replace(optimizer, learning_rate=arm.learning_rate)
-    if base.suite == "atari" and environment.emulator_threads == 0:
-        environment = dataclasses.replace(environment, emulator_threads=threads)
-    return dataclasses.replace(
-        base,
-        parameterization=arm.parameterization,
-        optimizer=optimizer,
-        environment=environment,
-        seed=seed,
-        torch_threads=threads,
-        group=base.group or out.resolve().name,
-    )
+    changed = dataclasses.replace(base, parameterization=arm.parameterization, optimizer=optimizer, seed=seed)
+    return one_of_many(changed, out)
 
 
 def _named(run: Run) -> Config:
@@ -256,14 +279,22 @@ def _in_words(error: Exception) -> str:
 
 
 def _require_same(run: Run, saved: Config) -> None:
-    theirs, ours = dict(_leaves(to_json(saved))), dict(_leaves(to_json(run.config)))
-    differing = [name for name in ours if name not in _CIRCUMSTANCES and ours[name] != theirs[name]]
-    if differing:
-        name = differing[0]
+    difference = difference_in_kind(saved, run.config)
+    if difference:
+        name, theirs, ours = difference
         raise UserError(
-            f"{run.path} was started with {name} {theirs[name]!r}, and the grid asks for {ours[name]!r}: "
+            f"{run.path} was started with {name} {theirs!r}, and the grid asks for {ours!r}: "
             f"ask for the same, or choose another --out"
         )
+
+
+def difference_in_kind(saved: Config, asked: Config) -> tuple[str, Any, Any] | None:
+    """The first setting that decides what a run computes and differs: its name, and both values."""
+    theirs, ours = dict(_leaves(to_json(saved))), dict(_leaves(to_json(asked)))
+    for name in ours:
+        if name not in _CIRCUMSTANCES and ours[name] != theirs[name]:
+            return name, theirs[name], ours[name]
+    return None
 
 
 def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -20,6 +20,7 @@ INIT_SECONDS = 20.0  # W&B takes about ten more to say that its server is out of
 FINISH_SECONDS = 30.0
 EXIT_SECONDS = 10.0  # for W&B's own process to end, when ours does
 PROJECT = "wn-rl"
+_MAX_TAG = 64  # characters: W&B refuses a run with a longer one
 
 
 def new_wandb_state() -> dict[str, Any]:
@@ -109,7 +110,7 @@ class WandbSink:
             resume="allow" if mode == "online" else None,
             name=info.run_name,
             group=info.group,
-            tags=info.tags,
+            tags=[tag[:_MAX_TAG] for tag in info.tags],
             config=info.config,
             dir=str(info.run_dir),
             mode=mode,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from typing import Annotated, Literal
 
 import tyro
 
+from wn_rl.commands._presets import preset_of
 from wn_rl.commands.train import Train
-from wn_rl.config import Config
+from wn_rl.config import Config, SuiteName
 from wn_rl.errors import UserError, say
 from wn_rl.flags import parse_flags
 from wn_rl.launch import Entry, Launcher, StopSignals, Supervisor, entries_of
@@ -20,8 +20,16 @@ from wn_rl.launch_local import LocalLauncher, Slot, local_slots
 from wn_rl.launch_progress import Survey, total_seconds
 from wn_rl.launch_ray import RayLauncher
 from wn_rl.launch_table import cells, duration, make_display
-from wn_rl.presets import PRESETS, default_preset
-from wn_rl.sweep import Run, differing_flags, expand, parse_arms, wandb_sweep, write_grid
+from wn_rl.presets import PRESETS
+from wn_rl.sweep import (
+    Run,
+    differing_flags,
+    expand,
+    parse_arms,
+    wandb_sweep_of_runs,
+    write_grid,
+    write_wandb_sweep,
+)
 
 
 @dataclass(frozen=True)
@@ -35,10 +43,10 @@ class Compare:
     """
 
     games: Annotated[tuple[str, ...], tyro.conf.arg(metavar="GAME ...")]
-    """Games of the suite; SUITE/GAME for one of another suite."""
+    """Games of the suite; SUITE/GAME for one of another suite, gymnasium/ID for any Gymnasium environment."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder of the comparison."""
-    suite: Literal["atari", "minatar", "classic"] = "atari"
+    suite: SuiteName = "atari"
     """Where games come from that are given without a suite."""
     arms: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ARM ...")] = ("weight_norm", "normal")
     """Parameterizations, with their learning rates: weight_norm:3e-4 normal:1e-4,3e-4. Without rates: the
@@ -74,6 +82,7 @@ _DECIDED = {
     "--parameterization": "--arms",
     "--optimizer.learning-rate": "--arms",
     "--seed": "--seeds and --first-seed",
+    "--env-id": "--games",
     "--run-dir": "--out",
     "--run-name": "--out",
 }
@@ -125,8 +134,9 @@ def _runs_of(options: Compare, others: Sequence[str]) -> tuple[Run, ...]:
 
     bases = []
     for name in options.games:
-        suite, slash, game = name.rpartition("/")
-        suite = suite if slash else options.suite
+        suite, slash, game = name.partition("/")
+        if not slash or (options.suite == "gymnasium" and suite not in envs.SUITES):  # an id may have a slash
+            suite, game = options.suite, name
         bases.append(_settings(options, suite, envs.normalize_game(suite, game), others))
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     return expand(bases, parse_arms(options.arms), seeds, options.out)
@@ -134,20 +144,12 @@ def _runs_of(options: Compare, others: Sequence[str]) -> tuple[Run, ...]:
 
 def _settings(options: Compare, suite: str, game: str, others: Sequence[str]) -> Config:
     """What `wn-rl train GAME` would take, with the flags that are not ours."""
-    preset = options.preset or default_preset(suite, suite == "atari" and _has_cuda(options.device))
+    preset = options.preset or preset_of(suite, game, options.device)
     if preset not in PRESETS:
         raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {preset!r}")
     default = Train(PRESETS[preset](tyro.MISSING))
     config: Config = parse_flags(Train, [game, "--suite", suite, *others], default=default).config
     return dataclasses.replace(config, device=options.device)
-
-
-def _has_cuda(device: str) -> bool:
-    if device == "cpu":
-        return False
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def _chosen(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
@@ -235,11 +237,8 @@ def _describe(options: Compare, entries: Sequence[Entry]) -> int:
 
 def _write_sweep(file: Path, options: Compare, others: Sequence[str], runs: Sequence[Run]) -> int:
     """Write the grid as a sweep of W&B."""
-    if "wandb" not in runs[0].config.track:
-        raise UserError("--wandb-sweep: an agent follows its runs in W&B: add --track jsonl wandb")
     here = dataclasses.replace(options, out=options.out.resolve(), wandb_sweep=None, only=())
     flags = differing_flags(here, Compare(games=(), out=Path()))
-    sweep = wandb_sweep(options.out.resolve().name, ["compare", *flags, *others], runs)
-    file.write_text(json.dumps(sweep, indent=2) + "\n")  # JSON is YAML
-    print(f"{len(runs)} runs in {file}; start it with: wandb sweep {file}")
+    sweep = wandb_sweep_of_runs(options.out.resolve().name, ["compare", *flags, *others], runs)
+    write_wandb_sweep(file, sweep, runs[0].config.track)
     return 0

@@ -4,8 +4,8 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from wn_rl.config import SuiteName
 from wn_rl.flags import parse_flags
 
 _WIDTH_WITHOUT_A_TERMINAL = 100
@@ -15,8 +15,8 @@ _WIDTH_WITHOUT_A_TERMINAL = 100
 class Games:
     """List the games of each suite."""
 
-    suite: Literal["atari", "minatar", "classic"] | None = None
-    """One suite only."""
+    suite: SuiteName | None = None
+    """One suite only. gymnasium: some to choose from, for it takes any id that is registered, and MODULE:ID."""
 
 
 def run(arguments: Sequence[str]) -> int:

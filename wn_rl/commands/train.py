@@ -10,10 +10,11 @@ from typing import Annotated
 
 import tyro
 
+from wn_rl.commands._presets import preset_of
 from wn_rl.commands._runs import train_in
 from wn_rl.config import Config, to_json
 from wn_rl.flags import parse_flags
-from wn_rl.presets import PRESETS, default_preset
+from wn_rl.presets import PRESETS
 from wn_rl.runs import RunFolder, default_name
 
 
@@ -22,6 +23,9 @@ class Train:
     """Train an agent on a game."""
 
     config: Annotated[Config, tyro.conf.arg(name="")]
+    env_id: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
+    """Instead of GAME: an environment registered with Gymnasium, or MODULE:ID for one that importing MODULE
+    registers. Its observations choose the preset: vectors, images or grids."""
     run_dir: Path | None = None
     """Folder of the run; it must be new or empty. None: one in runs/ named after time, game and settings."""
 
@@ -36,6 +40,8 @@ def run(arguments: Sequence[str]) -> int:
     if list(arguments).count("--track") > 1:
         raise ValueError("--track is given twice: name every place after one --track")
     config = options.config
+    if options.env_id is not None and (config.suite, config.game) != ("gymnasium", options.env_id):
+        raise ValueError("--env-id is a game of the suite gymnasium: give it without GAME and --suite")
     device = resolve_device(config.device)
     config = dataclasses.replace(
         config,
@@ -54,19 +60,18 @@ def run(arguments: Sequence[str]) -> int:
 def _preset_of(arguments: Sequence[str]) -> Config:
     """The preset that the flags ask for: it decides the defaults of all others."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("--preset", "--suite", "--device"):
+    for name in ("--preset", "--suite", "--device", "--env-id"):
         parser.add_argument(name, nargs="?")  # a missing value is tyro's to refuse
     chosen, _ = parser.parse_known_args([argument for argument in arguments if argument not in ("-h", "--help")])
-    preset = chosen.preset
-    if preset is None:
-        preset = default_preset(chosen.suite or "atari", _cuda_wanted(chosen.suite, chosen.device))
-    make = PRESETS.get(preset, PRESETS["paper"])  # an unknown name is tyro's to refuse
-    return make(tyro.MISSING)
+    if chosen.env_id is not None:
+        preset = chosen.preset or preset_of("gymnasium", chosen.env_id, "cpu")
+        return dataclasses.replace(_preset(preset, chosen.env_id), suite="gymnasium")
+    suite = chosen.suite or "atari"
+    game = tyro.MISSING
+    if chosen.preset is None and suite == "gymnasium":
+        game = parse_flags(Train, arguments, default=Train(_preset("vectors", game))).config.game
+    return _preset(chosen.preset or preset_of(suite, game, chosen.device or "auto"), tyro.MISSING)
 
 
-def _cuda_wanted(suite: str | None, device: str | None) -> bool:
-    if suite not in (None, "atari") or device == "cpu":
-        return False
-    import torch
-
-    return torch.cuda.is_available()
+def _preset(name: str, game: str) -> Config:
+    return PRESETS.get(name, PRESETS["paper"])(game)  # an unknown name is tyro's to refuse

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from wn_rl.report.records import Arm, Method
 from wn_rl.report.results import ArmCurve, ArmScore
 from wn_rl.report.traces import NormCurve
+from wn_rl.runs import file_name
 from wn_rl.stats import MIN_SEEDS
 
 FOREGROUND = "#1f2429"
@@ -72,7 +73,7 @@ def make_figure(name: str, title: str, caption: str, panels: Sequence[Draw]) -> 
         png, svg = io.BytesIO(), io.StringIO()
         canvas.savefig(png, format="png", dpi=_PNG_DPI, facecolor="white")
         canvas.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
-    return Figure(name, title, caption, png.getvalue(), svg.getvalue())
+    return Figure(file_name(name), title, caption, png.getvalue(), svg.getvalue())
 
 
 _OF_ONE_COLOUR = ("normal", "weight_norm", "batch_norm", "weight_norm_mean_only_bn")

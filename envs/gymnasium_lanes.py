@@ -1,0 +1,297 @@
+"""Any environment registered with Gymnasium that has discrete actions and shows vectors or images.
+
+A name is what `gymnasium.make` takes: `CartPole-v1`, `namespace/Name-v0`, or `module:Name-v0`, where importing
+the module registers it. Gymnasium's own limit of steps cuts an episode, and so does `max_episode_frames`.
+
+Every game starts with `reset(seed=...)`, so its seed and the actions so far are its state: a saved game is gone
+on with by playing it again, up to where it was. This asks nothing of an environment but that its seed decides
+it. Where it does not, a game that was stopped is lost and the next one begins; `spec.repeatable` says so.
+"""
+
+import dataclasses
+import importlib
+import math
+import struct
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
+from numpy.typing import NDArray
+
+from wn_rl.envs.base import EnvironmentSpec
+from wn_rl.envs.lanes import GameLost, Lanes, Settings
+
+# Of the ids that Gymnasium itself registers, those that can be trained on; the others' actions are
+# continuous, or their observations single numbers.
+FROM_GYMNASIUM = ("Acrobot-v1", "CartPole-v1", "LunarLander-v3", "MountainCar-v0")
+PROBE_STEPS = 32
+_WRAP = "gymnasium.wrappers.FlattenObservation makes vectors of most"
+
+
+def games() -> list[str]:
+    """Ids to choose from: some of Gymnasium's, and the newest version of all that other packages registered.
+
+    Ids of a module that has not been imported are not among them, and can be named all the same.
+    """
+    newest = {(spec.namespace, spec.name): spec for spec in _by_version(gymnasium.registry.values())}
+    return sorted({*FROM_GYMNASIUM, *(spec.id for spec in newest.values() if _package(spec) not in _PACKAGES)})
+
+
+_PACKAGES = ("gymnasium", "ale_py")  # the first is sorted out above, the second is our suite atari
+
+
+def _by_version(registered: Iterable[EnvSpec]) -> list[EnvSpec]:
+    return sorted(registered, key=lambda spec: -1 if spec.version is None else spec.version)
+
+
+def _package(registered: EnvSpec) -> str:
+    """Where an environment comes from: its entry point is a name `module:class`, or the class itself."""
+    entry_point = registered.entry_point
+    module = entry_point if isinstance(entry_point, str) else getattr(entry_point, "__module__", "")
+    return module.partition(".")[0]
+
+
+def full_name(env_id: str) -> str:
+    """The id with its version, and with its module if one was given.
+
+    Raises:
+        ValueError: there is no such module or id.
+    """
+    module = env_id.rpartition(":")[0]
+    return f"{module}:{_registered(env_id).id}" if module else _registered(env_id).id
+
+
+def _registered(env_id: str) -> EnvSpec:
+    module, _, name = env_id.rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)
+        namespace, bare_name, version = parse_env_id(name)
+        if version is None:
+            version = find_highest_version(namespace, bare_name)
+        return gymnasium.spec(get_env_id(namespace, bare_name, version))
+    except (gymnasium.error.Error, ImportError) as error:
+        hint = "" if module else " (MODULE:ID imports the module that registers it)"
+        raise ValueError(f"unknown gymnasium environment {env_id!r}: {_in_a_line(error)}{hint}") from error
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of an environment before a game is played.
+
+    channels_last: images come as [H, W, C]; frames are [C, H, W]. first_action: the number of action 0.
+    renders: whether it can give its picture as an array.
+    """
+
+    registered: EnvSpec
+    spec: EnvironmentSpec
+    channels_last: bool
+    first_action: int
+    renders: bool
+
+
+@cache
+def describe(env_id: str) -> Description:
+    """Open an environment, look at its spaces, and try whether a seed repeats a game.
+
+    Raises:
+        ValueError: it is unknown, cannot be opened, or is none that Q-learning from vectors or images can take.
+    """
+    registered = _registered(env_id)
+    env = _open(env_id, registered)
+    try:
+        description = _described(env_id, registered, env)
+    finally:
+        env.close()
+    spec = dataclasses.replace(description.spec, repeatable=_seed_repeats_a_game(description))
+    return dataclasses.replace(description, spec=spec)
+
+
+def _open(env_id: str, registered: EnvSpec, **options: Any) -> gymnasium.Env[Any, Any]:
+    """options: for the environment's constructor, which need not know any."""
+    try:
+        return gymnasium.make(registered, disable_env_checker=True, **options)
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        raise ValueError(f"{env_id} cannot be opened: {_in_a_line(error)}") from error
+
+
+def _described(env_id: str, registered: EnvSpec, env: gymnasium.Env[Any, Any]) -> Description:
+    actions, shown = env.action_space, env.observation_space
+    if not isinstance(actions, spaces.Discrete):
+        raise ValueError(f"{env_id} takes actions of a {_kind(actions)} space, and Q-learning needs Discrete ones")
+    if not isinstance(shown, spaces.Box) or len(shown.shape) > 3 or not all(shown.shape):
+        of_shape = f" of shape {shown.shape}" if isinstance(shown, spaces.Box) else ""
+        raise ValueError(
+            f"{env_id} shows a {_kind(shown)} space{of_shape}, and the networks take a Box: a vector [N] "
+            f"or an image [H, W], [H, W, C] or [C, H, W]; {_WRAP}"
+        )
+    observation, _ = env.reset(seed=0)
+    if np.shape(observation) != shown.shape:
+        raise ValueError(f"{env_id} shows {np.shape(observation)} where its space says {shown.shape}")
+    channels_last = len(shown.shape) == 3 and shown.shape[2] <= shown.shape[0]
+    height, *others = shown.shape or (1,)
+    spec = EnvironmentSpec(
+        num_actions=int(actions.n),
+        frame_shape=(others[1], height, others[0]) if channels_last else (height, *others),
+        dtype="uint8" if shown.dtype in (np.uint8, np.bool_) else "float32",
+        scale=_scale(shown),
+        frames_per_step=1,
+        action_meanings=_action_meanings(env, actions),
+    )
+    renders = "rgb_array" in env.metadata.get("render_modes", ())
+    return Description(registered, spec, channels_last, int(actions.start), renders)
+
+
+def _kind(space: Any) -> str:
+    return type(space).__name__
+
+
+def _scale(space: spaces.Box) -> float:
+    """What makes the greatest value of bytes and images 1; other vectors stay as they are."""
+    greatest = float(space.high.max())
+    bounded = (space.dtype == np.uint8 or len(space.shape) > 1) and 1 < greatest < math.inf
+    return 1 / greatest if bounded else 1.0
+
+
+def _action_meanings(env: gymnasium.Env[Any, Any], actions: spaces.Discrete) -> tuple[str, ...]:
+    """The environment's own words for its actions, else their numbers."""
+    own = getattr(env.unwrapped, "get_action_meanings", None)
+    words = [str(word) for word in own()] if callable(own) else []
+    numbers = [str(actions.start + action) for action in range(int(actions.n))]
+    return tuple(words if len(words) == actions.n else numbers)
+
+
+def _seed_repeats_a_game(description: Description) -> bool:
+    """Whether a game goes the same way in an environment that played another one before and in a new one."""
+    used, new = GymnasiumLane(description, PROBE_STEPS), GymnasiumLane(description, PROBE_STEPS)
+    try:
+        _play_at_random(used, seed=0)
+        return _play_at_random(used, seed=1) == _play_at_random(new, seed=1)
+    finally:
+        used.close()
+        new.close()
+
+
+def _play_at_random(lane: "GymnasiumLane", seed: int) -> int:
+    """The digest of one game of random actions."""
+    frame = np.empty(lane.spec.frame_shape, dtype=lane.spec.dtype)
+    actions = np.random.default_rng(seed)
+    lane.reset(seed, frame)
+    while not lane.step(int(actions.integers(lane.spec.num_actions)), frame)[2]:
+        pass
+    return lane.digest
+
+
+class GymnasiumLane:
+    """One environment. An episode is cut after Gymnasium's limit of steps, or max_frames where that is less.
+
+    digest: of all that the game has shown so far.
+    """
+
+    def __init__(self, description: Description, max_frames: int) -> None:
+        self.spec = description.spec
+        self.digest = 0
+        self._description = description
+        self._max_frames = max_frames
+        rendering = {"render_mode": "rgb_array"} if description.renders else {}
+        self._env = _open(description.registered.id, description.registered, **rendering)
+        self._closed = False
+        self._seed = 0
+        self._actions: list[int] = []  # of this game
+
+    def reset(self, seed: int, out: NDArray[Any]) -> None:
+        """Start a game from the seed."""
+        observation, _ = self._env.reset(seed=seed)
+        self._write(observation, out)
+        self._seed, self._actions = seed, []
+        self.digest = zlib.crc32(out.data)
+
+    def step(self, action: int, out: NDArray[Any]) -> tuple[float, float, bool]:
+        """Play one step: raw reward, discount, and whether the episode is over or cut."""
+        observation, reward, terminated, truncated, _ = self._env.step(self._description.first_action + action)
+        self._write(observation, out)
+        self._actions.append(action)
+        self.digest = zlib.crc32(out.data, zlib.crc32(struct.pack("<d?", reward, terminated), self.digest))
+        over = terminated or truncated or len(self._actions) >= self._max_frames
+        return float(reward), float(not terminated), bool(over)
+
+    def _write(self, observation: Any, out: NDArray[Any]) -> None:
+        out[:] = observation.transpose(2, 0, 1) if self._description.channels_last else observation
+
+    def render(self) -> NDArray[np.uint8]:
+        """The environment's own picture as RGB [H, W, 3].
+
+        Raises:
+            ValueError: it has none, or a package that draws it is not installed.
+        """
+        name = self._description.registered.id
+        if not self._description.renders:
+            raise ValueError(f"{name} gives no picture: it has no render mode rgb_array")
+        try:
+            picture: Any = self._env.render()
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise ValueError(f"pictures of {name} need a package: {_in_a_line(error)}") from error
+        if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
+            raise ValueError(f"{name} renders {_kind(picture)} {np.shape(picture)}, not an array [H, W, 3]")
+        return picture.astype(np.uint8, copy=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seed, actions and digest of the game; nothing where they do not decide it."""
+        if not self.spec.repeatable:
+            return {}
+        actions = np.array(self._actions, dtype=np.min_scalar_type(self.spec.num_actions - 1))
+        return {"seed": self._seed, "actions": actions, "digest": self.digest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Play the saved game again, up to where it was.
+
+        Raises:
+            GameLost: it went another way.
+        """
+        if not state or not self._goes_the_same_way(state):
+            raise GameLost
+
+    def _goes_the_same_way(self, state: dict[str, Any]) -> bool:
+        frame = np.empty(self.spec.frame_shape, dtype=self.spec.dtype)
+        self.reset(int(state["seed"]), frame)
+        over = False
+        for action in state["actions"].tolist():
+            if over:
+                return False
+            over = self.step(action, frame)[2]
+        return self.digest == int(state["digest"])
+
+    def close(self) -> None:
+        """Close the environment. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._env.close()
+
+
+class GymnasiumLanes(Lanes):
+    """Lanes that are closed when they are done with."""
+
+    def __init__(self, description: Description, settings: Settings) -> None:
+        self._lanes: list[Any] = []
+        super().__init__(
+            lambda seed: GymnasiumLane(description, settings.max_episode_frames), settings.num_envs, settings.seed
+        )
+
+    def _new_lanes(self) -> None:
+        self.close()
+        super()._new_lanes()
+
+    def close(self) -> None:
+        """Close every environment. Idempotent."""
+        for lane in self._lanes:
+            lane.close()
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,143 @@
+"""Lanes of a Gymnasium environment in processes of their own, by `gymnasium.vector.AsyncVectorEnv`.
+
+For environments slower than a message between processes: they run beside each other and beside the learner.
+What a lane shows is the same as in `GymnasiumLanes`.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from numpy.typing import NDArray
+
+from wn_rl.envs.base import Step
+from wn_rl.envs.gymnasium_lanes import Description, GymnasiumLane
+from wn_rl.envs.lanes import Lanes, Settings, check_actions
+
+
+class GymnasiumProcesses:
+    """One process a lane. Observations come through shared memory."""
+
+    def __init__(self, description: Description, settings: Settings) -> None:
+        self.spec = description.spec
+        self.num_envs = settings.num_envs
+        make_lane = partial(_LaneOfMany, description, settings, os.getpid())
+        # A server without threads is forked, for torch and the sinks of metrics have some. What it has imported
+        # is there in each lane, which starts in a tenth of the time.
+        multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
+        self._vector: Any = AsyncVectorEnv(
+            [partial(make_lane, lane) for lane in range(settings.num_envs)],
+            context="forkserver",
+            autoreset_mode=AutoresetMode.NEXT_STEP,
+        )
+        self._over = np.ones(settings.num_envs, dtype=bool)
+        self._started = self._sent = False
+
+    def reset(self) -> Step:
+        """Start every lane anew from its seed; all lanes are `first`."""
+        observation, _ = self._vector.reset(options={"anew": True})
+        self._over[:] = False
+        self._started = True
+        rewards, ones = np.zeros(self.num_envs, dtype=np.float32), np.ones(self.num_envs, dtype=np.float32)
+        return Step(observation, rewards, ones, np.ones(self.num_envs, dtype=bool))
+
+    def send(self, actions: NDArray[np.int64]) -> None:
+        """Begin one step in every lane. ValueError where the actions are none of the game's."""
+        if not self._started or self._sent:
+            raise RuntimeError("send comes after reset, load_state_dict or recv")
+        check_actions(actions, self.num_envs, self.spec.num_actions)
+        self._vector.step_async(actions)
+        self._sent = True
+
+    def recv(self) -> Step:
+        """Wait for the step of every lane."""
+        if not self._sent:
+            raise RuntimeError("send comes before recv")
+        self._sent = False
+        observation, reward, terminated, truncated, _ = self._vector.step_wait()
+        first, self._over = self._over, terminated | truncated
+        return Step(observation, reward.astype(np.float32), (~terminated).astype(np.float32), first)
+
+    def render(self) -> NDArray[np.uint8]:
+        """The picture of lane 0 as RGB [H, W, 3]."""
+        picture: NDArray[np.uint8] = self._vector.call("picture", of_lane=0)[0]
+        return picture
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of each lane."""
+        return {"lanes": list(self._vector.call("state_dict"))}
+
+    def load_state_dict(self, state: dict[str, Any]) -> list[int]:
+        """Go on as the environments that gave this state did; the lanes that cannot are returned."""
+        lost = self._vector.call("load_one_of", state["lanes"])
+        self._over = np.array(self._vector.get_attr("over"))
+        self._started = True
+        return [lane for lane, is_lost in enumerate(lost) if is_lost]
+
+    def close(self) -> None:
+        """End the processes. Idempotent."""
+        if self._sent:
+            self.recv()
+        self._vector.close()
+
+
+class _LaneOfMany(gymnasium.Env[NDArray[Any], np.int64]):
+    """One lane, in its process, as the vector class steps it. Its seeds are its own."""
+
+    def __init__(self, description: Description, settings: Settings, parent: int, lane: int) -> None:
+        if os.getpid() != parent:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which saves and then ends us
+        self._lane = lane
+        self._lanes = Lanes(
+            lambda seed: GymnasiumLane(description, settings.max_episode_frames),
+            num_envs=1,
+            seed=settings.seed,
+            first_lane=lane,
+        )
+        spec = description.spec
+        least, greatest = (0, 255) if spec.dtype == "uint8" else (-np.inf, np.inf)
+        self.observation_space = spaces.Box(least, greatest, spec.frame_shape, np.dtype(spec.dtype).type)
+        self.action_space = spaces.Discrete(spec.num_actions)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Start the lane anew where the options say so, else its next game."""
+        if options:
+            return self._lanes.reset().observation[0], {}
+        return self.step(np.int64(0))[0], {}
+
+    def step(self, action: np.int64) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
+        """Play one step, or start the next game."""
+        self._lanes.send(np.array([action]))
+        step = self._lanes.recv()
+        over, terminated = self.over, not step.discount[0]
+        return step.observation[0], float(step.reward[0]), terminated, over and not terminated, {}
+
+    @property
+    def over(self) -> bool:
+        """Whether the next step starts a game."""
+        return self._lanes.over[0]
+
+    def picture(self, of_lane: int) -> NDArray[np.uint8] | None:
+        """The lane's picture, if it is that one."""
+        return self._lanes.render() if self._lane == of_lane else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of `Lanes`."""
+        return self._lanes.state_dict()
+
+    def load_one_of(self, states: Sequence[dict[str, Any]]) -> bool:
+        """Load the state of this lane; whether its game is lost."""
+        return bool(self._lanes.load_state_dict(states[self._lane]))
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._lanes.close()

@@ -1,0 +1,409 @@
+"""Any Gymnasium environment: what is made of its spaces, what is refused, and its state; then whole runs of it."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import own_environments as own
+import pytest
+import torch
+from environment_tools import actions_for, assert_equal_steps, check_restore, make, one_line, play
+from gymnasium import spaces
+from run_tools import rows_of, status_of, wn_rl
+from test_resume import assert_same_run, command, finish, num_rows, start_and_stop
+
+from wn_rl import envs
+from wn_rl.agents.evaluation import EpisodeReturns
+from wn_rl.agents.experiment import Experiment
+from wn_rl.envs.base import Step
+from wn_rl.envs.gymnasium_lanes import PROBE_STEPS, describe
+from wn_rl.envs.lanes import lane_seed
+from wn_rl.presets import PRESETS, preset_for_frames, vectors
+
+CATCH, BIG_CATCH, CORRIDOR, NOISY, AGEING = (
+    f"own_environments:Own/{name}" for name in ("Catch-v1", "BigCatch-v0", "Corridor-v0", "Noisy-v0", "Ageing-v0")
+)
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes find the environments of the tests, as a user's are found in the folder of the command."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+def register(name: str, *arguments: Any, **keywords: Any) -> str:
+    """An environment of these spaces, and its id."""
+    gymnasium.registry.pop(f"Own/{name}-v0", None)
+    gymnasium.register(f"Own/{name}-v0", lambda: own.Spaces(*arguments, **keywords))
+    describe.cache_clear()
+    return f"Own/{name}-v0"
+
+
+# What it shows.
+
+
+@pytest.mark.parametrize("env_id", [CATCH, CORRIDOR, "CartPole-v1"])
+def test_lanes_against_gymnasium(env_id: str) -> None:
+    """Observations, rewards, ends and limits of Gymnasium's own stepping, each game from its lane's next seed."""
+    ours, theirs = make("gymnasium", env_id, 1, seed=8), gymnasium.make(env_id, disable_env_checker=True)
+    actions = actions_for(ours, 300)
+    games, cut, over = 0, 0, True
+    for step, action in zip([ours.reset(), *play(ours, actions)], [0, *actions[:, 0]], strict=True):
+        assert step.first[0] == over
+        if over:
+            observation, _ = theirs.reset(seed=lane_seed(8, 0, games))
+            games += 1
+            reward, over = 0.0, False
+        else:
+            first_action = theirs.action_space.start  # type: ignore[attr-defined]
+            observation, reward, terminated, truncated, _ = theirs.step(int(first_action + action))
+            assert step.discount[0] == (not terminated)
+            over = terminated or truncated
+            cut += truncated
+        assert step.reward[0] == np.float32(reward)
+        if env_id == CATCH:
+            observation = observation.transpose(2, 0, 1)
+        np.testing.assert_array_equal(step.observation[0], observation.astype(step.observation.dtype))
+    assert games > 5
+    assert cut > 0 or env_id != CORRIDOR
+    ours.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("box", "frame_shape", "channels_last", "dtype", "scale"),
+    [
+        (spaces.Box(-1, 1, (3,), np.float64), (3,), False, "float32", 1.0),
+        (spaces.Box(0, 9, (3,), np.int64), (3,), False, "float32", 1.0),
+        (spaces.Box(0, 1, (), np.float32), (1,), False, "float32", 1.0),
+        (spaces.Box(0, 255, (128,), np.uint8), (128,), False, "uint8", 1 / 255),
+        (spaces.Box(0, 255, (48, 40, 3), np.uint8), (3, 48, 40), True, "uint8", 1 / 255),
+        (spaces.Box(0, 255, (3, 48, 40), np.uint8), (3, 48, 40), False, "uint8", 1 / 255),
+        (spaces.Box(0, 255, (48, 40, 1), np.uint8), (1, 48, 40), True, "uint8", 1 / 255),
+        (spaces.Box(0, 255, (48, 40), np.uint8), (48, 40), False, "uint8", 1 / 255),
+        (spaces.Box(0, 1, (10, 10, 6), np.bool_), (6, 10, 10), True, "uint8", 1.0),
+        (spaces.Box(0, 1, (10, 10, 10), np.uint8), (10, 10, 10), True, "uint8", 1.0),
+        (spaces.Box(0, 255, (20, 20, 3), np.float32), (3, 20, 20), True, "float32", 1 / 255),
+        (spaces.Box(-1, 1, (20, 20), np.float32), (20, 20), False, "float32", 1.0),
+        (spaces.Box(-np.inf, np.inf, (20, 20), np.float32), (20, 20), False, "float32", 1.0),
+    ],
+    ids=str,
+)
+def test_frames_of_spaces(
+    box: spaces.Box, frame_shape: tuple[int, ...], channels_last: bool, dtype: str, scale: float
+) -> None:
+    environments = make("gymnasium", register("Shape", spaces.Discrete(2), box), 1)
+    spec = environments.spec
+    assert (spec.frame_shape, spec.dtype, spec.scale) == (frame_shape, dtype, scale)
+    observation = environments.reset().observation[0]
+    assert (observation.shape, observation.dtype) == (frame_shape, dtype)
+    box.seed(lane_seed(3, 0, 0))
+    shown = box.sample()
+    expected = shown.transpose(2, 0, 1) if channels_last else shown
+    np.testing.assert_array_equal(observation, np.reshape(expected, frame_shape).astype(dtype))
+
+
+@pytest.mark.parametrize(
+    ("frame_shape", "preset", "network"),
+    [
+        ((4,), "vectors", "mlp"),
+        ((2, 7), "vectors", "mlp"),
+        ((3, 36, 36), "images", "nature_cnn"),
+        ((84, 84), "images", "nature_cnn"),
+        ((3, 35, 84), "grids", "minatar_cnn"),
+        ((6, 3, 3), "grids", "minatar_cnn"),
+    ],
+)
+def test_the_preset_has_a_network_for_the_frames(frame_shape: tuple[int, ...], preset: str, network: str) -> None:
+    box = spaces.Box(0, 1, frame_shape, np.float32)
+    config = PRESETS[preset_for_frames(frame_shape)](register("Preset", spaces.Discrete(2), box))
+    assert (config.preset, config.suite, config.network.name) == (preset, "gymnasium", network)
+    learning = dataclasses.replace(config.learning, replay_capacity=2_000, replay_start=100)
+    Experiment(dataclasses.replace(config, learning=learning), torch.device("cpu"))  # it can be made
+
+
+def test_words_for_actions() -> None:
+    assert make("gymnasium", CATCH, 1).spec.action_meanings == ("1", "2", "3")
+    assert make("classic", "cartpole", 1).spec.action_meanings == ("LEFT", "RIGHT")
+
+
+# Names.
+
+
+def test_the_newest_version_is_taken_and_the_module_kept() -> None:
+    assert envs.normalize_game("gymnasium", "CartPole") == "CartPole-v1"
+    assert envs.normalize_game("gymnasium", "own_environments:Own/Catch") == CATCH
+    assert envs.normalize_game("gymnasium", "own_environments:Own/Catch-v0") == "own_environments:Own/Catch-v0"
+
+
+def test_names_to_choose_from_have_those_of_imported_modules_in_their_newest_version() -> None:
+    names = envs.games("gymnasium")
+    assert {"CartPole-v1", "Own/Catch-v1"} <= set(names)
+    assert not {"CartPole-v0", "Own/Catch-v0", "Pendulum-v1"} & set(names)
+    assert not [name for name in names if name.startswith(("ALE/", "phys2d/", "GymV"))]
+
+
+@pytest.mark.parametrize(
+    ("env_id", "says"),
+    [
+        ("CartPol-v1", "CartPole"),
+        ("CartPole-v7", "v7"),
+        ("Own/Cach-v0", "Catch"),
+        ("no_such_module:Env-v0", "No module named 'no_such_module'"),
+        ("a b c", "a b c"),
+        ("Pendulum-v1", "actions of a Box space, and Q-learning needs Discrete ones"),
+        ("FrozenLake-v1", "shows a Discrete space"),
+        ("Blackjack-v1", "shows a Tuple space"),
+        (register("Dict", spaces.Discrete(2), spaces.Dict(a=spaces.Discrete(2))), "FlattenObservation"),
+        (register("Video", spaces.Discrete(2), spaces.Box(0, 1, (2, 8, 8, 3))), "Box space of shape (2, 8, 8, 3)"),
+        (register("Empty", spaces.Discrete(2), spaces.Box(0, 1, (0,))), "Box space of shape (0,)"),
+        (register("Many", spaces.MultiDiscrete([2, 2]), spaces.Box(0, 1, (2,))), "MultiDiscrete"),
+        (register("Liar", spaces.Discrete(2), spaces.Box(0, 1, (2,)), np.zeros(3)), "shows (3,)"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_one_clear_line(
+    env_id: str, says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)) as error:
+        make("gymnasium", env_id, 1)
+    one_line(error)
+    for arguments in (["--env-id", env_id], [env_id, "--suite", "gymnasium"]):
+        assert wn_rl("train", *arguments) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1, lines
+        assert says in lines[0]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_its_constructor_cannot_do_is_one_clear_line() -> None:
+    for name, entry_point in (("Lacking", "no_such_module:Env"), ("NoEnv", dict)):
+        gymnasium.registry.pop(f"Own/{name}-v0", None)
+        gymnasium.register(f"Own/{name}-v0", entry_point)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=f"Own/{name}-v0 cannot be opened") as error:
+            make("gymnasium", f"Own/{name}-v0", 1)
+        one_line(error)
+
+
+def test_without_a_picture_none_is_drawn() -> None:
+    environments = make("gymnasium", CORRIDOR, 1)
+    environments.reset()
+    with pytest.raises(ValueError, match="no render mode rgb_array") as error:
+        environments.render()
+    one_line(error)
+
+
+# State.
+
+
+@pytest.mark.parametrize("env_id", [CATCH, CORRIDOR, "Acrobot-v1"])
+def test_state_of_what_repeats(env_id: str) -> None:
+    original, restored = make("gymnasium", env_id, 2), make("gymnasium", env_id, 2)
+    assert original.spec.repeatable
+    check_restore(original, restored, actions_for(original, 120), at=[0, 1, 6, 7, 8, 29, 30, 31, 100])
+
+
+def test_what_does_not_repeat_says_so_and_begins_its_next_games() -> None:
+    original, restored = make("gymnasium", NOISY, 3), make("gymnasium", NOISY, 3)
+    assert not original.spec.repeatable
+    original.reset()
+    play(original, actions_for(original, 10))
+    state = original.state_dict()
+    state["over"] = [False, True, False]  # the game of lane 1 has just ended: it is not lost
+    assert restored.load_state_dict(state) == [0, 2]
+    [step] = play(restored, actions_for(restored, 1))
+    assert step.first.all()
+    places = [restored_place(lane, state["games"][lane]) for lane in range(3)]
+    np.testing.assert_allclose(step.observation[:, 0], places)  # the games that would have come next
+
+
+def restored_place(lane: int, game: int) -> float:
+    env = gymnasium.make(NOISY, disable_env_checker=True)
+    return float(env.reset(seed=lane_seed(3, lane, game))[0][0])
+
+
+def test_a_game_that_goes_another_way_when_played_again_is_lost() -> None:
+    own.Ageing.steps_of_all = 0
+    describe.cache_clear()
+    original, restored = make("gymnasium", AGEING, 1), make("gymnasium", AGEING, 1)
+    assert original.spec.repeatable  # as far as the first steps show
+    original.reset()
+    play(original, actions_for(original, PROBE_STEPS + 70))
+    own.Ageing.steps_of_all += 2
+    assert restored.load_state_dict(original.state_dict()) == [0]
+    assert play(restored, actions_for(restored, 1))[0].first.all()
+
+
+def test_a_lost_game_counts_nowhere() -> None:
+    episodes = EpisodeReturns(2)
+    rows = [(1.0, False), (1.0, False)]
+    for reward, first in rows:
+        episodes.add(step_of(reward, first))
+    episodes.forget([1])
+    assert episodes.add(step_of(0.0, True)) == [(0, 2.0, 2)]
+
+
+def step_of(reward: float, first: bool) -> Step:
+    return Step(np.zeros((2, 1)), np.full(2, reward, np.float32), np.ones(2, np.float32), np.full(2, first))
+
+
+# Processes.
+
+
+def test_processes_show_what_lanes_show_and_restore_each_others_state() -> None:
+    lanes, processes = (make("gymnasium", CATCH, 2, processes=own_process) for own_process in (False, True))
+    try:
+        actions = actions_for(lanes, 60)
+        expected = [lanes.reset(), *play(lanes, actions)]
+        assert_equal_steps([processes.reset(), *play(processes, actions)], expected)
+        np.testing.assert_array_equal(processes.render(), lanes.render())
+        assert_equal_steps([processes.reset(), *play(processes, actions[:20])], expected[:21])  # anew
+        check_restore(processes, processes, actions[:30], at=[0, 3, 7, 8, 20])
+        kept = processes.reset(), *play(processes, actions[:10])
+        assert_equal_steps(list(kept), expected[:11])  # the receiver's own
+        with pytest.raises(RuntimeError):
+            processes.recv()
+        with pytest.raises(ValueError, match="actions must be"):
+            processes.send(np.array([0, 3]))
+    finally:
+        processes.send(np.array([0, 0]))  # a step is under way when they are closed
+        processes.close()
+        processes.close()
+
+
+def test_processes_know_of_lost_games() -> None:
+    processes = make("gymnasium", NOISY, 2, processes=True)
+    try:
+        with pytest.raises(RuntimeError):
+            processes.send(np.array([0, 0]))
+        processes.reset()
+        play(processes, np.zeros((3, 2), dtype=np.int64))
+        assert processes.load_state_dict(processes.state_dict()) == [0, 1]
+        assert play(processes, np.zeros((1, 2), dtype=np.int64))[0].first.all()
+    finally:
+        processes.close()
+
+
+# Runs.
+
+QUICK = [
+    "--steps", "600", "--log-period", "200", "--checkpoint-period", "200", "--learning.replay-start", "100",
+    "--learning.replay-capacity", "2000", "--learning.epsilon-steps", "200", "--network.init-states", "32",
+    "--evaluation.period", "300", "--evaluation.steps", "100", "--evaluation.held-out-states", "16",
+    "--learning.target-period", "100", "--track", "jsonl", "--torch-threads", "1", "--device", "cpu",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("env_id", "preset"), [(CATCH, "grids"), (BIG_CATCH, "images"), (CORRIDOR, "vectors")])
+def test_train_evaluate_play_and_resume(
+    env_id: str, preset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, video = tmp_path / "run", tmp_path / "game.mp4"
+    video_period = ["--evaluation.video-period", "2"]
+    assert wn_rl("train", "--env-id", env_id, *QUICK, *video_period, "--keep-replay", "--run-dir", str(run)) == 0
+    config = json.loads((run / "config.json").read_text())["config"]
+    assert (config["suite"], config["game"], config["preset"]) == ("gymnasium", env_id, preset)
+    assert wn_rl("resume", str(run), "--steps", "700") == 0
+    assert status_of(run)["step"] >= 700
+    capsys.readouterr()
+    assert wn_rl("evaluate", str(run), "--episodes", "3", "--random-policy") == 0
+    assert f"{env_id}, best network" in capsys.readouterr().out
+    assert wn_rl("play", str(run), "--video", str(video)) == (2 if env_id == CORRIDOR else 0)
+    if env_id == CORRIDOR:
+        [line] = capsys.readouterr().err.strip().splitlines()
+        assert "Own/Corridor-v0 gives no picture" in line
+        assert not video.exists()
+    else:
+        assert video.stat().st_size > 1000
+        assert list((run / "videos").glob("*.mp4"))
+
+
+def test_every_field_is_still_a_flag_and_the_id_may_be_the_game(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    changed = ["--network.name", "mlp", "--network.stack", "2", "--preset", "classic"]
+    assert wn_rl("train", "--env-id", CATCH, *QUICK, *changed, "--run-dir", str(run)) == 0
+    config = json.loads((run / "config.json").read_text())["config"]
+    assert config["suite"] == "gymnasium"
+    assert (config["network"]["name"], config["network"]["stack"], config["preset"]) == ("mlp", 2, "classic")
+    other = tmp_path / "other"
+    assert wn_rl("train", "CartPole", "--suite", "gymnasium", *QUICK, "--run-dir", str(other)) == 0
+    config = json.loads((other / "config.json").read_text())["config"]
+    assert (config["game"], config["preset"]) == ("CartPole-v1", "vectors")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["breakout", "--env-id", CATCH], ["--env-id", CATCH, "--suite", "minatar"]],
+)
+def test_an_id_and_a_game_are_one_too_many(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert wn_rl("train", *arguments) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert "give it without GAME and --suite" in line
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    whole, victim = tmp_path / "whole", tmp_path / "victim"
+    more = ["--steps", "2500", "--evaluation.period", "1200", "--environment.processes", "--keep-replay"]
+    arguments = ["--env-id", CATCH, *QUICK, *more]
+    finish("train", *arguments, "--run-dir", whole)
+    assert start_and_stop(["train", *arguments, "--run-dir", victim], signal.SIGKILL, victim, 4) == -9
+    assert 0 < num_rows(victim) < num_rows(whole)
+    finish("resume", victim)
+    assert_same_run(whole, victim)
+
+
+def test_a_run_of_what_does_not_repeat_says_so_at_its_start_and_at_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert wn_rl("train", "--env-id", NOISY, *QUICK, "--keep-replay", "--run-dir", str(run)) == 0
+    assert f"{NOISY} does not repeat a game from its seed" in capsys.readouterr().err
+    assert wn_rl("resume", str(run), "--steps", "900") == 0
+    said = capsys.readouterr().err
+    assert f"{NOISY} does not repeat a game from its seed" in said
+    assert "lanes cannot be gone on with, and new ones begin" in said
+    assert status_of(run) == {**status_of(run), "status": "finished", "step": 900}
+    assert all(row["train/length"] is None or row["train/length"] <= 30 for row in rows_of(run) if "loss" in row)
+
+
+def test_ctrl_c_in_a_terminal_saves_a_run_of_processes(tmp_path: Path) -> None:
+    """It reaches every process of the terminal, and only the run itself must heed it."""
+    run = tmp_path / "run"
+    arguments = ["train", "--env-id", CATCH, *QUICK, "--steps", "1000000", "--environment.processes"]
+    process = subprocess.Popen(
+        command(*arguments, "--run-dir", run), stderr=subprocess.PIPE, start_new_session=True
+    )
+    while process.poll() is None and num_rows(run) < 2:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said.decode()
+    assert "saved at step" in status_of(run)["message"]
+
+
+def test_in_python() -> None:
+    base = vectors(CORRIDOR)
+    learning = dataclasses.replace(base.learning, replay_start=100, replay_capacity=1000, epsilon_steps=500)
+    config = dataclasses.replace(base, steps=1_000, learning=learning)
+    experiment = Experiment(config, torch.device("cpu"))
+    experiment.run(lambda experiment: None)
+    assert experiment.metrics()["train/return_last_100"] is not None
+
+
+def test_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    games = [f"gymnasium/{CORRIDOR}", "minatar/breakout"]
+    arguments = ["--arms", "normal", "--seeds", "1", "--out", str(tmp_path / "out"), *QUICK]
+    assert wn_rl("compare", "--games", *games, *arguments, "--dry-run") == 0
+    assert "gymnasium-own_environments-Own-Corridor-v0-normal" in capsys.readouterr().out
+    assert wn_rl("compare", "--games", CORRIDOR, "--suite", "gymnasium", *arguments) == 0
+    [run] = (tmp_path / "out" / "runs").iterdir()
+    assert run.name == "gymnasium-own_environments-Own-Corridor-v0-normal-lr0.001-seed1"
+    assert json.loads((run / "config.json").read_text())["config"]["preset"] == "vectors"
+    assert CORRIDOR in (tmp_path / "out" / "report" / "report.md").read_text()
