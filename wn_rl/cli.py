@@ -22,6 +22,7 @@ COMMANDS = {
     "bench": ("", "measure this machine's speed beside Stable-Baselines3's; writes docs/benchmarks.md"),
     "doctor": ("", "what this machine has, and the preset it would use"),
     "compare": ("", "train arms on games over seeds, resuming what stopped, and report them"),
+    "tune": ("GAME", "search for settings: trials of --space, the worse ones ended early"),
     "report": ("RUNS", "compare finished runs: tables, figures and a page in --out FOLDER"),
 }
 

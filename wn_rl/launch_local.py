@@ -53,6 +53,12 @@ class LocalLauncher:
         self._free += [child.slot for child in over]
         return [Ended(child.run, child.process.returncode) for child in over]
 
+    def stop_run(self, run: Run) -> None:
+        """SIGTERM to the process of one run, at which it saves."""
+        for child in self._children:
+            if child.run == run:
+                child.process.send_signal(signal.SIGTERM)
+
     def stop(self, *, at_once: bool) -> None:
         """SIGTERM to each, at which a run saves; or SIGKILL, which it survives too, but for its last steps."""
         for child in self._children:
