@@ -14,7 +14,7 @@ GAME ?= breakout
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: install train compare test test-slow lint types wheel format clean
+.PHONY: install train compare test test-slow lint types docs wheel format clean
 
 install: .venv/.installed
 
@@ -45,6 +45,10 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+
+# The documentation as a site, in build/docs.
+docs: install
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
 
 format: install
 	$(BIN)/ruff check --fix .
