@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wn_rl.commands._runs import RunPath, open_run, train_in
+from wn_rl.commands._runs import RunPath, open_run
 from wn_rl.config import TrackerName, to_json
 from wn_rl.errors import say
 from wn_rl.flags import parse_flags
@@ -31,7 +31,7 @@ class Resume:
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl resume`."""
     options = parse_flags(Resume, arguments)
-    from wn_rl.agents.training import use_threads
+    from wn_rl.agents.training import train_in, use_threads
     from wn_rl.machine import resolve_device, versions
 
     folder, record, config = open_run(options.run)
@@ -53,4 +53,4 @@ def run(arguments: Sequence[str]) -> int:
     changed = use_threads(changed)
     if changed.torch_threads != config.torch_threads:
         say(f"warning: {changed.torch_threads} torch threads instead of {config.torch_threads}: not bit for bit")
-    return train_in(changed, folder, {**record, "config": to_json(changed)}, resume=True)
+    return train_in(changed, folder, {**record, "config": to_json(changed)}, resume=True).exit_code

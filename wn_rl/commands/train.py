@@ -11,11 +11,10 @@ from typing import Annotated
 import tyro
 
 from wn_rl.commands._presets import preset_of
-from wn_rl.commands._runs import train_in
-from wn_rl.config import Config, to_json
+from wn_rl.config import Config
 from wn_rl.flags import parse_flags
 from wn_rl.presets import PRESETS
-from wn_rl.runs import RunFolder, default_name
+from wn_rl.runs import default_name
 
 
 @dataclass(frozen=True)
@@ -34,27 +33,17 @@ def run(arguments: Sequence[str]) -> int:
     """`wn-rl train`."""
     options = parse_flags(Train, arguments, default=Train(_preset_of(arguments)))
     from wn_rl import envs
-    from wn_rl.agents.training import use_threads
-    from wn_rl.machine import resolve_device, versions
+    from wn_rl.agents.training import train
 
     if list(arguments).count("--track") > 1:
         raise ValueError("--track is given twice: name every place after one --track")
     config = options.config
     if options.env_id is not None and (config.suite, config.game) != ("gymnasium", options.env_id):
         raise ValueError("--env-id is a game of the suite gymnasium: give it without GAME and --suite")
-    device = resolve_device(config.device)
-    config = dataclasses.replace(
-        config,
-        game=envs.normalize_game(config.suite, config.game),
-        device=str(device),
-        optimizer=dataclasses.replace(config.optimizer, learning_rate=config.learning_rate),
-    )
-    name = config.run_name or default_name(config.suite, config.game, config.parameterization, config.seed)
-    folder = RunFolder(options.run_dir or Path("runs") / name)
-    folder.require_new()
-    config = use_threads(dataclasses.replace(config, run_name=name))
-    record = {"config": to_json(config), "versions": versions(), "command": ["wn-rl", *sys.argv[1:]]}
-    return train_in(config, folder, record, resume=False)
+    game = envs.normalize_game(config.suite, config.game)
+    name = config.run_name or default_name(config.suite, game, config.parameterization, config.seed)
+    config = dataclasses.replace(config, run_name=name)
+    return train(config, options.run_dir or Path("runs") / name, command=["wn-rl", *sys.argv[1:]]).exit_code
 
 
 def _preset_of(arguments: Sequence[str]) -> Config:
