@@ -422,7 +422,7 @@ def test_a_search_of_real_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_a_search_that_is_killed_goes_on_by_the_same_command(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = [*LONG, "--steps", "2500", "--trials", "3", "--workers", "2"]
+    words = [*LONG, "--steps", "1500", "--trials", "3", "--workers", "2"]
     command = [sys.executable, "-m", "wn_rl.cli", "tune", *words, "--out", str(out)]
     victim = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list(out.glob("runs/*/checkpoints/step_*")):
@@ -440,7 +440,7 @@ def test_a_search_that_is_killed_goes_on_by_the_same_command(tmp_path: Path) -> 
         if run.name in begun:
             now = json.loads((run / "config.json").read_bytes())
             assert now["config"]["learning"] == json.loads(begun[run.name])["config"]["learning"]
-        assert [row["step"] for row in rows_of(run) if "eval/return_mean" in row] == list(range(300, 2500, 300))
+        assert [row["step"] for row in rows_of(run) if "eval/return_mean" in row] == list(range(300, 1501, 300))
 
 
 def test_ctrl_c_saves_and_says_that_the_same_command_goes_on(tmp_path: Path) -> None:
@@ -466,7 +466,8 @@ def test_trials_that_cannot_be_are_reported_and_do_not_end_the_search(
 ) -> None:
     """4 updates a step and a target period of 6 do not go together; alone, with the defaults, each may."""
     out = tmp_path / "out"
-    words = [*TINY, "--space", "update_period=2,4", "target_period=6,12", "--trials", "6", "--out", str(out)]
+    space = ["--space", "update_period=2,4", "target_period=6,12", "--trials", "6"]
+    words = [*TINY, "--steps", "250", "--evaluation.steps", "60", *space, "--out", str(out)]
     assert wn_rl("tune", *words) == 0
     printed = capsys.readouterr().out
     failed = re.findall(r"^  failed: (trial-\d+) with (.*)", printed, flags=re.MULTILINE)

@@ -154,7 +154,7 @@ class Search:
             self.say(f"{run.name}: score {scores[-1]:.4g} with {describe(trial)}")
         elif running.pruned:
             self.study.prune(trial)
-            self.say(f"{run.name}: pruned after {len(scores)} tests at {scores[-1]:.4g} with {describe(trial)}")
+            self.say(f"{run.name}: pruned at test {len(scores)}, score {scores[-1]:.4g}, with {describe(trial)}")
         elif not self.stop.count:
             self._fail(trial, f"{describe_end(run, exit_code)} (its log: {run.log})")
 
