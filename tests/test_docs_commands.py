@@ -43,7 +43,7 @@ def tiny(arguments: list[str], folder: Path) -> list[str]:
     arguments = [argument.replace("/shared", str(folder)) for argument in arguments]
     if arguments[0] == "export":
         return [*arguments, "--no-onnx"]
-    added = {"train": TINY, "compare": [*TINY, "--torch-threads", "1"]}.get(arguments[0], [])
+    added = {"train": TINY, "compare": [*TINY, "--torch-threads", "1"], "tune": [*TINY, "--trials", "2"]}.get(arguments[0], [])
     if arguments[0] == "compare" and "--only" not in arguments:
         added = [*added, "--seeds", "1"]
     # Before --only and --wandb-sweep, which may take several words.
