@@ -46,9 +46,10 @@ def tiny(arguments: list[str], folder: Path) -> list[str]:
     added = {"train": TINY, "compare": [*TINY, "--torch-threads", "1"], "tune": [*TINY, "--trials", "2"]}.get(arguments[0], [])
     if arguments[0] == "compare" and "--only" not in arguments:
         added = [*added, "--seeds", "1"]
-    # Before --only and --wandb-sweep, which may take several words.
-    name, *rest = without(arguments, added[::2])
-    return [name, *added, *rest]
+    # After the game, and before --space, --only and --wandb-sweep, which may take several words.
+    words = without(arguments, added[::2])
+    place = 1 if len(words) < 2 or words[1].startswith("--") else 2
+    return [*words[:place], *added, *words[place:]]
 
 
 def check_flags(arguments: list[str]) -> None:
