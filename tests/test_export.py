@@ -387,3 +387,30 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "tensor([[" in done.stdout
     assert load_exported(Path("breakout_agent")).actions == ("NOOP", "LEFT", "RIGHT")
+
+
+def test_an_exported_agent_plays_and_is_tested_by_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = dataclasses.replace(
+        minatar("breakout"),
+        environment=dataclasses.replace(minatar("breakout").environment, max_episode_frames=60),
+    )
+    make_run(tmp_path / "run", config)
+    folder = tmp_path / "agent"
+    assert wn_rl("export", str(tmp_path / "run"), "--out", str(folder), "--no-onnx") == 0
+    results = []
+    for place in (tmp_path / "run", folder):
+        capsys.readouterr()
+        assert wn_rl("evaluate", str(place), "--episodes", "2") == 0
+        results.append(capsys.readouterr().out)
+        assert wn_rl("play", str(place), "--video", str(tmp_path / f"{place.name}.mp4")) == 0
+    assert results[0] == results[1]  # the same network, the same games
+    assert (tmp_path / "agent.mp4").read_bytes() == (tmp_path / "run.mp4").read_bytes()
+
+
+def test_an_agent_that_no_run_made_cannot_be_played(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    agent = agent_of(CONFIGS["minatar"], tmp_path / "run")
+    export(dataclasses.replace(agent, run={}), tmp_path / "agent", onnx=False)
+    assert wn_rl("play", str(tmp_path / "agent")) == 2
+    assert "does not say which game it plays" in capsys.readouterr().err

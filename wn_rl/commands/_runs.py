@@ -1,15 +1,18 @@
-"""What the commands share: opening a run, and saying that a test goes on."""
+"""What the commands share: opening a run or an agent, and saying that a test goes on."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from wn_rl.config import Config, from_json
-from wn_rl.errors import say
+from wn_rl.errors import UserError, say
 from wn_rl.runs import RunFolder
+
+if TYPE_CHECKING:
+    from torch import nn
 
 RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
 
@@ -21,6 +24,27 @@ def open_run(path: Path) -> tuple[RunFolder, dict[str, Any], Config]:
     if "config" not in record:
         raise ValueError(f"{folder.config_file} is not the config of a run")
     return folder, record, from_json(record["config"])
+
+
+def open_network(path: Path, which: str, device: str) -> tuple[RunFolder, Config, "nn.Module", str]:
+    """The folder of a run or of an exported agent, its config, its network and what to call that.
+
+    Raises:
+        UserError: there is neither, its files are damaged, or no run of ours made the agent.
+    """
+    from wn_rl.agents.training import load_network
+    from wn_rl.export.agent import is_exported, load_exported
+    from wn_rl.machine import resolve_device
+
+    folder = RunFolder(path)
+    if not is_exported(folder.read_config()):
+        folder, _, config = open_run(path)
+        network, name = load_network(config, folder, which, resolve_device(device))
+        return folder, config, network, name
+    agent = load_exported(path)
+    if "config" not in agent.run:
+        raise UserError(f"{path} does not say which game it plays: no run of wn-rl made it")
+    return folder, from_json(agent.run["config"]), agent.network.to(resolve_device(device)), agent.name
 
 
 def progress(policy: str) -> Callable[[], None]:

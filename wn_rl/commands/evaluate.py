@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from wn_rl.commands._runs import RunPath, open_run, progress
+from wn_rl.commands._runs import RunPath, open_network, progress
 from wn_rl.config import Config
 from wn_rl.errors import say
 from wn_rl.flags import parse_flags
@@ -21,7 +21,7 @@ class Evaluate:
     """Test a trained agent on raw scores, lives ending nothing, from random starts."""
 
     run: RunPath
-    """The run's folder."""
+    """The run's folder, or that of an exported agent."""
     protocol: Literal["nature", "epoch"] = "nature"
     """nature: --episodes games of at most five minutes. epoch: as the tests in training."""
     episodes: int = 30
@@ -44,15 +44,12 @@ def run(arguments: Sequence[str]) -> int:
     """`wn-rl evaluate`."""
     options = parse_flags(Evaluate, arguments)
     from wn_rl.agents.evaluation import run_epoch_test, run_nature_test
-    from wn_rl.agents.training import load_network
-    from wn_rl.machine import resolve_device
 
     if options.episodes < 1 or not 0 <= options.epsilon <= 1:
         raise ValueError("--episodes must be at least 1, and --epsilon between 0 and 1")
-    folder, _, config = open_run(options.run)
+    folder, config, network, name = open_network(options.run, options.network, options.device)
     test = dataclasses.replace(config.evaluation, epsilon=options.epsilon, num_envs=options.num_envs)
     config = dataclasses.replace(config, evaluation=test)
-    network, name = load_network(config, folder, options.network, resolve_device(options.device))
     policies = [(name, options.epsilon)]
     if options.random_policy:
         policies.append(("random policy", 1.0))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wn_rl.commands._runs import RunPath, open_run, progress
+from wn_rl.commands._runs import RunPath, open_network, progress
 from wn_rl.flags import parse_flags
 
 
@@ -14,7 +14,7 @@ class Play:
     """Let a trained agent play one game and write a video of it."""
 
     run: RunPath
-    """The run's folder."""
+    """The run's folder, or that of an exported agent."""
     video: Path | None = None
     """The mp4 file to write. None: videos/play-SEED.mp4 in the run's folder."""
     epsilon: float = 0.05
@@ -31,13 +31,10 @@ def run(arguments: Sequence[str]) -> int:
     """`wn-rl play`."""
     options = parse_flags(Play, arguments)
     from wn_rl.agents.play import record_game
-    from wn_rl.agents.training import load_network
-    from wn_rl.machine import resolve_device
 
     if not 0 <= options.epsilon <= 1:
         raise ValueError(f"--epsilon must be between 0 and 1, got {options.epsilon}")
-    folder, _, config = open_run(options.run)
-    network, name = load_network(config, folder, options.network, resolve_device(options.device))
+    folder, config, network, name = open_network(options.run, options.network, options.device)
     path = options.video or folder.videos / f"play-{options.seed}.mp4"
     tick = progress(name)
     games = record_game(config, network, path, seed=options.seed, epsilon=options.epsilon, tick=tick)

@@ -116,6 +116,11 @@ def read_agent(folder: Path) -> Agent:
     return Agent(network.eval(), dtype, actions, name, run)
 
 
+def is_exported(record: dict[str, Any]) -> bool:
+    """Whether a config.json is that of an exported agent; else it may be that of a run."""
+    return record.get("format") == FORMAT["format"]
+
+
 def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_bytes())
@@ -123,7 +128,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise UserError(f"there is no exported agent in {path.parent}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT["format"]:
+    if not isinstance(record, dict) or not is_exported(record):
         raise UserError(f"{path} is not that of an exported agent")
     if record.get("version") != FORMAT["version"]:
         raise UserError(f"{path} is of version {record.get('version')}, this wn-rl reads {FORMAT['version']}")
