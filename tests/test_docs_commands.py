@@ -43,7 +43,8 @@ def tiny(arguments: list[str], folder: Path) -> list[str]:
     arguments = [argument.replace("/shared", str(folder)) for argument in arguments]
     if arguments[0] == "export":
         return [*arguments, "--no-onnx"]
-    added = {"train": TINY, "compare": [*TINY, "--torch-threads", "1"], "tune": [*TINY, "--trials", "2"]}.get(arguments[0], [])
+    smaller = {"train": TINY, "compare": [*TINY, "--torch-threads", "1"], "tune": [*TINY, "--trials", "2"]}
+    added = smaller.get(arguments[0], [])
     if arguments[0] == "compare" and "--only" not in arguments:
         added = [*added, "--seeds", "1"]
     # After the game, and before --space, --only and --wandb-sweep, which may take several words.
