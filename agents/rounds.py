@@ -62,6 +62,7 @@ class Transfer:
         self._device = device
         self._pinned: dict[int, Batch] = {}
         self._received: dict[int, Batch] = {}
+        self._copied = torch.cuda.Event() if device.type == "cuda" else None
 
     def send(self, batch: Batch) -> None:
         """Begin to copy a batch in host memory; the device works on meanwhile."""
@@ -72,11 +73,13 @@ class Transfer:
             self._received[size] = Batch(
                 *(torch.empty(x.shape, dtype=x.dtype, device=self._device) for x in batch)
             )
-        if self._device.type == "cuda":
-            torch.cuda.current_stream(self._device).synchronize()  # the last copy has left the pinned memory
+        if self._copied is not None:
+            self._copied.synchronize()  # of the last copy alone: the learner may be at work
         for source, pinned, received in zip(batch, self._pinned[size], self._received[size], strict=True):
             pinned.copy_(source)
             received.copy_(pinned, non_blocking=True)
+        if self._copied is not None:
+            self._copied.record()
 
     def receive(self, size: int) -> Batch:
         """The last batch sent of this size, on the device."""
