@@ -341,7 +341,7 @@ def test_the_card_is_what_the_hub_reads(tmp_path: Path) -> None:
         Score("random policy", "nature", 1, 30, 1, 1),
     ]
     card = metadata_of(agent, scores, tmp_path / "agent")
-    assert card.data.library_name == "wn_rl"
+    assert card.data.to_dict()["library_name"] == "wn_rl"
     assert {"reinforcement-learning", "minatar", "seaquest", "weight_norm"} <= set(card.data.tags)
     (result,) = card.data.eval_results  # the random policy is not the model's
     assert (result.metric_type, result.metric_value) == ("mean_reward", "12.50 +/- 3.25")

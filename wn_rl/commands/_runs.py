@@ -32,15 +32,14 @@ def open_network(path: Path, which: str, device: str) -> tuple[RunFolder, Config
     Raises:
         UserError: there is neither, its files are damaged, or no run of ours made the agent.
     """
-    from wn_rl.agents.training import load_network
+    from wn_rl.agents.training import load_run
     from wn_rl.export.agent import is_exported, load_exported
     from wn_rl.machine import resolve_device
 
     folder = RunFolder(path)
     if not is_exported(folder.read_config()):
-        folder, _, config = open_run(path)
-        network, name = load_network(config, folder, which, resolve_device(device))
-        return folder, config, network, name
+        run = load_run(path, which, device)
+        return folder, run.config, run.network, run.name
     agent = load_exported(path)
     if "config" not in agent.run:
         raise UserError(f"{path} does not say which game it plays: no run of wn-rl made it")
