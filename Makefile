@@ -27,7 +27,8 @@ install: .venv/.installed
 train: install
 	$(BIN)/wn-rl train $(GAME) $(ARGS)
 
-# Weight norm against normal layers on three MinAtar games, three seeds each: about twenty minutes on two free cores.
+# Weight norm against normal layers on three MinAtar games, three seeds each: 27 runs, an estimated twenty minutes
+# on two free cores (--dry-run in ARGS says more).
 compare: install
 	$(BIN)/wn-rl compare --suite minatar --games breakout seaquest space_invaders \
 	    --arms weight_norm:3e-4 normal:1e-4,3e-4 --steps 80000 --learning.epsilon-steps 40000 \
