@@ -62,7 +62,7 @@ class Transfer:
         self._device = device
         self._pinned: dict[int, Batch] = {}
         self._received: dict[int, Batch] = {}
-        self._copied = torch.cuda.Event() if device.type == "cuda" else None
+        self._copied = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def send(self, batch: Batch) -> None:
         """Begin to copy a batch in host memory; the device works on meanwhile."""
