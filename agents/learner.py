@@ -5,7 +5,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from wn_rl.agents.losses import q_learning_loss, q_learning_td_error
+from wn_rl.agents.losses import q_learning_loss, q_learning_target
 from wn_rl.agents.types import Batch
 from wn_rl.config import Config
 from wn_rl.envs.base import EnvironmentSpec
@@ -68,10 +68,10 @@ class Learner:
         self.target = cast(nn.Sequential, fold(self.online, FastLinear))
         self.optimizer = make_optimizer(config.optimizer.name, self.online.parameters(), config.learning_rate)
         self._parameters = list(self.online.parameters())
-        self._compute_target_values = self._target_values
+        self._compute_targets = self._targets
         self._compute_loss = self._loss
         if config.accelerate != "eager":
-            self._compute_target_values = torch.compile(self._target_values, dynamic=False)
+            self._compute_targets = torch.compile(self._targets, dynamic=False)
             self._compute_loss = torch.compile(self._loss, dynamic=False)
             self.optimizer.compile_update()
         self.num_updates = 0
@@ -96,14 +96,17 @@ class Learner:
         if self.device.type == "cuda":
             allow_tf32(self._config.learning.precision == "tf32")
         with torch.no_grad():
-            q_t = self._compute_target_values(batch.s_t)
+            target_t = self._compute_targets(batch)
         size = self._config.learning.batch_size
         for number in range(num_updates):
             part = slice(number * size, (number + 1) * size)
-            self._update(Batch(*(column[part] for column in batch)), q_t[part])
+            self._update(batch.s_tm1[part], batch.a_tm1[part], target_t[part], batch.weight[part])
 
-    def _target_values(self, states: Tensor) -> Tensor:
-        return self._values(self.target, states)
+    def _targets(self, batch: Batch) -> Tensor:
+        learning = self._config.learning
+        reward = batch.r_t.clamp(-1, 1) if learning.clip_rewards else batch.r_t
+        q_t = self._values(self.target, batch.s_t)
+        return q_learning_target(reward, batch.discount_t * learning.discount, q_t)
 
     def _values(self, network: nn.Sequential, states: Tensor) -> Tensor:
         """Action values [B, A] in float32. In bfloat16 the output layer stays float32: gaps there are small."""
@@ -113,16 +116,13 @@ class Learner:
             features = network[:-1](states)
         return network[-1](features.float())  # type: ignore[no-any-return]
 
-    def _loss(self, batch: Batch, q_t: Tensor) -> tuple[Tensor, Tensor]:
+    def _loss(self, s_tm1: Tensor, a_tm1: Tensor, target_t: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, summed over the batch, and the mean action value."""
-        learning = self._config.learning
-        reward = batch.r_t.clamp(-1, 1) if learning.clip_rewards else batch.r_t
-        q_tm1 = self._values(self.online, batch.s_tm1)
-        td_error = q_learning_td_error(q_tm1, batch.a_tm1, reward, batch.discount_t * learning.discount, q_t)
-        return q_learning_loss(td_error, batch.weight), q_tm1.detach().mean()
+        q_tm1 = self._values(self.online, s_tm1)
+        return q_learning_loss(q_tm1, a_tm1, target_t, weight), q_tm1.detach().mean()
 
-    def _update(self, batch: Batch, q_t: Tensor) -> None:
-        loss, q_mean = self._compute_loss(batch, q_t)
+    def _update(self, s_tm1: Tensor, a_tm1: Tensor, target_t: Tensor, weight: Tensor) -> None:
+        loss, q_mean = self._compute_loss(s_tm1, a_tm1, target_t, weight)
         self.optimizer.apply(torch.autograd.grad(loss, self._parameters))
         if self._config.network.max_v_norm is not None:
             bound_v(self.online, self._config.network.max_v_norm)
