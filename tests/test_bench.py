@@ -35,12 +35,17 @@ def quick(num_envs: int) -> dict[str, Any]:
     return to_json(config)
 
 
-@pytest.mark.parametrize("num_envs", [1, 8])
-def test_both_loops_do_the_same_work(num_envs: int) -> None:
-    results = [
-        measure_apart(worker, {"config": quick(num_envs), "seconds": 0.2})
-        for worker in ("ours", "stable_baselines3")
-    ]
+@pytest.mark.parametrize(
+    ("num_envs", "parameterization", "peer"),
+    [
+        (1, "normal", "stable_baselines3"),
+        (8, "normal", "stable_baselines3"),
+        (8, "weight_norm", "sb3_with_our_layers"),
+    ],
+)
+def test_both_loops_do_the_same_work(num_envs: int, parameterization: str, peer: str) -> None:
+    config = {**quick(num_envs), "parameterization": parameterization}
+    results = [measure_apart(worker, {"config": config, "seconds": 0.2}) for worker in ("ours", peer)]
     require_equal_work(*results)
     assert all(result["steps_per_second"] > 0 for result in results)
     with pytest.raises(AssertionError):

@@ -23,7 +23,8 @@ NOTES = {
         "The same game, network, batch of 64, one update in four steps, Adamax, replay, exploration and torch "
         "threads in both loops, each in a process of its own, in turns; checked in every turn: parameters, "
         "threads, steps per update. SB3 steps Atari through its own AtariWrapper, MinAtar through our Gymnasium "
-        "environment. Ratios are taken within a turn."
+        "environment. `SB3 with our layers` is SB3's loop with `wn_rl.sb3.WeightNormCnnPolicy`. Ratios are taken "
+        "within a turn."
     ),
     "memory": "Every byte written; what the process grew by.",
     "cuda_runs": "The `fast` preset with its replay filled by random play before the clock starts.",

@@ -21,6 +21,7 @@ from wn_rl.nn import fold
 from wn_rl.presets import PRESETS
 
 SB3 = "SB3 DQN, float32"
+SB3_WITH_OUR_LAYERS = "SB3 DQN with our layers, weight_norm, float32"
 ATARI_GAMES = ("breakout", "enduro", "seaquest", "space_invaders")
 FOREVER = 10**9  # steps
 GIGABYTE = 1e9
@@ -210,7 +211,7 @@ def _lanes_against_one(rows: list[Row]) -> list[Row]:
     compared = []
     for row in rates:
         theirs = one_lane.get((row.what["suite"], row.what["game"]))
-        if theirs is not None and row.what["lanes"] != 1 and row.what["loop"] != SB3:
+        if theirs is not None and row.what["lanes"] != 1 and row.what["loop"] not in (SB3, SB3_WITH_OUR_LAYERS):
             ratios = [a / b for a, b in zip(row.values, theirs, strict=True)]
             compared.append(Row({**row.what, "loop": f"{row.what['loop']} / SB3 with one lane"}, "ratio", ratios))
     return compared
@@ -218,20 +219,23 @@ def _lanes_against_one(rows: list[Row]) -> list[Row]:
 
 def _against_sb3(configs: dict[str, Config], options: Options, what: dict[str, str | int | float]) -> list[Row]:
     """Rates in turns, and each arm's ratio to SB3 within a turn."""
-    plain = configs["ours, normal, float32"]
-    rates: dict[str, list[float]] = {name: [] for name in [SB3, *configs]}
+    loops = {
+        SB3: ("stable_baselines3", configs["ours, normal, float32"]),
+        SB3_WITH_OUR_LAYERS: ("sb3_with_our_layers", configs["ours, weight_norm, float32"]),
+        **{name: ("ours", config) for name, config in configs.items()},
+    }
+    rates: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(options.repetitions):
-        theirs = _rate("stable_baselines3", plain, options)
-        rates[SB3].append(theirs["steps_per_second"])
+        turn = {name: _rate(worker, config, options) for name, (worker, config) in loops.items()}
         for name, config in configs.items():
-            mine = _rate("ours", config, options)
-            rates[name].append(mine["steps_per_second"])
-            if config.parameterization == "normal":
-                require_equal_work(mine, theirs)
+            is_normal = config.parameterization == "normal"
+            require_equal_work(turn[name], turn[SB3 if is_normal else SB3_WITH_OUR_LAYERS])
+        for name, result in turn.items():
+            rates[name].append(result["steps_per_second"])
     rows = []
     for name, each in rates.items():
         rows.append(Row({**what, "loop": name}, "steps/s", each))
-        if name in configs:
+        if name != SB3:
             ratios = [a / b for a, b in zip(each, rates[SB3], strict=True)]
             rows.append(Row({**what, "loop": f"{name} / SB3"}, "ratio", ratios))
     return rows

@@ -74,16 +74,33 @@ def ours(config: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 def stable_baselines3(config: dict[str, Any], seconds: float) -> dict[str, Any]:
     """SB3's DQN with the same game, network, batch, ratio of updates, optimizer, replay and threads."""
-    from stable_baselines3 import DQN
-    from stable_baselines3.common.callbacks import BaseCallback
-
     settings = from_json(config)
     if settings.parameterization != "normal":
         raise ValueError("SB3's own layers are normal")
+    return _train_sb3(settings, seconds, "CnnPolicy", _sb3_policy(settings))
+
+
+def sb3_with_our_layers(config: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """The same with our policy for SB3, in the config's parameterization."""
+    from wn_rl.sb3 import WeightNormCnnPolicy
+
+    settings = from_json(config)
+    policy = {
+        "parameterization": settings.parameterization,
+        "features_extractor_kwargs": {"network": settings.network.name},
+        "normalize_images": settings.suite == "atari",
+    }
+    return _train_sb3(settings, seconds, WeightNormCnnPolicy, policy)
+
+
+def _train_sb3(settings: Config, seconds: float, policy: Any, policy_kwargs: dict[str, Any]) -> dict[str, Any]:
+    from stable_baselines3 import DQN
+    from stable_baselines3.common.callbacks import BaseCallback
+
     torch.set_num_threads(settings.torch_threads or torch.get_num_threads())
     learning, lanes = settings.learning, settings.num_envs
     model = DQN(
-        "CnnPolicy",
+        policy,
         _sb3_environments(settings),
         learning_rate=settings.learning_rate,
         buffer_size=learning.replay_capacity,
@@ -95,7 +112,7 @@ def stable_baselines3(config: dict[str, Any], seconds: float) -> dict[str, Any]:
         target_update_interval=learning.target_period,
         exploration_initial_eps=learning.epsilon_end,
         exploration_final_eps=learning.epsilon_end,
-        policy_kwargs=_sb3_policy(settings),
+        policy_kwargs=policy_kwargs,
         device=settings.device,
         seed=settings.seed,
     )
@@ -261,6 +278,7 @@ def _resident_bytes() -> int:
 WORKERS = {
     "ours": ours,
     "stable_baselines3": stable_baselines3,
+    "sb3_with_our_layers": sb3_with_our_layers,
     "emulator": emulator,
     "prefilled": prefilled,
     "replay_memory": replay_memory,
