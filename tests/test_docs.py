@@ -1,10 +1,7 @@
 """The documentation builds without a warning, its links lead somewhere, and it can be read on a phone."""
 
-import html
 import importlib.util
-import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,10 +10,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from browser import browse, frame, needs_chromium
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class Page(HTMLParser):
@@ -139,32 +136,15 @@ MEASURE = """
   };"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: install the package chromium to test in a browser")
+@needs_chromium
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1200])
 def test_pages_in_a_browser(site: Path, width: int, dark: bool, tmp_path: Path) -> None:
     written = sorted(site.glob("*.html"))
     written.insert(0, written.pop([path.name for path in written].index("dqn.html")))
-    frames = "".join(
-        f'<iframe style="border:0" width="{width}" height="800" src="{path.as_uri()}"></iframe>'
-        for path in written
-        if path.name not in ("search.html", "genindex.html")
-    )
-    wrapper = tmp_path / "wrapper.html"
-    wrapper.write_text(f"<!DOCTYPE html><meta charset=utf-8><body>{frames}<script>{MEASURE}</script>")
-    flags = [
-        *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-        *("--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}"),
-        *("--window-size=1300,900", "--hide-scrollbars", "--dump-dom"),
-        *(["--blink-settings=preferredColorScheme=0"] if dark else []),
-    ]
-    dom = subprocess.run(
-        [str(CHROMIUM), *flags, wrapper.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    ).stdout
-    found = re.search(r"<pre>(.*?)</pre>", dom, re.DOTALL)
-    assert found is not None, dom[-500:]
-    measured = json.loads(html.unescape(found[1]))
+    pages = [path for path in written if path.name not in ("search.html", "genindex.html")]
+    frames = "".join(frame(width, f'src="{path.as_uri()}"') for path in pages)
+    measured = browse(frames, MEASURE, tmp_path, dark=dark)
     assert measured["wide"] == {}
     red = int(re.findall(r"\d+", measured["text"])[0])
     assert red > 200 if dark else red < 60

@@ -1,12 +1,10 @@
 import html
-import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import browse, frame, needs_chromium
 from report_tools import write_arm, write_run
 
 from wn_rl.report.blocks import Bullets, Caution, Clip, Clips, Code, Section, Table, Text
@@ -17,7 +15,6 @@ from wn_rl.report.records import Method
 from wn_rl.report.words import listed, score, signed
 from wn_rl.report.writer import Request, write_report
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MINUS = "\N{MINUS SIGN}"
 NASTY = '<script>alert("x")</script> & |v|'
 
@@ -163,51 +160,30 @@ def test_the_page_needs_nothing_but_itself(page: str) -> None:
     assert "default-src 'none'" in page
 
 
-def browse(page: str, folder: Path, width: int, *, dark: bool) -> dict[str, object]:
-    """What headless Chromium makes of the page in a frame of that width (its own windows are never narrow)."""
-    measure = """
-        onload = () => {
-          const inner = document.querySelector("iframe").contentDocument, root = inner.documentElement;
-          const wide = [...inner.querySelectorAll("body *")].filter(e => !e.closest("svg") && !e.closest("pre")
-            && !e.closest("details") && e.getBoundingClientRect().right > root.clientWidth + 1);
-          const figures = [...inner.querySelectorAll("figure svg")].map(e => e.getBoundingClientRect());
-          const text = inner.querySelector("figure svg text");
-          document.body.innerHTML = "<pre>" + JSON.stringify({
-            width: root.scrollWidth, overflowing: wide.map(e => e.outerHTML.slice(0, 80)),
-            background: getComputedStyle(inner.body).backgroundColor,
-            figureWidths: figures.map(box => box.width), figureHeights: figures.map(box => box.height),
-            figureText: getComputedStyle(text).fill, bodyText: getComputedStyle(inner.body).color,
-            headings: [...inner.querySelectorAll("h2")].map(e => e.id),
-            dangling: [...inner.querySelectorAll("nav a")].map(e => e.getAttribute("href"))
-              .filter(href => !inner.querySelector(CSS.escape(href).replace(/^\\\\#/, "#"))),
-          }) + "</pre>";
-        };"""
-    frame = f'<iframe style="border:0" width="{width}" height="800" srcdoc="{html.escape(page)}"></iframe>'
-    wrapper = folder / "wrapper.html"
-    wrapper.write_text(f"<!DOCTYPE html><meta charset=utf-8><body>{frame}<script>{measure}</script>")
-    flags = [
-        *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-        *(f"--user-data-dir={folder / 'profile'}", "--window-size=1300,900", "--hide-scrollbars", "--dump-dom"),
-        *(["--blink-settings=preferredColorScheme=0"] if dark else []),
-    ]
-    dom = subprocess.run(
-        [str(CHROMIUM), *flags, wrapper.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    ).stdout
-    found = re.search(r"<pre>(.*?)</pre>", dom, re.DOTALL)
-    assert found is not None, dom[-500:]
-    measured = json.loads(html.unescape(found[1]))
-    assert isinstance(measured, dict)
-    return measured
+MEASURE = """
+  onload = () => {
+    const inner = document.querySelector("iframe").contentDocument, root = inner.documentElement;
+    const wide = [...inner.querySelectorAll("body *")].filter(e => !e.closest("svg") && !e.closest("pre")
+      && !e.closest("details") && e.getBoundingClientRect().right > root.clientWidth + 1);
+    const figures = [...inner.querySelectorAll("figure svg")].map(e => e.getBoundingClientRect());
+    const text = inner.querySelector("figure svg text");
+    document.body.innerHTML = "<pre>" + JSON.stringify({
+      width: root.scrollWidth, overflowing: wide.map(e => e.outerHTML.slice(0, 80)),
+      background: getComputedStyle(inner.body).backgroundColor,
+      figureWidths: figures.map(box => box.width), figureHeights: figures.map(box => box.height),
+      figureText: getComputedStyle(text).fill, bodyText: getComputedStyle(inner.body).color,
+      headings: [...inner.querySelectorAll("h2")].map(e => e.id),
+      dangling: [...inner.querySelectorAll("nav a")].map(e => e.getAttribute("href"))
+        .filter(href => !inner.querySelector(CSS.escape(href).replace(/^\\\\#/, "#"))),
+    }) + "</pre>";
+  };"""
 
 
-@pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium: install the package chromium to test the page in a browser"
-)
+@needs_chromium
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [360, 380, 1200])
 def test_the_page_in_a_browser(page: str, width: int, dark: bool, tmp_path: Path) -> None:
-    measured = browse(page, tmp_path, width, dark=dark)
+    measured = browse(frame(width, f'srcdoc="{html.escape(page)}"'), MEASURE, tmp_path, dark=dark)
     assert measured["width"] == width
     assert measured["overflowing"] == []
     assert measured["dangling"] == []
