@@ -18,12 +18,12 @@ from wn_rl.agents.experiment import Experiment
 from wn_rl.agents.learner import make_online_network
 from wn_rl.agents.monitor import Monitor, StopNow, StopRequest
 from wn_rl.checkpoint import CheckpointError, CheckpointStore
-from wn_rl.config import Config, from_json, identity, to_json
-from wn_rl.errors import UserError, say
-from wn_rl.machine import resolve_device, versions
+from wn_rl.config import Config, identity, to_json
+from wn_rl.errors import say
+from wn_rl.machine import machine_line, resolve_device, versions
 from wn_rl.network_file import read_network_file
 from wn_rl.nn import fold
-from wn_rl.runs import RunFolder, Status, write_json
+from wn_rl.runs import RunFolder, Status, open_run, write_json
 from wn_rl.tracking import Tracker, make_trackers
 
 
@@ -79,11 +79,7 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "cpu") -> L
     Raises:
         UserError: there is no run, no network of it yet, or its files are damaged.
     """
-    folder = RunFolder(Path(run_dir))
-    record = folder.read_config()
-    if "config" not in record:
-        raise UserError(f"{folder.config_file} is not the config of a run")
-    config = from_json(record["config"])
+    folder, _, config = open_run(run_dir)
     network, name = load_network(config, folder, which, resolve_device(device))
     return LoadedRun(config, cast(nn.Sequential, network), name)
 
@@ -118,7 +114,12 @@ def train(config: Config, run_dir: str | Path, *, command: Sequence[str] | None 
             run_name=config.run_name or folder.path.name,
         )
     )
-    record = {"config": to_json(config), "versions": versions(), "command": list(command or sys.orig_argv)}
+    record = {
+        "config": to_json(config),
+        "versions": versions(),
+        "machine": machine_line(torch.device(config.device)),
+        "command": list(command or sys.orig_argv),
+    }
     return train_in(config, folder, record, resume=False)
 
 

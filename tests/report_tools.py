@@ -27,6 +27,7 @@ def write_run(
     message: str = "",
     norms: Sequence[float] = (),
     frames_per_second: float | None = None,
+    machine: str | None = None,
     **changes: Any,
 ) -> Path:
     """A run folder with one test an epoch; None is a test without a score. steps None: as many as the tests take.
@@ -52,6 +53,8 @@ def write_run(
     folder.mkdir(parents=True)
     command = ["wn-rl", "train", game, "--seed", str(seed)]
     record = {"config": to_json(config), "versions": {"torch": "2.13.0"}, "command": command}
+    if machine is not None:
+        record["machine"] = machine
     (folder / "config.json").write_text(json.dumps(record))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     state = {"status": status, "step": len(scores) * PERIOD, "message": message}

@@ -26,6 +26,7 @@ def test_a_run_leaves_config_metrics_checkpoints_and_video(run: Path) -> None:
     assert record["config"]["optimizer"]["learning_rate"] == 3e-4
     assert record["config"]["torch_threads"] == 1
     assert {"torch", "python", "git_commit"} <= set(record["versions"])
+    assert "no GPU used, torch 2" in record["machine"]
     rows = rows_of(run)
     training = [row for row in rows if "loss" in row]
     tests = [row for row in rows if "eval/return_mean" in row]

@@ -196,9 +196,11 @@ def test_speeds_are_medians_of_runs_by_method_and_machine(tmp_path: Path) -> Non
         write_run(tmp_path / str(seed), [1.0], seed=seed, frames_per_second=speed, device="cpu")
     write_run(tmp_path / "4", [1.0], seed=4, frames_per_second=9.0, device="cuda")
     write_run(tmp_path / "5", [1.0], seed=5)
+    write_run(tmp_path / "6", [1.0], seed=6, frames_per_second=50.0, machine="2 x CPU")
     comparison = comparison_of(tmp_path)
     assert {s.machine: sorted(s.frames_per_second) for s in speeds(comparison)} == {
         "cpu, torch 2.13.0": [100, 200, 300],
         "cuda, torch 2.13.0": [9],
+        "2 x CPU": [50],
     }
     assert speed_table(comparison).rows[0] == ("normal", "cpu, torch 2.13.0", "3", "200", "100 to 300")

@@ -48,7 +48,12 @@ def test_agents_do_not_import_the_command_line(path: Path) -> None:
     assert not {m for m in imports_of(path) if m.startswith(COMMAND_LINE)}
 
 
-PLUMBING = [path for path in sorted((ROOT / "wn_rl").glob("*.py")) if path.name != "cli.py"]
+PLUMBING = [
+    path
+    for folder in (ROOT / "wn_rl", ROOT / "wn_rl" / "report")
+    for path in sorted(folder.glob("*.py"))
+    if path.name != "cli.py"
+]
 
 
 @pytest.mark.parametrize("path", PLUMBING, ids=lambda path: path.name)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wn_rl.report.records import read_rows, series
-from wn_rl.runs import RunFolder
+from wn_rl.runs import open_run
 
 
 def plot_learning_curves(runs: Sequence[Path], path: Path, *, baseline: float | None = None) -> None:
@@ -23,8 +23,8 @@ def plot_learning_curves(runs: Sequence[Path], path: Path, *, baseline: float | 
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for number, run in enumerate(runs):
         rows = read_rows(run)
-        config = RunFolder(run).read_config()["config"]
-        label = f"{config['game']}, {config['parameterization']}, seed {config['seed']}"
+        _, _, config = open_run(run)
+        label = f"{config.game}, {config.parameterization}, seed {config.seed}"
         colour = f"C{number}"
         axes.plot(*series(rows, "train/return_last_100"), color=colour, alpha=0.5, linewidth=1)
         steps, means = series(rows, "eval/return_mean")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from wn_rl.config import Config, from_json
 from wn_rl.errors import UserError
 from wn_rl.files import replace_file, write_all
 
@@ -137,3 +138,17 @@ class RunFolder:
             return bool(json.loads(self.status_file.read_bytes())["status"] == "finished")
         except (OSError, ValueError, KeyError, TypeError):
             return False
+
+
+def open_run(path: str | Path) -> tuple[RunFolder, dict[str, Any], Config]:
+    """The folder of an existing run, its config.json and the config in it.
+
+    Raises:
+        UserError: there is no run, or its config.json is damaged or of something else.
+        ValueError: the config cannot be.
+    """
+    folder = RunFolder(Path(path))
+    record = folder.read_config()
+    if "config" not in record:
+        raise UserError(f"{folder.config_file} is not the config of a run")
+    return folder, record, from_json(record["config"])

@@ -1,9 +1,9 @@
-"""What the commands share: opening a run or an agent, and saying that a test goes on."""
+"""What the commands share: opening a network, and saying that a test goes on."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -15,15 +15,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-
-
-def open_run(path: Path) -> tuple[RunFolder, dict[str, Any], Config]:
-    """The folder of an existing run, its config.json and the config in it."""
-    folder = RunFolder(path)
-    record = folder.read_config()
-    if "config" not in record:
-        raise ValueError(f"{folder.config_file} is not the config of a run")
-    return folder, record, from_json(record["config"])
 
 
 def open_network(path: Path, which: str, device: str) -> tuple[RunFolder, Config, "nn.Module", str]:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wn_rl.commands._runs import RunPath, open_run
+from wn_rl.commands._runs import RunPath
 from wn_rl.flags import parse_flags
+from wn_rl.runs import open_run
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from wn_rl.commands._runs import open_run
 from wn_rl.flags import parse_flags
+from wn_rl.runs import open_run
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wn_rl.commands._runs import RunPath, open_run
+from wn_rl.commands._runs import RunPath
 from wn_rl.config import TrackerName, to_json
 from wn_rl.errors import say
 from wn_rl.flags import parse_flags
+from wn_rl.runs import open_run
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,9 @@ def frames_per_second(run: Run) -> float:
 
 
 def machine(run: Run) -> str:
-    """What a run's record says of where it was made: the device and the version of torch."""
+    """Where a run was made, as its record says; older records tell the device and the version of torch alone."""
+    recorded = run.record.get("machine")
+    if isinstance(recorded, str):
+        return recorded
     version = (run.record.get("versions") or {}).get("torch", "unknown")
     return f"{run.config.get('device', 'unknown device')}, torch {version}"

@@ -11,11 +11,11 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.preprocessing import is_image_space
 from torch import nn
 
-from wn_rl.config import Config, from_json, identity
+from wn_rl.config import Config, identity
 from wn_rl.errors import UserError
 from wn_rl.network_file import read_network_file
 from wn_rl.nn import make_network
-from wn_rl.runs import RunFolder
+from wn_rl.runs import open_run
 from wn_rl.sb3.policies import NetworkFeatures, WeightNormMlpPolicy
 
 _FEATURES, _HEAD = "features_extractor.network.", "q_net.0."  # where SB3 keeps the layers
@@ -33,11 +33,7 @@ def model_from_run(run: str | Path, env: Any, **settings: Any) -> DQN:
         UserError: the folder is not a run, it was not tested yet, or its network is damaged.
         RuntimeError: env's observations or actions do not fit the network.
     """
-    folder = RunFolder(Path(run))
-    record = folder.read_config()
-    if "config" not in record:
-        raise UserError(f"{folder.config_file} is not the config of a run")
-    config = from_json(record["config"])
+    folder, _, config = open_run(run)
     if not folder.best_network.exists():
         raise UserError(f"{run} has no best network yet: its first test is still to come")
     tensors, metadata = read_network_file(folder.best_network)
