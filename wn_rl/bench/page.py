@@ -17,7 +17,10 @@ TITLES = {
     "cuda_runs": "Whole runs on a CUDA device",
 }
 NOTES = {
-    "updates": "Batch 64, drawing and gathering included, two updates a round with one target forward for both.",
+    "updates": (
+        "Batch 64, drawing and gathering included, two updates a round with one target forward for both. Threads: "
+        "those of the preset, one where the network is small; the matrix rate of a limit has as many."
+    ),
     "emulators": "Random play, no network; one lane is driven from Python, several are ale-py's C++ lanes.",
     "peers": (
         "The same game, network, batch of 64, one update in four steps, Adamax, replay, exploration and torch "

@@ -74,6 +74,7 @@ def updates(options: Options) -> list[Row]:
     rows = []
     for preset in ("laptop", "minatar"):
         base = _config(preset, "breakout", options, num_envs=8)
+        torch.set_num_threads(base.torch_threads)
         replay = filled_replay(base, options.torch_device, num_rows=500)
         rates = {"float32": matrix_rate(torch.float32, options.torch_device)}
         rates["bfloat16"] = matrix_rate(torch.bfloat16, options.torch_device)
@@ -96,6 +97,7 @@ def updates(options: Options) -> list[Row]:
             each = seconds[f"{precision}/{mode}/{parameterization}"]
             what: dict[str, str | int | float] = {
                 "network": base.network.name,
+                "threads": base.torch_threads,
                 "precision": precision,
                 "accelerate": mode,
                 "parameterization": parameterization,
@@ -108,6 +110,7 @@ def updates(options: Options) -> list[Row]:
                 normal = seconds[f"{precision}/{mode}/normal"]
                 ratios = [ours / theirs for ours, theirs in zip(each, normal, strict=True)]
                 rows.append(Row({**what, "parameterization": "weight_norm / normal"}, "ratio", ratios))
+    torch.set_num_threads(options.threads)
     return rows
 
 
