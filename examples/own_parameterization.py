@@ -1,4 +1,8 @@
-"""A parameterization of your own, in training too: python examples/own_parameterization.py [STEPS]."""
+"""A parameterization of your own, in training: python examples/own_parameterization.py [STEPS].
+
+And held against others, from this folder:
+wn-rl --import own_parameterization compare --suite minatar --games breakout --arms gained normal --out runs/gains
+"""
 
 import dataclasses
 import sys
@@ -10,8 +14,6 @@ from wn_rl.agents.training import train
 from wn_rl.api import allow
 from wn_rl.nn import PARAMETERIZATIONS, Bias, Parameterization
 from wn_rl.presets import minatar
-
-STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
 
 
 class Gained(nn.Module):
@@ -35,4 +37,6 @@ class Gained(nn.Module):
 PARAMETERIZATIONS["gained"] = Parameterization(Gained, Bias)
 allow("parameterization", "gained")
 
-train(dataclasses.replace(minatar("breakout"), steps=STEPS, parameterization="gained"), "runs/gained")
+if __name__ == "__main__":
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    train(dataclasses.replace(minatar("breakout"), steps=steps, parameterization="gained"), "runs/gained")

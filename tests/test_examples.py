@@ -1,15 +1,16 @@
 """The examples of the Python API run as a user would run them. SB3's and the export's have their own tests."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from run_tools import status_of
+from run_tools import QUICK, status_of
 
-from wn_rl import api, config
+from wn_rl import api, config, extensions
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # For those of MinAtar some updates: its preset starts them at step 5,000.
@@ -64,12 +65,39 @@ def test_an_environment_of_ones_own_trains_resumes_and_is_learned(tmp_path: Path
     assert (tmp_path / "game.mp4").stat().st_size > 0
 
 
+def test_a_module_of_ones_own_serves_every_command(tmp_path: Path) -> None:
+    def wn_rl(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "wn_rl.cli", *arguments]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES.parent), str(EXAMPLES)])}
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    grid = ["--games", "breakout", "--arms", "gained:1e-3", "normal:1e-3", "--seeds", "1", *QUICK, "--out", "out"]
+    done = wn_rl("--import", "own_parameterization", "compare", *grid)
+    assert done.returncode == 0, done.stderr
+    for arm in ("gained", "normal"):
+        assert status_of(tmp_path / f"out/runs/minatar-breakout-{arm}-lr0.001-seed1")["status"] == "finished"
+    assert "gained" in (tmp_path / "out/report/report.md").read_text()
+    missing = wn_rl("--import", "no_such_module", "games")
+    assert (missing.returncode, missing.stderr) == (2, "wn-rl --import: No module named 'no_such_module'\n")
+
+
+def test_what_is_imported_is_named_to_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(extensions.IMPORTS, "")
+    assert extensions.import_flags() == []
+    extensions.import_extensions(["json", "re", "json"])
+    assert extensions.import_flags() == ["--import", "json", "--import", "re"]
+
+
 def test_allowed_names_are_those_of_a_config(monkeypatch: pytest.MonkeyPatch) -> None:
     for part in (config.Config, config.NetworkConfig):
         monkeypatch.setattr(part, "__annotations__", dict(part.__annotations__))
-    monkeypatch.setattr(config, "TrackerName", config.TrackerName)
+    for alias in config.ALIASES.values():
+        monkeypatch.setattr(config, alias, getattr(config, alias))
     for field, name in (("suite", "mine"), ("network.name", "tiny"), ("track", "mlflow"), ("track", "mlflow")):
         api.allow(field, name)
+    assert "mine" in config.choices("suite")
     network = config.NetworkConfig(name="tiny")  # type: ignore[arg-type]
     chosen = config.Config("x", suite="mine", network=network, track=("jsonl", "mlflow"))  # type: ignore[arg-type]
     assert config.from_json(config.to_json(chosen)) == chosen

@@ -2,6 +2,8 @@
 
 NETWORKS["tiny"] = tiny
 allow("network.name", "tiny")                      # a Config may name it now
+
+In a module of its own, this serves every command: `wn-rl --import MODULE train ...`.
 """
 
 import dataclasses
@@ -31,8 +33,8 @@ def allow(field: str, name: str) -> None:
         raise ValueError(f"no field of Config takes names under {field!r}")
     extended: Any = Literal[(*choices, name)]  # a name that is there already is not repeated
     part.__annotations__[last] = tuple[extended, ...] if is_list else extended
-    if last == "track":
-        config.TrackerName = extended  # `wn-rl resume --track` reads it too
+    if last in config.ALIASES:
+        setattr(config, config.ALIASES[last], extended)  # for the flags of commands that are read from now on
 
 
 def _hints(part: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from wn_rl.errors import say
+from wn_rl.extensions import import_extensions
 
 # Name: (what follows it, what it does). `wn-rl x` is `run` of wn_rl/commands/x.py, imported only when wanted.
 COMMANDS = {
@@ -33,13 +34,14 @@ Deep Q-Networks with weight normalization.
 
 {_LISTED}
 
+wn-rl --import MODULE COMMAND ... imports MODULE first, which may add layers, networks and more (wn_rl/api.py).
 wn-rl COMMAND --help says more. Try first: wn-rl train breakout --suite minatar --steps 100000
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = _import_extensions(list(sys.argv[1:] if arguments is None else arguments))
     if not arguments or arguments[0] in ("-h", "--help"):
         print(OVERVIEW, end="")
         sys.exit(0 if arguments else 2)
@@ -53,8 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     run: Callable[[Sequence[str]], int] = importlib.import_module(f"wn_rl.commands.{arguments[0]}").run
     try:
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # where `--env-id MODULE:ID` is looked for too
         sys.exit(run(arguments[1:]))
     except (ValueError, OSError) as error:  # an OSError names its file: a folder that cannot be written, say
         say(f"wn-rl {arguments[0]}: {error}")
@@ -62,6 +62,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as stop:
         say("stopped at once")
         sys.exit(getattr(stop, "exit_code", 130))
+
+
+def _import_extensions(arguments: list[str]) -> list[str]:
+    """Import the modules of --import, which stand before the command; returns the arguments after them."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where `--env-id MODULE:ID` is looked for too
+    modules = []
+    while len(arguments) > 1 and arguments[0] == "--import":
+        modules.append(arguments[1])
+        arguments = arguments[2:]
+    try:
+        import_extensions(modules)
+    except ImportError as error:
+        say(f"wn-rl --import: {error}")
+        sys.exit(2)
+    return arguments
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ import tyro
 Parameterization = Literal["normal", "batch_norm", "weight_norm", "weight_norm_mean_only_bn"]
 TrackerName = Literal["jsonl", "console", "wandb", "tensorboard"]
 SuiteName = Literal["atari", "minatar", "classic", "gymnasium"]
+ALIASES = {"parameterization": "Parameterization", "track": "TrackerName", "suite": "SuiteName"}
+"""Fields of Config whose names have an alias above, which commands use too; see wn_rl.api.allow."""
 PresetName = Literal["paper", "nature", "fast", "laptop", "minatar", "classic", "vectors", "images", "grids"]
 
 
@@ -184,6 +186,15 @@ def identity(config: Config) -> dict[str, Any]:
         "network.stack": config.network.stack,
         "network.log_scale": config.network.log_scale,
     }
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """The names that a field of Config takes now, those added with wn_rl.api.allow among them.
+
+    >>> choices("accelerate")
+    ('eager', 'compile', 'cuda_graph')
+    """
+    return typing.get_args(typing.get_type_hints(Config)[name])
 
 
 def _check_choices(part: Any, prefix: str = "") -> None:

@@ -7,13 +7,15 @@ where it goes on from the last checkpoint in the run's folder.
 import dataclasses
 import importlib.util
 import logging
+import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wn_rl import launch_child
 from wn_rl.errors import UserError
+from wn_rl.extensions import IMPORTS
 from wn_rl.launch import Ended
 from wn_rl.sweep import Run
 
@@ -22,10 +24,10 @@ LOCK_SECONDS = 300.0  # how long a task waits for a process of the run that has 
 _POLL_SECONDS = 0.2
 
 
-def train_here(run: Run, device: str) -> int:
+def train_here(run: Run, device: str, environment: Mapping[str, str]) -> int:
     """The task: train in a child process to its end and return its exit code. A cancelled task has it save."""
     _wait_for_the_folder(run)
-    child = launch_child.start(run, device, {})
+    child = launch_child.start(run, device, environment)
     try:
         while child.poll() is None:  # a cancelled task is interrupted between two looks, not in a wait
             time.sleep(_POLL_SECONDS)
@@ -71,7 +73,8 @@ class RayLauncher:
     def start(self, run: Run) -> None:
         """Hand a run to Ray."""
         there = dataclasses.replace(run, out=run.out.resolve())  # a worker's working directory is its own
-        self._runs[self._task.remote(there, self._device)] = run
+        extensions = {IMPORTS: os.environ.get(IMPORTS, "")}
+        self._runs[self._task.remote(there, self._device, extensions)] = run
 
     def ended(self) -> Sequence[Ended]:
         """The runs whose tasks have ended, or were lost for good."""

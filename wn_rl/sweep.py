@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wn_rl.config import Config, Parameterization, from_json, to_json
+from wn_rl.config import Config, Parameterization, choices, from_json, to_json
 from wn_rl.errors import UserError
+from wn_rl.extensions import import_flags
 from wn_rl.presets import PRESETS
 from wn_rl.runs import RunFolder, file_name, write_json
 
@@ -206,7 +207,7 @@ def wandb_sweep(
         "program": "wn-rl",
         "method": method,
         "parameters": parameters,
-        "command": ["${env}", "${program}", *command, "${args}"],
+        "command": ["${env}", "${program}", *import_flags(), *command, "${args}"],
         **more,
     }
 
@@ -225,7 +226,7 @@ def write_wandb_sweep(file: Path, sweep: dict[str, Any], track: Sequence[str]) -
 
 def _parse_arm(text: str) -> Iterator[Arm]:
     name, colon, rates = text.partition(":")
-    known = typing.get_args(Parameterization)
+    known = choices("parameterization")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""

@@ -1,7 +1,6 @@
 """Which runs may be compared: same suite, same settings but for the arm, all trained as long."""
 
 import json
-import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from wn_rl.config import Parameterization
+from wn_rl.config import choices
 from wn_rl.errors import UserError
 from wn_rl.report.records import Arm, LeftOut, Method, Run
 from wn_rl.stats import FloatArray
@@ -89,7 +88,7 @@ class Comparison:
 
 def _rank(method: Method) -> tuple[int, str]:
     """Sorts methods as the registry has them, those of another version last."""
-    names = typing.get_args(Parameterization)
+    names = choices("parameterization")
     known = method.parameterization in names
     return (names.index(method.parameterization) if known else len(names)), method.label
 
