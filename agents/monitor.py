@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import signal
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -16,6 +15,7 @@ from wn_rl.config import Config, identity
 from wn_rl.network_file import write_network_file
 from wn_rl.runs import RunFolder
 from wn_rl.seeding import derive_seed
+from wn_rl.signals import stop_signals_to
 from wn_rl.tracking import Tracker
 
 
@@ -28,7 +28,10 @@ class StopNow(KeyboardInterrupt):
 
 
 class StopRequest:
-    """SIGINT, SIGTERM and SIGHUP ask the run to stop at its next step; a second signal stops it at once."""
+    """SIGINT, SIGTERM and SIGHUP ask the run to stop at its next step; a second signal stops it at once.
+
+    Under nohup, a terminal that closes stops nothing.
+    """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
@@ -41,16 +44,9 @@ class StopRequest:
             raise StopNow(number)
         self.signal_number = number
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
+    def listening(self) -> contextlib.AbstractContextManager[None]:
         """Within: signals set the request instead of ending the process."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = [signal.signal(number, self._receive) for number in numbers]
-        try:
-            yield
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
+        return stop_signals_to(self._receive)
 
 
 class Stopwatch:

@@ -55,6 +55,9 @@ def test_an_environment_of_ones_own_trains_resumes_and_is_learned(tmp_path: Path
     def wn_rl(*arguments: str) -> str:
         return run_example("own_environment.py", *arguments, folder=tmp_path)
 
+    with pytest.raises(AssertionError, match="the suite corridor has no preset of its own"):
+        wn_rl("train", "corridor", "--suite", "corridor")
+
     flags = ["--suite", "corridor", "--preset", "classic", "--steps", "2500", "--run-dir", "run", "--keep-replay"]
     shorter = ["--learning.discount", "0.9", "--learning.target-period", "100", "--track", "jsonl"]
     wn_rl("train", "corridor", *flags, *shorter, "--environment.max-episode-frames", "100")

@@ -241,17 +241,6 @@ def test_signals_stop_what_runs_and_start_nothing_more(signals: int, stops: list
     assert (stop.count, stop.number) == (signals, signal.SIGTERM)
 
 
-def test_a_terminal_that_closes_stops_a_comparison_but_not_under_nohup() -> None:
-    before = signal.getsignal(signal.SIGHUP)
-    for handler, counted in [(signal.SIG_DFL, 1), (signal.SIG_IGN, 0)]:
-        signal.signal(signal.SIGHUP, handler)
-        stop = StopSignals()
-        with stop.listening():
-            os.kill(os.getpid(), signal.SIGHUP)
-        assert stop.count == counted
-        assert signal.signal(signal.SIGHUP, before) == handler
-
-
 def test_an_error_of_our_own_leaves_no_run_behind(tmp_path: Path) -> None:
     launcher = PlayLauncher()
 

@@ -9,16 +9,16 @@ A launcher decides where the processes run: launch_local.py on this machine, lau
 """
 
 import contextlib
-import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Literal, Protocol
 
 from wn_rl.errors import UserError
 from wn_rl.launch_child import USER_ERROR, describe_end, prepare
+from wn_rl.signals import stop_signals_to
 from wn_rl.sweep import Found, Run, look
 
 _POLL_SECONDS = 0.2
@@ -86,18 +86,9 @@ class StopSignals:
         self.number = number
         self._woken.set()
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
+    def listening(self) -> contextlib.AbstractContextManager[None]:
         """Within: signals are counted instead of ending the process."""
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            numbers.append(signal.SIGHUP)
-        before = [signal.signal(number, self._receive) for number in numbers]
-        try:
-            yield
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
+        return stop_signals_to(self._receive)
 
 
 def entries_of(runs: Sequence[Run]) -> list[Entry]:
