@@ -2,7 +2,7 @@
 #   make train                      weight-normalized DQN on the real Breakout, about fifteen minutes on two cores
 #   make train GAME=seaquest ARGS="--parameterization normal --steps 500000"
 #   make compare                    weight norm against normal layers on MinAtar, with a report
-#   make test                       the whole test suite, under eight minutes on two cores
+#   make test                       the tests but for the long ones (make test-slow), under eight minutes on two cores
 
 PYTHON ?= python3
 # What pip is given to install torch: one tested version. On Linux that is PyPI's build with CUDA, some GB, unless pip

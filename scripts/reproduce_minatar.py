@@ -2,7 +2,7 @@
 
 Runs that are finished are skipped and runs that stopped are resumed, so that the command may be repeated:
 
-    python scripts/reproduce_minatar.py [FOLDER]        (about five minutes a run on one core)
+    python scripts/reproduce_minatar.py [FOLDER]        (5 to 14 minutes a run on one core)
 """
 
 import json

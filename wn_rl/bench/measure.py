@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One figure: what was measured, the values of its repetitions, and a limit to hold them against."""
+    """One figure: what was measured, the values of its repetitions, and a reference to hold them against."""
 
     what: dict[str, str | int | float]
     unit: str

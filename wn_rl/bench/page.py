@@ -19,15 +19,17 @@ TITLES = {
 NOTES = {
     "updates": (
         "Batch 64, drawing and gathering included, two updates a round with one target forward for both. Threads: "
-        "those of the preset, one where the network is small; the matrix rate of a limit has as many."
+        "those of the preset, one where the network is small. Reference: the time of the update's products at the "
+        "rate of a square product by torch's BLAS with as many threads; dense layers here go through oneDNN, "
+        "which may be faster."
     ),
     "emulators": "Random play, no network; one lane is driven from Python, several are ale-py's C++ lanes.",
     "peers": (
         "The same game, network, batch of 64, one update in four steps, Adamax, replay, exploration and torch "
         "threads in both loops, each in a process of its own, in turns; checked in every turn: parameters, "
         "threads, steps per update. SB3 steps Atari through its own AtariWrapper, MinAtar through our Gymnasium "
-        "environment. `SB3 with our layers` is SB3's loop with `wn_rl.sb3.WeightNormCnnPolicy`. Ratios are taken "
-        "within a turn."
+        "environment. `SB3 with our layers` is SB3's loop with `wn_rl.sb3.WeightNormCnnPolicy`. MinAtar runs with "
+        "one thread, as its preset says. Ratios are taken within a turn, but for those to SB3 with one lane."
     ),
     "memory": "Every byte written; what the process grew by.",
     "cuda_runs": "The `fast` preset with its replay filled by random play before the clock starts.",
@@ -47,8 +49,9 @@ def render(results: dict[str, Any]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Median, and least to greatest in brackets, of the repetitions. Each section names its machine and",
-        "command; `wn-rl bench SECTION` measures one again and writes this page anew.",
+        "Median, and least to greatest in brackets, of the repetitions; the matrix rate is the greatest of 20.",
+        "Each section names its machine and command; `wn-rl bench SECTION` measures one again and writes this",
+        "page anew.",
     ]
     for section, title in TITLES.items():
         lines += ["", f"## {title}", ""]
@@ -69,7 +72,7 @@ def render(results: dict[str, Any]) -> str:
 def _table(rows: list[Row]) -> list[str]:
     columns = list(dict.fromkeys(name for row in rows for name in row.what))
     limited = [row for row in rows if row.limit is not None]
-    head = [*columns, "result", *(["of the limit"] if limited else [])]
+    head = [*columns, "result", *(["of the reference"] if limited else [])]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         cells = [str(row.what.get(name, "")) for name in columns]
@@ -79,7 +82,7 @@ def _table(rows: list[Row]) -> list[str]:
         lines.append("| " + " | ".join(cells) + " |")
     sources = dict.fromkeys(row.limit_source for row in limited)
     if sources:
-        lines += ["", "Limits: " + "; ".join(sources) + "."]
+        lines += ["", "References: " + "; ".join(sources) + "."]
     return lines
 
 

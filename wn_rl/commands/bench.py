@@ -23,9 +23,9 @@ class Bench:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     torch_threads: int = 0
-    """CPU threads of torch in every loop; 0: one a core."""
+    """CPU threads of torch; 0: one a core. Small networks have one all the same."""
     repetitions: int = 3
-    """Measurements of each figure, in turns."""
+    """Measurements of each figure, in turns; updates have five times as many."""
     seconds: float = 10
     """Length of one measurement of a whole loop."""
 
