@@ -6,6 +6,8 @@ eagerly elsewhere, so a test on a CPU tests what is captured.
 """
 
 import contextlib
+import functools
+import gc
 from collections.abc import Callable, Iterator
 
 import torch
@@ -17,6 +19,9 @@ Launch = Callable[[], object]
 
 def capture_cuda_graph(function: Launch) -> Launch:
     """Record what the function asks of the device, without doing it; the result does it all in one launch."""
+    # What graphs of earlier learners hold goes now: while they are captured and replayed, nothing may be freed
+    # behind the back of those that share their stream.
+    gc.collect()
     graph = torch.cuda.CUDAGraph()
     # Other threads (sinks of metrics) may use CUDA meanwhile: only this thread's calls belong to the graph.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
@@ -56,11 +61,17 @@ def aside() -> Iterator[None]:
     if not torch.cuda.is_available():
         yield
         return
-    main, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    main, side = torch.cuda.current_stream(), _side_stream(torch.cuda.current_device())
     side.wait_stream(main)
     with torch.cuda.stream(side):
         yield
     main.wait_stream(side)
+
+
+@functools.cache
+def _side_stream(device: int) -> torch.cuda.Stream:
+    """One for each device: each stream that computes products keeps memory for them for good."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def accelerated(function: Callable[..., None], mode: str) -> Callable[..., None]:

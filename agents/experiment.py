@@ -65,6 +65,7 @@ class Experiment:
     def __init__(self, config: Config, device: torch.device) -> None:
         require_device(config, device)
         if device.type == "cuda":
+            device = torch.device("cuda", device.index or 0)
             torch.cuda.set_device(device)  # streams and graphs are those of the current device
         self.config = config
         self.environments = make_training_environments(config)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wn_rl.agents.losses import q_learning_loss, q_learning_target
+from wn_rl.agents.replay import DRAW_AHEAD
 from wn_rl.agents.types import Batch
 from wn_rl.config import Config
 from wn_rl.envs.base import EnvironmentSpec
@@ -43,11 +44,27 @@ def make_online_network(config: Config, spec: EnvironmentSpec) -> nn.Sequential:
     return network
 
 
-def allow_tf32(allowed: bool) -> None:
-    """Whether CUDA may round the factors of float32 products to 10 bits; by torch's default convolutions do."""
-    precision = "tf32" if allowed else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = precision
-    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+def set_tf32(config: Config, device: torch.device) -> None:
+    """Whether CUDA may round the factors of float32 products to 10 bits; by torch's default convolutions do.
+
+    These are torch's older switches, which set the newer ones (fp32_precision) too. The newer alone leave the
+    older ones behind, and torch's compiler, which reads both, refuses that.
+    """
+    if device.type == "cuda":
+        allowed = config.learning.precision == "tf32"
+        torch.set_float32_matmul_precision("high" if allowed else "highest")
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
+def allow_programs(count: int) -> None:
+    """Let torch.compile make so many programs of one function, for batches of so many sizes and more.
+
+    Beyond its limit, 8 by default, it would go on in eager mode and say so in a log alone; now it fails.
+    """
+    from torch._dynamo import config as dynamo  # only here: it takes a second to import
+
+    dynamo.recompile_limit = max(dynamo.recompile_limit, count)
+    dynamo.fail_on_recompile_limit_hit = True
 
 
 class Learner:
@@ -63,6 +80,7 @@ class Learner:
     def __init__(self, config: Config, spec: EnvironmentSpec, device: torch.device) -> None:
         self._config = config
         self.device = device
+        set_tf32(config, device)
         self.online = make_online_network(config, spec).to(device).train()
         self.acting = cast(nn.Sequential, fold(self.online, FastLinear))
         self.target = cast(nn.Sequential, fold(self.online, FastLinear))
@@ -71,6 +89,7 @@ class Learner:
         self._compute_targets = self._targets
         self._compute_loss = self._loss
         if config.accelerate != "eager":
+            allow_programs(DRAW_AHEAD)  # a round of each number of updates that there is
             self._compute_targets = torch.compile(self._targets, dynamic=False)
             self._compute_loss = torch.compile(self._loss, dynamic=False)
             self.optimizer.compile_update()
@@ -93,8 +112,7 @@ class Learner:
 
         That is exact, since the target stays: num_updates is at most `updates_until_copy`. Call `count` next.
         """
-        if self.device.type == "cuda":
-            allow_tf32(self._config.learning.precision == "tf32")
+        set_tf32(self._config, self.device)  # again: other learners of this process may differ
         with torch.no_grad():
             target_t = self._compute_targets(batch)
         size = self._config.learning.batch_size

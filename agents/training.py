@@ -15,7 +15,7 @@ from torch import nn
 from wn_rl import envs
 from wn_rl.agents.evaluation import Interrupted, make_test_environments
 from wn_rl.agents.experiment import Experiment
-from wn_rl.agents.learner import make_online_network
+from wn_rl.agents.learner import make_online_network, set_tf32
 from wn_rl.agents.monitor import Monitor, StopNow, StopRequest
 from wn_rl.checkpoint import CheckpointError, CheckpointStore
 from wn_rl.config import Config, identity, to_json
@@ -41,6 +41,7 @@ def load_network(config: Config, folder: RunFolder, which: str, device: torch.de
     Raises:
         CheckpointError: there is none, or it is damaged or of another run.
     """
+    set_tf32(config, device)
     environments = make_test_environments(config, num_envs=1, seed=0)
     online = make_online_network(config, environments.spec)
     environments.close()

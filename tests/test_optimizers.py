@@ -212,6 +212,11 @@ def test_the_group_s_tensors_are_saved_and_put_back() -> None:
     other = make_optimizer("adamax", [twin], 0.1)
     load_optimizer_tree(other, tree)
     assert other.param_groups[0]["decay"].item() == 0.125
+    before = dict(other.state[twin])
+    other.apply([torch.ones(2)])
+    load_optimizer_tree(other, tree)  # again: a CUDA graph may hold the tensors
+    assert all(other.state[twin][name] is tensor for name, tensor in before.items())
+    twin.data.copy_(parameter)
     optimizer.apply([torch.full((2,), 0.3)])
     other.apply([torch.full((2,), 0.3)])
     assert torch.equal(parameter, twin)

@@ -188,6 +188,14 @@ def test_too_few_rows_are_refused() -> None:
         bench.rounds.learn(1)
 
 
+def test_the_compiler_may_make_a_program_for_each_size_of_round() -> None:
+    Bench(dataclasses.replace(CONFIG, accelerate="compile"))
+    from torch._dynamo import config as dynamo
+
+    assert dynamo.recompile_limit >= DRAW_AHEAD
+    assert dynamo.fail_on_recompile_limit_hit
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses its own old parts
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)

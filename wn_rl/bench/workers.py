@@ -217,7 +217,9 @@ def prefilled(config: dict[str, Any], seconds: float) -> dict[str, Any]:
     filled = dataclasses.replace(settings.learning, replay_start=settings.learning.replay_capacity)
     settings = dataclasses.replace(settings, learning=filled)
     experiment = Experiment(settings, torch.device(settings.device))
-    clock = SteadyState(settings.learning.replay_start + 40 * settings.num_envs, seconds)
+    # By the eighth copy of the target, rounds of every size have come and been compiled and captured.
+    begin = settings.learning.replay_start + 8 * settings.learning.target_period
+    clock = SteadyState(begin, seconds)
     tested = 0
 
     def after_step(experiment: Any) -> None:
@@ -232,7 +234,7 @@ def prefilled(config: dict[str, Any], seconds: float) -> dict[str, Any]:
 
     with contextlib.suppress(_TimeIsUp):
         experiment.run(after_step)
-    device_bytes = torch.cuda.max_memory_allocated() if settings.device.startswith("cuda") else 0
+    device_bytes = torch.cuda.max_memory_reserved() if settings.device.startswith("cuda") else 0
     return {**clock.result, "tests": tested, "device_bytes": device_bytes}
 
 

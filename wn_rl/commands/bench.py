@@ -45,6 +45,8 @@ def run(arguments: Sequence[str]) -> int:
     if options.repetitions < 1 or not options.seconds > 0 or options.torch_threads < 0:
         raise ValueError("--repetitions must be at least 1, --seconds greater than 0, --torch-threads at least 0")
     device = resolve_device(options.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     threads = options.torch_threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
     measured = Options(str(device), threads, options.repetitions, options.seconds)

@@ -182,9 +182,12 @@ def optimizer_tree(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def load_optimizer_tree(optimizer: Optimizer, tree: dict[str, Any]) -> None:
-    """Put tensors back that `optimizer_tree` gave: the groups' in place."""
-    state = {int(number): tensors for number, tensors in tree["parameters"].items()}
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    """Put tensors back that `optimizer_tree` gave; those that are there already stay where they are."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, tensors in tree["parameters"].items():
+        parameter = parameters[int(number)]
+        for name, value in tensors.items():
+            optimizer.state[parameter].setdefault(name, torch.empty_like(parameter)).copy_(value)
     for number, tensors in tree["groups"].items():
         for name, value in tensors.items():
             optimizer.param_groups[int(number)][name].copy_(value)
