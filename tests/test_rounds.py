@@ -188,6 +188,7 @@ def test_too_few_rows_are_refused() -> None:
         bench.rounds.learn(1)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses its own old parts
 def test_the_compiler_may_make_a_program_for_each_size_of_round() -> None:
     Bench(dataclasses.replace(CONFIG, accelerate="compile"))
     from torch._dynamo import config as dynamo
@@ -197,7 +198,7 @@ def test_the_compiler_may_make_a_program_for_each_size_of_round() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses its own old parts
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as above
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
 def test_a_compiled_round_equals_the_eager_one(parameterization: str) -> None:
     config = dataclasses.replace(CONFIG, parameterization=parameterization)
