@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 from report_tools import write_arm, write_run
 
+from wn_rl import sweep
 from wn_rl.config import LearningConfig
 from wn_rl.errors import UserError
+from wn_rl.report import comparison as module
 from wn_rl.report.comparison import BASELINE, Choice, Comparison, best_rates, choose_rates, compare
 from wn_rl.report.records import LeftOut, Method, read_runs
 
@@ -73,6 +75,10 @@ def test_settings_without_effect_on_scores_do_not_part_runs(tmp_path: Path) -> N
     write_run(tmp_path / "a", [1.0], seed=1)
     write_run(tmp_path / "b", [1.0], seed=2, device="cpu", group="x", log_period=7, torch_threads=4)
     assert len(one(tmp_path).runs) == 2
+
+
+def test_what_may_change_when_a_grid_is_given_again_does_not_part_its_runs() -> None:
+    assert sweep._CIRCUMSTANCES <= module._WITHOUT_EFFECT_ON_SCORES
 
 
 def test_failed_unfinished_untested_and_repeated_runs_are_left_out_by_name(tmp_path: Path) -> None:

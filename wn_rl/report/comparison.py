@@ -20,7 +20,8 @@ _OF_THE_ARM = {"parameterization", "optimizer.learning_rate", "network.log_scale
 _OF_THE_RUN = {"game", "seed", "steps"}
 _WITHOUT_EFFECT_ON_SCORES = {
     *("preset", "device", "track", "run_name", "group", "log_period", "checkpoint_period", "keep_replay"),
-    *("torch_threads", "environment.emulator_threads", "evaluation.video_period", "evaluation.held_out_states"),
+    *("torch_threads", "environment.emulator_threads", "environment.processes"),
+    *("evaluation.video_period", "evaluation.held_out_states"),
 }
 
 
