@@ -1,6 +1,7 @@
 """Which runs may be compared: same suite, same settings but for the arm, all trained as long."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -212,23 +213,43 @@ def differing_settings(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def best_rates(comparison: Comparison) -> dict[Method, float]:
-    """Of each method the rate of the highest mean over seeds of the maximum test score.
+    """Of each method the rate of its best candidate, of equal ones the lowest.
 
-    Over several games: of the highest mean over games, each scaled to run from 0 for its worst arm to 1 for its
-    best. A rate that lacks one of the method's games cannot win, and one at which a run failed only if there is
-    no other; of equal rates the lowest wins.
+    A rate that lacks one of the method's games cannot win, and one at which a run failed only if there is no
+    other.
     """
-    scaled = {game: _scaled_scores(comparison, game) for game in comparison.games}
+    every = candidates(comparison)
     best = {}
     for method in comparison.methods:
-        arms = [arm for arm in comparison.arms if arm.method == method]
-        games = [game for game in comparison.games if any(arm in scaled[game] for arm in arms)]
-        complete = [arm for arm in arms if all(arm in scaled[game] for game in games)]
-        if complete:
-            unharmed = [arm for arm in complete if not comparison.num_left_out(arm, status="failed")]
-            totals = {arm: sum(scaled[game][arm] for game in games) for arm in unharmed or complete}
-            best[method] = min(arm.rate for arm in totals if totals[arm] == max(totals.values()))
+        complete = [c for c in every if c.arm.method == method and not math.isnan(c.mean)]
+        eligible = [c for c in complete if not c.num_failed] or complete
+        if eligible:
+            best[method] = max(eligible, key=lambda candidate: (candidate.mean, -candidate.arm.rate)).arm.rate
     return best
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An arm, as one of its method's rates to choose from."""
+
+    arm: Arm
+    mean: float
+    """Over the method's games: mean maximum test score, 0 for the game's worst arm and 1 for its best. NaN: it
+    lacks one of the games."""
+    num_failed: int
+    """Runs that failed."""
+
+
+def candidates(comparison: Comparison) -> list[Candidate]:
+    """Every arm, in the comparison's order."""
+    scaled = {game: _scaled_scores(comparison, game) for game in comparison.games}
+    found = []
+    for arm in comparison.arms:
+        games = [game for game in scaled if any(other.method == arm.method for other in scaled[game])]
+        complete = all(arm in scaled[game] for game in games)
+        mean = float(np.mean([scaled[game][arm] for game in games])) if complete else math.nan
+        found.append(Candidate(arm, mean, comparison.num_left_out(arm, status="failed")))
+    return found
 
 
 def _scaled_scores(comparison: Comparison, game: str) -> dict[Arm, float]:
