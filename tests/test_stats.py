@@ -151,7 +151,7 @@ def test_the_band_of_a_curve_is_the_interval_of_each_test() -> None:
         assert (band.low[test], band.high[test]) == pytest.approx((alone.low, alone.high), abs=0.03)
 
 
-@pytest.mark.parametrize(("seeds", "stated"), [(3, 0.79), (5, 0.87), (10, 0.91)])
+@pytest.mark.parametrize(("seeds", "stated"), stats.COVERAGE.items())
 def test_intervals_hold_the_truth_as_often_as_the_documentation_says(seeds: int, stated: float) -> None:
     draws = rng(seeds)
     held = [
