@@ -158,7 +158,7 @@ def _draw_rates(axes: Axes, scores: Sequence[ArmScore], style: dict[str, Any], l
 
 
 def draw_norms(curves: Sequence[NormCurve], symbol: str, title: str) -> Draw:
-    """Each layer's norm over its first logged value, against steps: mean over seeds, and all of them as a band."""
+    """Each layer's norm over that of its first row, against steps: mean over seeds, and all of them as a band."""
 
     def draw(axes: Axes) -> None:
         for number, curve in enumerate(curves):

@@ -91,7 +91,8 @@ class Gallery:
                     if curves:
                         title = f"{game_title(game)}: {symbol}, {arm.label}"
                         name = f"{self._prefix}-norm-{kind}-{game}-{slug(arm.label)}"
-                        figures.append(make_figure(name, title, f"{title}.", [draw_norms(curves, symbol, title)]))
+                        caption = f"{title}; 1 at the first row after initialization."
+                        figures.append(make_figure(name, title, caption, [draw_norms(curves, symbol, title)]))
         return figures
 
 

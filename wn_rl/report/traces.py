@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 
 from wn_rl.report.comparison import Comparison
-from wn_rl.report.records import Arm, Run, series
+from wn_rl.report.records import Arm, Row, Run, series
 from wn_rl.stats import FloatArray
 
 
@@ -23,21 +23,22 @@ class NormCurve:
 
     @property
     def growth(self) -> float:
-        """The last over the first logged value, mean over seeds."""
+        """The last value over that of the first row after initialization, mean over seeds."""
         return float((self.norms[:, -1] / self.norms[:, 0]).mean())
 
 
 def norm_curves(comparison: Comparison, arm: Arm, game: str, kind: str) -> list[NormCurve]:
     """Of each layer; kind is "v" or "g". Layers in the order of the network; none for a method without norms.
 
-    Rows are those at which every run has the value.
+    Rows are those at which every run has the value, those before the first update left out: they show the layers
+    before their data-dependent initialization.
     """
     runs = comparison.runs_of(arm, game)
     prefix = f"norm_{kind}/"
     layers = dict.fromkeys(name for run in runs for row in run.rows for name in row if name.startswith(prefix))
     curves = []
     for name in layers:
-        lines = [dict(zip(*series(run.rows, name), strict=True)) for run in runs]
+        lines = [dict(zip(*series(_initialized(run), name), strict=True)) for run in runs]
         steps = sorted(set.intersection(*map(set, lines)))
         steps = [step for step in steps if step <= comparison.horizon]
         if steps:
@@ -46,24 +47,29 @@ def norm_curves(comparison: Comparison, arm: Arm, game: str, kind: str) -> list[
     return curves
 
 
+def _initialized(run: Run) -> list[Row]:
+    return [row for row in run.rows if row.get("updates") != 0]
+
+
 @dataclass(frozen=True)
 class Speed:
-    """Frames per second of a method's runs on one kind of machine: the median of each run [runs]."""
+    """Frames per second of a method's runs of a game on one kind of machine: the median of each run [runs]."""
 
     method: str
+    game: str
     machine: str
     frames_per_second: FloatArray
 
 
 def speeds(comparison: Comparison) -> list[Speed]:
-    """By method and machine, runs of all games and rates together."""
-    medians: dict[tuple[str, str], list[float]] = {}
+    """By method, game and machine, runs of all rates together."""
+    medians: dict[tuple[str, str, str], list[float]] = {}
     for arm, game in product(comparison.arms, comparison.games):
         for run in comparison.runs_of(arm, game):
             median = frames_per_second(run)
             if not math.isnan(median):
-                medians.setdefault((arm.method.label, machine(run)), []).append(median)
-    return [Speed(method, name, np.array(values)) for (method, name), values in medians.items()]
+                medians.setdefault((arm.method.label, game, machine(run)), []).append(median)
+    return [Speed(*key, np.array(values)) for key, values in medians.items()]
 
 
 def frames_per_second(run: Run) -> float:
