@@ -1,4 +1,4 @@
-"""Hand-written run folders for the tests of the report."""
+"""Hand-written run folders for the tests of the report, and what the report makes of them."""
 
 import dataclasses
 import json
@@ -6,8 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from wn_rl.config import Config, EvaluationConfig, OptimizerConfig, to_json
 from wn_rl.presets import PRESETS
+from wn_rl.report.comparison import Comparison, choose_rates, compare
+from wn_rl.report.records import read_runs
+from wn_rl.report.results import Findings, References, examine
 
 PERIOD = 100
 """Agent steps of an epoch."""
@@ -26,13 +31,15 @@ def write_run(
     status: str = "finished",
     message: str = "",
     norms: Sequence[float] = (),
+    updates: Sequence[int] = (),
     frames_per_second: float | None = None,
     machine: str | None = None,
+    versions: dict[str, str | None] | None = None,
     **changes: Any,
 ) -> Path:
     """A run folder with one test an epoch; None is a test without a score. steps None: as many as the tests take.
 
-    norms: |v| of the layer "conv" by epoch. changes: fields of Config.
+    norms: |v| of the layer "conv" by epoch. updates: made by then. changes: fields of Config.
     """
     preset = "paper" if suite == "atari" else suite
     config: Config = dataclasses.replace(
@@ -49,10 +56,12 @@ def write_run(
         row: dict[str, Any] = {"step": number * PERIOD, "frames_per_second": frames_per_second}
         if norms:
             row |= {"norm_v/conv": norms[number - 1], "norm_g/conv": 1.0}
+        if updates:
+            row["updates"] = updates[number - 1]
         rows += [row, {"step": number * PERIOD, "eval/return_mean": score, "eval/episodes": 5}]
     folder.mkdir(parents=True)
     command = ["wn-rl", "train", game, "--seed", str(seed)]
-    record = {"config": to_json(config), "versions": {"torch": "2.13.0"}, "command": command}
+    record = {"config": to_json(config), "versions": versions or {"torch": "2.13.0"}, "command": command}
     if machine is not None:
         record["machine"] = machine
     (folder / "config.json").write_text(json.dumps(record))
@@ -67,3 +76,15 @@ def write_arm(root: Path, curves: Sequence[Sequence[float | None]], **settings: 
     name = "-".join(str(value) for value in settings.values())
     for seed, scores in enumerate(curves, start=1):
         write_run(root / f"{name}-{seed}", scores, seed=seed, **settings)
+
+
+def comparison_of(root: Path) -> Comparison:
+    """The only one of the runs in a folder."""
+    (comparison,), _ = compare(read_runs([root])[0])
+    return comparison
+
+
+def found(root: Path, references: References | None = None) -> Findings:
+    """Its numbers, rates chosen on the same runs."""
+    comparison = comparison_of(root)
+    return examine(comparison, choose_rates(comparison, []), references, np.random.default_rng(0))

@@ -12,8 +12,9 @@ from wn_rl.report.figures import FOREGROUND, PALETTE, Look, make_figure
 from wn_rl.report.markdown import render_markdown
 from wn_rl.report.page import MAX_EMBEDDED_BYTES, render_page, slug
 from wn_rl.report.records import Method
-from wn_rl.report.words import listed, score, signed
+from wn_rl.report.words import interval, listed, score, seeds_between, signed
 from wn_rl.report.writer import Request, write_report
+from wn_rl.stats import Estimate
 
 MINUS = "\N{MINUS SIGN}"
 NASTY = '<script>alert("x")</script> & |v|'
@@ -45,6 +46,19 @@ def test_signs_and_lists() -> None:
         "a",
         "a and b",
         "a, b and c",
+    ]
+
+
+def test_an_interval_that_every_resample_agrees_on_is_not_shown() -> None:
+    shown = [interval(Estimate(1.0, *ends)) for ends in ((0.5, 1.2), (1.0, 1.0), (0.3, 0.1 + 0.2), (None, None))]
+    assert shown == [" [0.50, 1.20]", "", "", ""]
+
+
+def test_numbers_of_seeds() -> None:
+    assert [seeds_between(numbers) for numbers in ([3, 3], [1], [0, 3, 2])] == [
+        "3 seeds",
+        "1 seed",
+        "0 to 3 seeds",
     ]
 
 

@@ -1,13 +1,19 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
-from report_tools import write_arm, write_run
+from report_tools import comparison_of, found, write_arm, write_run
 
-from wn_rl.report.comparison import Comparison, choose_rates, compare
-from wn_rl.report.records import Arm, Method, read_runs
-from wn_rl.report.results import Findings, References, examine
-from wn_rl.report.tables import MISSING, difference_table, grid_table, growth_table, speed_table, table_3
+from wn_rl.report.records import Arm, Method
+from wn_rl.report.results import References
+from wn_rl.report.tables import (
+    MISSING,
+    difference_table,
+    grid_table,
+    growth_table,
+    over_games_table,
+    speed_table,
+    table_3,
+)
 from wn_rl.report.traces import norm_curves, speeds
 from wn_rl.stats import Estimate
 
@@ -26,16 +32,6 @@ def write_normal(root: Path, curves: list[list[float | None]], **settings: objec
 
 def write_weight_norm(root: Path, curves: list[list[float | None]], **settings: object) -> None:
     write_arm(root, curves, parameterization="weight_norm", rate=1e-4, **settings)
-
-
-def comparison_of(root: Path) -> Comparison:
-    (comparison,), _ = compare(read_runs([root])[0])
-    return comparison
-
-
-def found(root: Path, references: References | None = None) -> Findings:
-    comparison = comparison_of(root)
-    return examine(comparison, choose_rates(comparison, []), references, np.random.default_rng(0))
 
 
 def test_the_three_scores_of_an_arm_by_hand(tmp_path: Path) -> None:
@@ -66,7 +62,7 @@ def test_a_difference_by_hand_in_numbers_and_in_words(tmp_path: Path) -> None:
     assert maximum.difference == Estimate(2.0, 2.0, 2.0)
     assert maximum.improvement == Estimate(1.0, 1.0, 1.0)
     rows = difference_table(contrast, ["maximum", "final"]).rows
-    assert rows[0] == ("Breakout", "maximum", "4.00 (3)", "2.00 (3)", "+2.00 [2.00, 2.00]", "weight norm higher")
+    assert rows[0] == ("Breakout", "maximum", "4.00 (3)", "2.00 (3)", "+2.00", "weight norm higher (3 seeds)")
     assert rows[1][-1] == "no difference shown at this many seeds"
 
 
@@ -77,7 +73,7 @@ def test_ties_show_no_difference(tmp_path: Path) -> None:
     (maximum,) = contrast.of("maximum")
     assert (maximum.difference, maximum.improvement) == (Estimate(0, 0, 0), Estimate(0.5, 0.5, 0.5))
     assert difference_table(contrast, ["maximum"]).rows[0][-2:] == (
-        "0.00 [0.00, 0.00]",
+        "0.00",
         "no difference shown at this many seeds",
     )
 
@@ -100,6 +96,8 @@ def test_over_games_by_hand(tmp_path: Path) -> None:
     assert aggregate.baseline_iqm == Estimate(1, 1, 1)
     assert aggregate.iqm_difference == Estimate(0.5, 0.5, 0.5)
     assert aggregate.improvement == Estimate(1, 1, 1)
+    row = over_games_table(contrast).rows[0]
+    assert row == ("maximum", "2", "1.50", "1.00", "+0.50", "1.00")  # every resample gives the same: no intervals
 
 
 def test_published_random_scores_are_the_zero_of_the_scale(tmp_path: Path) -> None:
@@ -123,6 +121,8 @@ def test_a_baseline_at_or_below_the_zero_of_the_scale_has_no_aggregate(tmp_path:
     aggregate = found(tmp_path).own_rates[0].over_games[0]
     assert (aggregate.treatment_iqm, aggregate.baseline_iqm, aggregate.iqm_difference) == (None, None, None)
     assert aggregate.improvement.point == 1.0
+    row = over_games_table(found(tmp_path).own_rates[0]).rows[0]
+    assert row == ("maximum", "2", MISSING, MISSING, MISSING, "1.00")
 
 
 def test_one_game_has_no_aggregate(tmp_path: Path) -> None:
@@ -166,9 +166,23 @@ def test_the_grid_marks_choices_and_counts_what_was_left_out(tmp_path: Path) -> 
     write_normal(tmp_path, [[2.0]], rate=3e-4)
     write_run(tmp_path / "f", [], steps=100, status="failed", seed=9)
     assert grid_table(found(tmp_path)).rows == (
-        ("normal at 0.0001", "1.00 (1)", "1"),
-        ("normal at 0.0003 (chosen)", "2.00 (1)", "0"),
+        ("normal at 0.0001", "1.00 (1)", "0.00", "1"),
+        ("normal at 0.0003 (chosen)", "2.00 (1)", "1.00", "0"),
     )
+
+
+def test_the_grid_shows_the_numbers_that_rates_are_chosen_by(tmp_path: Path) -> None:
+    for game, scores in (("breakout", (1.0, 3.0, 2.0)), ("seaquest", (200.0, 0.0, 150.0))):
+        for rate, score in zip((1e-4, 3e-4, 1e-3), scores, strict=True):
+            write_normal(tmp_path, [[score]], game=game, rate=rate)
+    write_normal(tmp_path, [[9.0]], game="breakout", rate=1e-2)  # the best of Breakout, and not on Seaquest
+    rows = {row[0]: row[-2] for row in grid_table(found(tmp_path)).rows}
+    assert rows == {
+        "normal at 0.0001 (chosen)": "0.50",  # (1 - 1) / 8 and 200 / 200
+        "normal at 0.0003": "0.12",  # (3 - 1) / 8 and 0
+        "normal at 0.001": "0.44",
+        "normal at 0.01": MISSING,
+    }
 
 
 def test_norms_grow_relative_to_their_first_row(tmp_path: Path) -> None:
@@ -185,22 +199,34 @@ def test_norms_grow_relative_to_their_first_row(tmp_path: Path) -> None:
     assert table.rows == (("weight norm at 0.0001", "Breakout", "3.00"),)
 
 
+def test_norms_of_before_the_initialization_do_not_count(tmp_path: Path) -> None:
+    """The first row of a run comes before its first update, and so before its data-dependent initialization."""
+    write_run(
+        tmp_path / "a", [1.0] * 3, parameterization="weight_norm", norms=[0.3, 4, 6], updates=[0, 1249, 2499]
+    )
+    (curve,) = norm_curves(comparison_of(tmp_path), WEIGHT_NORM, "breakout", "v")
+    assert (curve.steps.tolist(), curve.growth) == ([200, 300], 1.5)
+
+
 def test_a_run_without_norms_beside_one_with_them_leaves_none(tmp_path: Path) -> None:
     write_run(tmp_path / "a", [1.0], parameterization="weight_norm", norms=[2], seed=1)
     write_run(tmp_path / "b", [1.0], parameterization="weight_norm", seed=2)
     assert growth_table(comparison_of(tmp_path)) is None
 
 
-def test_speeds_are_medians_of_runs_by_method_and_machine(tmp_path: Path) -> None:
+def test_speeds_are_medians_of_runs_by_method_game_and_machine(tmp_path: Path) -> None:
     for seed, speed in enumerate((100.0, 300.0, 200.0), start=1):
         write_run(tmp_path / str(seed), [1.0], seed=seed, frames_per_second=speed, device="cpu")
     write_run(tmp_path / "4", [1.0], seed=4, frames_per_second=9.0, device="cuda")
     write_run(tmp_path / "5", [1.0], seed=5)
     write_run(tmp_path / "6", [1.0], seed=6, frames_per_second=50.0, machine="2 x CPU")
+    write_run(tmp_path / "7", [1.0], seed=1, game="seaquest", frames_per_second=40.0, machine="2 x CPU")
     comparison = comparison_of(tmp_path)
-    assert {s.machine: sorted(s.frames_per_second) for s in speeds(comparison)} == {
-        "cpu, torch 2.13.0": [100, 200, 300],
-        "cuda, torch 2.13.0": [9],
-        "2 x CPU": [50],
+    assert {(s.game, s.machine): sorted(s.frames_per_second) for s in speeds(comparison)} == {
+        ("breakout", "cpu, torch 2.13.0"): [100, 200, 300],
+        ("breakout", "cuda, torch 2.13.0"): [9],
+        ("breakout", "2 x CPU"): [50],
+        ("seaquest", "2 x CPU"): [40],
     }
-    assert speed_table(comparison).rows[0] == ("normal", "cpu, torch 2.13.0", "3", "200", "100 to 300")
+    first = speed_table(comparison).rows[0]
+    assert first == ("normal", "Breakout", "cpu, torch 2.13.0", "3", "200", "100 to 300")

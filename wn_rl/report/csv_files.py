@@ -151,7 +151,7 @@ def _differences(every: Sequence[Findings]) -> Iterator[Cells]:
                 "baseline_mean": float(game.baseline.mean()),
                 **_estimate("difference", game.difference),
                 **_estimate("probability_of_improvement", game.improvement),
-                "reading": reading(game.difference, contrast.treatment.method.label),
+                "reading": reading(game.difference, contrast.treatment.method.label, game.seeds),
             }
 
 

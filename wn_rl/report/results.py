@@ -74,6 +74,11 @@ class GameDifference:
     improvement: Estimate
     """Probability that a run of the treatment scores more."""
 
+    @property
+    def seeds(self) -> int:
+        """Runs of the arm that has fewer."""
+        return min(self.treatment.size, self.baseline.size)
+
 
 @dataclass(frozen=True)
 class OverGames:
@@ -98,6 +103,10 @@ class Contrast:
     games: tuple[GameDifference, ...]
     over_games: tuple[OverGames, ...]
     """By metric; empty if the two arms share fewer than two games."""
+
+    @property
+    def arms(self) -> tuple[Arm, Arm]:
+        return self.treatment, self.baseline
 
     def of(self, metric: str) -> list[GameDifference]:
         """The games by one metric."""

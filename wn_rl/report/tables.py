@@ -1,12 +1,13 @@
 """The tables of a report, for readers: rounded, with intervals in brackets. `csv_files` has the numbers."""
 
+import math
 from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 
 from wn_rl.report.blocks import Table
-from wn_rl.report.comparison import Comparison
+from wn_rl.report.comparison import Comparison, candidates
 from wn_rl.report.records import Arm
 from wn_rl.report.results import Contrast, Findings, GameDifference, OverGames
 from wn_rl.report.traces import norm_curves, speeds
@@ -62,7 +63,7 @@ def _difference_cells(game: GameDifference, treatment: Arm) -> tuple[str, ...]:
         f"{score(float(game.treatment.mean()))} ({game.treatment.size})",
         f"{score(float(game.baseline.mean()))} ({game.baseline.size})",
         signed(difference.point) + interval(difference),
-        reading(difference, treatment.method.label),
+        reading(difference, treatment.method.label, game.seeds),
     )
 
 
@@ -83,10 +84,8 @@ def over_games_table(contrast: Contrast) -> Table:
     rows = tuple(
         (METRIC_TITLES[aggregate.metric], *_over_games_cells(aggregate)) for aggregate in contrast.over_games
     )
-    caption = f"Over {len(contrast.over_games[0].games)} games: {contrast.treatment.label}"
-    return Table(
-        f"{caption} against {contrast.baseline.label}, {_UNITS}", ("score", *_over_games_header(contrast)), rows
-    )
+    caption = f"Over games: {contrast.treatment.label} against {contrast.baseline.label}, {_UNITS}"
+    return Table(caption, ("score", *_over_games_header(contrast)), rows)
 
 
 def over_games_at_equal_rates_table(contrasts: Sequence[Contrast], metric: str) -> Table:
@@ -106,13 +105,14 @@ _UNITS = "interquartile means in units of normal's mean in each game [95% interv
 
 
 def _over_games_header(contrast: Contrast) -> tuple[str, ...]:
-    return (*_names(contrast), "difference", "P(improvement)")
+    return ("games", *_names(contrast), "difference", "P(improvement)")
 
 
 def _over_games_cells(aggregate: OverGames) -> tuple[str, ...]:
     iqms = (aggregate.treatment_iqm, aggregate.baseline_iqm)
     difference = aggregate.iqm_difference
     return (
+        str(len(aggregate.games)),
         *(with_interval(iqm) if iqm else MISSING for iqm in iqms),
         signed(difference.point) + interval(difference) if difference else MISSING,
         with_interval(aggregate.improvement),
@@ -136,17 +136,22 @@ def grid_table(findings: Findings) -> Table:
     """Every arm in every game by the maximum test score; chosen rates are marked."""
     games = findings.comparison.games
     rows = []
-    for arm in findings.comparison.arms:
-        left_out = findings.comparison.num_left_out(arm)
+    for candidate in candidates(findings.comparison):
+        arm = candidate.arm
         name = f"{arm.label} (chosen)" if arm in findings.chosen else arm.label
         cells = (_arm_cell(findings, arm, game, "maximum") for game in games)
-        rows.append((name, *cells, str(left_out) if left_out else "0"))
-    header = ("arm", *map(game_title, games), "left out")
-    return Table("Maximum test score: mean over seeds [95% interval] (seeds)", header, tuple(rows))
+        scaled = MISSING if math.isnan(candidate.mean) else score(candidate.mean)
+        rows.append((name, *cells, scaled, str(findings.comparison.num_left_out(arm))))
+    header = ("arm", *map(game_title, games), "0 to 1", "left out")
+    caption = (
+        "Maximum test score: mean over seeds [95% interval] (seeds); 0 to 1: mean over games, 0 for a game's "
+        "worst arm and 1 for its best; left out: of the runs that began"
+    )
+    return Table(caption, header, tuple(rows))
 
 
 def growth_table(comparison: Comparison) -> Table | None:
-    """How many times its first logged value |v| is at the end, by layer; None if no run has norms."""
+    """How many times its first value after initialization |v| is at the end, by layer; None without norms."""
     growths = {
         (arm, game): {curve.layer: curve.growth for curve in norm_curves(comparison, arm, game, "v")}
         for arm, game in product(comparison.arms, comparison.games)
@@ -157,15 +162,16 @@ def growth_table(comparison: Comparison) -> Table | None:
         for (arm, game), growth in growths.items()
         if growth
     )
-    caption = "|v| at the last step over |v| at the first row, mean over units and seeds"
+    caption = "|v| at the last step over |v| at the first row after initialization, mean over units and seeds"
     return Table(caption, ("arm", "game", *layers), rows) if rows else None
 
 
 def speed_table(comparison: Comparison) -> Table:
-    """Frames per second by method and machine."""
+    """Frames per second by method, game and machine."""
     rows = []
     for speed in speeds(comparison):
         low, middle, high = (f"{value:,.0f}" for value in np.quantile(speed.frames_per_second, (0, 0.5, 1)))
-        rows.append((speed.method, speed.machine, str(speed.frames_per_second.size), middle, f"{low} to {high}"))
-    header = ("method", "machine", "runs", "median", "range")
+        runs = str(speed.frames_per_second.size)
+        rows.append((speed.method, game_title(speed.game), speed.machine, runs, middle, f"{low} to {high}"))
+    header = ("method", "game", "machine", "runs", "median", "range")
     return Table("Frames per second in training: the median of each run, then over runs", header, tuple(rows))

@@ -1,8 +1,9 @@
 """Numbers and findings in words: no claim that its interval does not carry."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 
-from wn_rl.stats import MIN_SEEDS, Estimate
+from wn_rl.stats import COVERAGE, MIN_SEEDS, Estimate
 
 
 def game_title(game: str) -> str:
@@ -24,8 +25,8 @@ def signed(value: float) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-    """E.g. " [0.5, 1.2]", empty where there is none."""
-    if estimate.low is None or estimate.high is None:
+    """E.g. " [0.5, 1.2]", empty where there is none, or where every resample gave the same."""
+    if estimate.low is None or estimate.high is None or math.isclose(estimate.low, estimate.high):
         return ""
     return f" [{score(estimate.low)}, {score(estimate.high)}]"
 
@@ -39,11 +40,21 @@ NO_DIFFERENCE = "no difference shown at this many seeds"
 TOO_FEW = f"no interval: fewer than {MIN_SEEDS} seeds"
 
 
-def reading(difference: Estimate, treatment: str) -> str:
-    """What the interval of a difference says."""
-    return {1: f"{treatment} higher", -1: f"{treatment} lower", 0: NO_DIFFERENCE, None: TOO_FEW}[
-        difference.side_of(0)
-    ]
+def finding(side: int | None, treatment: str) -> str:
+    """What an interval on that side of zero says (see `Estimate.side_of`)."""
+    return {1: f"{treatment} higher", -1: f"{treatment} lower", 0: NO_DIFFERENCE, None: TOO_FEW}[side]
+
+
+def reading(difference: Estimate, treatment: str, seeds: int) -> str:
+    """What the interval of a difference says. seeds: of the arm with fewer."""
+    side = difference.side_of(0)
+    return finding(side, treatment) + (f" ({counted(seeds, 'seed')})" if side else "")
+
+
+def false_findings() -> str:
+    """E.g. "one in 5 at 3 seeds an arm, one in 8 at 5": intervals that miss zero where nothing differs."""
+    rates = [f"one in {round(1 / (1 - held))} at {seeds}" for seeds, held in COVERAGE.items()]
+    return listed([f"{rates[0]} seeds an arm", *rates[1:]])
 
 
 def listed(items: Sequence[str]) -> str:
@@ -54,3 +65,9 @@ def listed(items: Sequence[str]) -> str:
 def counted(number: int, noun: str) -> str:
     """E.g. "1 run", "12 runs"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def seeds_between(numbers: Collection[int]) -> str:
+    """E.g. "3 seeds", "0 to 3 seeds"."""
+    low, high = min(numbers), max(numbers)
+    return counted(low, "seed") if low == high else f"{low} to {high} seeds"
