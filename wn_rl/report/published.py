@@ -20,9 +20,10 @@ def protocol_notes(comparison: Comparison) -> list[str]:
         "paper follows them and does not state its own number.",
         "Paper: one number a game, the greatest score over test epochs, at the learning rate that gave the "
         "greatest; it does not state how many seeds. Ours: the greatest over epochs of each run, then the mean "
-        "over seeds. A greatest of many noisy tests is too high, the more tests the more.",
+        "over seeds.",
         "Mnih et al.: the network of the best test, tested again in 30 games of at most five minutes from random "
-        "starts. The second test leaves out the luck of the first: their column is not too high in this way.",
+        "starts. The second test leaves out the luck of the first: their column is not too high as a greatest of "
+        "many tests is.",
     ]
     if "enduro" in comparison.games:
         cap = int(settings["environment.max_episode_frames"]) / 60 / 60
