@@ -33,7 +33,7 @@ def test_the_tables_hold_the_known_answers(tmp_path: Path) -> None:
     maximum = differences["maximum"]
     assert [float(maximum[name]) for name in ("mean", "baseline_mean", "difference")] == [7, 3, 4]
     assert (float(maximum["difference_low"]), float(maximum["difference_high"])) == pytest.approx((3, 5), abs=0.35)
-    assert maximum["reading"] == "weight norm higher"
+    assert maximum["reading"] == "weight norm higher (3 seeds)"
     assert float(differences["area"]["difference"]) == 4
     curves = [(row["method"], row["step"], float(row["mean"])) for row in rows_of(tables / "curves.csv")]
     assert curves == [
@@ -56,7 +56,7 @@ def test_a_report_is_the_same_every_time(tmp_path: Path) -> None:
 def test_page_and_markdown_say_the_same(tmp_path: Path) -> None:
     write_pair(tmp_path / "runs")
     page = write_report(Request([tmp_path / "runs"], tmp_path / "out"))
-    sentence = "weight norm at 0.0001 against normal at 0.0001: weight norm higher in Breakout."
+    sentence = "weight norm at 0.0001 against normal at 0.0001: weight norm higher in Breakout (3 seeds)."
     assert sentence in page.read_text()
     assert sentence in (tmp_path / "out" / "report.md").read_text()
 
@@ -110,24 +110,25 @@ def test_rates_can_be_chosen_on_other_runs_and_shared_seeds_are_told(tmp_path: P
     write_arm(tmp_path / "rates", [[4]], rate=3e-4, parameterization="normal")
     request = Request([tmp_path / "fresh"], tmp_path / "out", rates_from=[tmp_path / "rates"])
     text = write_report(request).with_suffix(".md").read_text()
-    assert (
-        "Chosen rates: normal 0.0001, by the highest mean" in text
-    )  # not 0.0003, which is best on the fresh runs
-    assert "on 2 other runs of 100 steps" in text
+    # not 0.0003, which is best on the fresh runs
+    assert "Chosen rates: normal 0.0001, on 2 other runs of 100 steps" in text
     assert "nothing was chosen: weight norm." in text
     assert "2 runs here share game, arm and seed with one that rates were chosen on." in text
 
 
 def test_runs_of_a_grid_that_never_began_are_missed(tmp_path: Path) -> None:
     out = tmp_path / "comparison"
-    cells = [sweep.Run(dataclasses.replace(minatar("breakout"), seed=seed), out) for seed in (1, 2)]
+    cells = [sweep.Run(dataclasses.replace(minatar("breakout"), seed=seed), out) for seed in (1, 2, 3)]
     write_run(cells[0].path, [1.0])
     sweep.write_grid(cells, ["wn-rl", "compare", "--games", "breakout"])
     text = write_report(Request([out], tmp_path / "out")).with_suffix(".md").read_text()
-    assert "1 of 2 runs begun" in text
+    assert "1 of the 3 runs of the grid" in text
+    assert "1 of 3 runs begun" in text
     assert "wn-rl compare --games breakout" in text
-    named = [row["folder"] for row in rows_of(tmp_path / "out" / "tables" / "runs.csv") if row["left_out"]]
-    assert named == [str(cells[1].path)]
+    named = [row for row in rows_of(tmp_path / "out" / "tables" / "runs.csv") if row["left_out"]]
+    assert [(row["folder"], row["left_out"]) for row in named] == [
+        (str(out), "of its grid, 2 runs never began: weight norm at 0.0003 on Breakout, seed 2 and 3")
+    ]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"runs": [{}]}'])

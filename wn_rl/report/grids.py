@@ -5,8 +5,30 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from wn_rl.report.records import LeftOut
+from wn_rl.report.records import Arm, LeftOut, Method
+from wn_rl.report.words import counted, game_title, listed
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid, whether there is one or not."""
+
+    folder: Path
+    log: Path
+    """What its process printed."""
+    suite: str
+    game: str
+    arm: Arm
+    seed: int
+
+    def began(self) -> bool:
+        """Whether it came so far as to have a config.json; a folder that may not be looked into is taken to."""
+        try:
+            return (self.folder / "config.json").exists()
+        except PermissionError:
+            return True
 
 
 @dataclass(frozen=True)
@@ -15,13 +37,35 @@ class Grid:
 
     command: str
     """As it would be typed."""
-    runs: tuple[Path, ...]
-    """The folder of every run of the grid, whether there is one or not."""
+    out: Path
+    cells: tuple[Cell, ...]
 
-    def never_begun(self) -> list[LeftOut]:
-        """Runs without a folder."""
-        missing = [run for run in self.runs if not run.exists()]
-        return [LeftOut(run, "is in the grid of comparison.json, and never began") for run in missing]
+    def missing(self) -> list[LeftOut]:
+        """Runs without a config: each that failed as it was built, and by arm and game those without a folder."""
+        missing = [cell for cell in self.cells if not cell.began()]
+        failed = [LeftOut(cell.folder, _why_failed(cell)) for cell in missing if cell.folder.exists()]
+        never_begun: dict[tuple[Arm, str], list[Cell]] = {}
+        for cell in missing:
+            if not cell.folder.exists():
+                never_begun.setdefault((cell.arm, cell.game), []).append(cell)
+        return failed + [LeftOut(self.out, _never_began(cells)) for cells in never_begun.values()]
+
+
+def _why_failed(cell: Cell) -> str:
+    """With the last line that its process printed."""
+    try:
+        lines = cell.log.read_text(errors="replace").split("\n")
+    except OSError:
+        lines = []
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+    return f"ended before it had a config.json; its log ends with: {last}"
+
+
+def _never_began(cells: Sequence[Cell]) -> str:
+    """Runs of one arm and game."""
+    arm, game = cells[0].arm.label, game_title(cells[0].game)
+    seeds = listed([str(cell.seed) for cell in cells])
+    return f"of its grid, {counted(len(cells), 'run')} never began: {arm} on {game}, seed {seeds}"
 
 
 def read_grids(paths: Sequence[Path]) -> tuple[list[Grid], list[LeftOut]]:
@@ -31,10 +75,23 @@ def read_grids(paths: Sequence[Path]) -> tuple[list[Grid], list[LeftOut]]:
         file = path / "comparison.json"
         try:
             record = json.loads(file.read_bytes())
-            runs = tuple(path / "runs" / str(cell["name"]) for cell in record["runs"])
-            grids.append(Grid(shlex.join(map(str, record["command"])), runs))
+            cells = tuple(_cell(path, cell) for cell in record["runs"])
+            grids.append(Grid(shlex.join(map(str, record["command"])), path, cells))
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError) as error:
             left_out.append(LeftOut(file, f"cannot be read: {error}"))
     return grids, left_out
+
+
+def _cell(out: Path, record: dict[str, Any]) -> Cell:
+    """From an entry of comparison.json (see `wn_rl.sweep.write_grid`)."""
+    name = str(record["name"])
+    return Cell(
+        out / "runs" / name,
+        out / "logs" / f"{name}.log",
+        str(record["suite"]),
+        str(record["game"]),
+        Arm(Method(str(record["parameterization"])), float(record["learning_rate"])),
+        int(record["seed"]),
+    )

@@ -8,15 +8,15 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from wn_rl.report.blocks import Block, Bullets, Caution, Code, Figures, Section, Table, Text
-from wn_rl.report.comparison import BASELINE, Comparison, differing_settings
+from wn_rl.report.chosen import how_chosen
+from wn_rl.report.comparison import BASELINE, Comparison
 from wn_rl.report.figures import Figure
 from wn_rl.report.grids import Grid
-from wn_rl.report.method import ABOUT_NORMS, ABOUT_RATES, ABOUT_SPEED
+from wn_rl.report.head import versions_of, what_was_run
+from wn_rl.report.method import ABOUT_DASHES, ABOUT_NORMS, ABOUT_RATES, ABOUT_SPEED
 from wn_rl.report.published import protocol_notes
-from wn_rl.report.records import LeftOut, Run
+from wn_rl.report.records import Arm, LeftOut, Run
 from wn_rl.report.results import METRICS, Contrast, Findings
 from wn_rl.report.tables import (
     difference_table,
@@ -29,62 +29,23 @@ from wn_rl.report.tables import (
     speed_table,
     table_3,
 )
-from wn_rl.report.words import NO_DIFFERENCE, TOO_FEW, counted, game_title, listed
-from wn_rl.stats import CONFIDENCE
+from wn_rl.report.words import counted, game_title
 
 FigureGroups = Mapping[str, Sequence[Figure]]
 """Figures of a comparison by what they show: own rates, equal rates, robustness, norms."""
 
 
-def summary_section(every: Sequence[Findings]) -> Section:
-    """What all comparisons found, in a line for each pair of arms."""
-    blocks: list[Block] = []
-    for findings in every:
-        name = findings.comparison.name
-        if BASELINE not in findings.comparison.methods:
-            blocks.append(Caution(f"{name}: no run of {BASELINE.label}, so nothing is compared with it."))
-        for question, contrasts in (
-            ("each method at its own rate", findings.own_rates),
-            ("at equal rates", findings.equal_rates),
-        ):
-            if contrasts:
-                blocks.append(Text(f"{name}, {question}, by the maximum test score:"))
-                blocks.append(Bullets(tuple(map(summary_line, contrasts))))
-    number = sum(map(_num_intervals, every))
-    if number > 1:
-        blocks.append(
-            Text(
-                f"These lines read {number} intervals of {CONFIDENCE:.0%} one by one: where nothing differs, "
-                f"about one in {round(1 / (1 - CONFIDENCE))} would still leave out zero, and more with few seeds."
-            )
-        )
-    return Section("In short", tuple(blocks))
-
-
-def _num_intervals(findings: Findings) -> int:
-    contrasts = {(c.treatment, c.baseline): c for c in (*findings.own_rates, *findings.equal_rates)}
-    games = [game for contrast in contrasts.values() for game in contrast.of("maximum")]
-    return sum(game.difference.low is not None for game in games)
-
-
-def summary_line(contrast: Contrast) -> str:
-    """The maximum test score of two arms in a sentence, by what the intervals say."""
-    name = contrast.treatment.method.label
-    games: dict[int | None, list[str]] = {}
-    for game in contrast.of("maximum"):
-        games.setdefault(game.difference.side_of(0), []).append(game_title(game.game))
-    says = {1: f"{name} higher", -1: f"{name} lower", 0: NO_DIFFERENCE, None: TOO_FEW}
-    found = [f"{says[side]} in {listed(games[side])}" for side in (1, -1, 0, None) if side in games]
-    return f"{contrast.treatment.label} against {contrast.baseline.label}: {'; '.join(found)}."
-
-
 def comparison_sections(
-    findings: Findings, figures: FigureGroups, clips: Sequence[Block], every: Sequence[Comparison]
+    findings: Findings,
+    figures: FigureGroups,
+    clips: Sequence[Block],
+    every: Sequence[Comparison],
+    grids: Sequence[Grid],
 ) -> list[Section]:
     """All sections of one comparison."""
     comparison = findings.comparison
     sections = [
-        Section(comparison.name, tuple(_what_was_run(comparison, every))),
+        Section(comparison.name, tuple(what_was_run(comparison, every, grids))),
         Section("Each method at its own rate", tuple(_own_rates(findings, figures)), level=3),
         Section("Equal rates", tuple(_equal_rates(findings, figures)), level=3),
         Section("Learning rates", tuple(_learning_rates(findings, figures)), level=3),
@@ -103,47 +64,8 @@ def _pictures(figures: Sequence[Figure]) -> list[Block]:
     return [Figures(tuple(figures))] if figures else []
 
 
-def _what_was_run(comparison: Comparison, every: Sequence[Comparison]) -> list[Block]:
-    methods = listed([method.label for method in comparison.methods])
-    games = listed([game_title(game) for game in comparison.games])
-    text = (
-        f"{counted(len(comparison.runs), 'run')}: {methods} on {games}, {_seeds(comparison)} to an arm and game. "
-        f"Scores are those of {counted(comparison.num_epochs, 'test')} up to step {comparison.horizon:,}, one "
-        f"every {comparison.test_period:,} steps; an arm is a method at one learning rate."
-    )
-    blocks: list[Block] = [Text(text)]
-    twins = [other for other in every if other.suite == comparison.suite]
-    if len(twins) > 1:
-        names = listed(differing_settings(twins))
-        blocks.append(Caution(f"Other {comparison.suite} runs are compared apart, for they differ in {names}."))
-    if comparison.left_out:
-        number = counted(len(comparison.left_out), "run")
-        failed = sum(entry.run is not None and entry.run.status == "failed" for entry in comparison.left_out)
-        but = f", {failed} of them failed: what is left of an arm may be its luckier part" if failed else ""
-        blocks.append(Caution(f"{number} of this kind left out{but}. They are listed at the end."))
-    missing = sum(int(np.isnan(run.scores(comparison.num_epochs)).sum()) for run in comparison.runs)
-    if missing:
-        blocks.append(
-            Caution(
-                f"{counted(missing, 'test')} without a score (no game ended in them, or they were not logged)."
-            )
-        )
-    return blocks
-
-
-def _seeds(comparison: Comparison) -> str:
-    numbers = {
-        len(comparison.runs_of(arm, game))
-        for arm in comparison.arms
-        for game in comparison.games
-        if comparison.has(arm, game)
-    }
-    low, high = min(numbers), max(numbers)
-    return counted(low, "seed") if low == high else f"{low} to {high} seeds"
-
-
 def _own_rates(findings: Findings, figures: FigureGroups) -> list[Block]:
-    blocks: list[Block] = [*_how_chosen(findings), table_3(findings)]
+    blocks: list[Block] = [*how_chosen(findings), table_3(findings)]
     references = findings.references
     if references and any(game in references.scores for game in findings.comparison.games):
         blocks.append(Caution("The published columns were not measured as ours were:"))
@@ -151,59 +73,32 @@ def _own_rates(findings: Findings, figures: FigureGroups) -> list[Block]:
     for contrast in findings.own_rates:
         blocks.append(difference_table(contrast, list(METRICS)))
         if contrast.over_games:
-            blocks.append(over_games_table(contrast))
+            blocks += [over_games_table(contrast), *_about_dashes([contrast])]
     if findings.human:
         blocks.append(human_table(findings))
+    if findings.human or any(contrast.over_games for contrast in findings.own_rates):
+        blocks += _unequal_seeds(findings.comparison, findings.chosen)
     return blocks + _pictures(figures["own rates"])
 
 
-def _how_chosen(findings: Findings) -> list[Block]:
-    """How each method came to its rate, and what that does to its scores."""
-    choice, comparison = findings.choice, findings.comparison
-    rates = listed([f"{method.label} {rate:g}" for method, rate in choice.rates.items()])
-    rule = "the highest mean of maximum test scores, one rate for all games"
-    if choice.basis == "single":
-        return [Text(f"Each method was run at one rate only ({rates}): nothing was chosen here.")]
-    if choice.basis == "same runs":
-        told = {method: len(comparison.rates(method)) for method in comparison.methods}
-        tried = listed([f"{counted(number, 'rate')} of {method.label}" for method, number in told.items()])
-        return [
-            Text(f"Chosen rates: {rates}, by {rule}."),
-            Caution(
-                f"The rates were chosen on these same runs, from {tried}: scores at a chosen rate are too high, "
-                "the more so the more rates were tried. Fresh seeds would tell (--rates-from)."
-            ),
-        ]
-    return _chosen_on_others(findings, rule)
+def _about_dashes(contrasts: Sequence[Contrast]) -> list[Block]:
+    """Why numbers over games are missing; empty if none is."""
+    aggregates = [aggregate for contrast in contrasts for aggregate in contrast.over_games]
+    return [ABOUT_DASHES] if any(aggregate.iqm_difference is None for aggregate in aggregates) else []
 
 
-def _chosen_on_others(findings: Findings, rule: str) -> list[Block]:
-    choice, comparison, other = findings.choice, findings.comparison, findings.choice.chosen_on
-    chosen = listed(
-        [f"{method.label} {rate:g}" for method, rate in choice.rates.items() if method in other.methods]
-    )
-    blocks: list[Block] = [
-        Text(
-            f"Chosen rates: {chosen}, by {rule}, on {counted(len(other.runs), 'other run')} of "
-            f"{other.horizon:,} steps; the scores here are of the runs below alone."
-        )
+def _unequal_seeds(comparison: Comparison, arms: Sequence[Arm]) -> list[Block]:
+    """Runs by game of each arm that has more of one game than of another, for the former weighs more."""
+    seeds = {arm: {game: len(comparison.runs_of(arm, game)) for game in comparison.games} for arm in arms}
+    unequal = [
+        f"{arm.label}: " + ", ".join(f"{game_title(game)} {number}" for game, number in games.items() if number)
+        for arm, games in seeds.items()
+        if len(set(games.values()) - {0}) > 1
     ]
-    fixed = [method.label for method in choice.rates if method not in other.methods]
-    if fixed:
-        blocks.append(Text(f"Run at one rate only, so that nothing was chosen: {listed(fixed)}."))
-    absent = [method.label for method in comparison.methods if choice.arm(method) not in comparison.arms]
-    if absent:
-        blocks.append(Caution(f"Not at a chosen rate here, and so not in this section: {listed(absent)}."))
-    shared = len(_identities(comparison) & _identities(other))
-    if shared:
-        blocks.append(
-            Caution(f"{counted(shared, 'run')} here share game, arm and seed with one that rates were chosen on.")
-        )
-    return blocks
-
-
-def _identities(comparison: Comparison) -> set[object]:
-    return {(run.game, run.arm, run.seed) for run in comparison.runs}
+    if not unequal:
+        return []
+    told = "; ".join(unequal)
+    return [Caution(f"The interquartile mean weighs games by their runs, and these are not equally many: {told}.")]
 
 
 def _equal_rates(findings: Findings, figures: FigureGroups) -> list[Block]:
@@ -214,8 +109,11 @@ def _equal_rates(findings: Findings, figures: FigureGroups) -> list[Block]:
     for method in methods:
         mine = [contrast for contrast in findings.equal_rates if contrast.treatment.method == method]
         tables.append(equal_rates_table(mine, "maximum"))
-        if any(contrast.over_games for contrast in mine):
+        over_games = [contrast for contrast in mine if contrast.over_games]
+        if over_games:
             tables.append(over_games_at_equal_rates_table(mine, "maximum"))
+            tables += _about_dashes(over_games)
+            tables += _unequal_seeds(findings.comparison, [arm for c in over_games for arm in c.arms])
     note = Text("The last test and the mean of the curve at equal rates are in tables/differences.csv.")
     return [*tables, note, *_pictures(figures["equal rates"])]
 
@@ -238,10 +136,7 @@ def _settings(comparison: Comparison) -> list[Block]:
 
 
 def _versions(run: Run) -> str:
-    versions = run.record.get("versions")
-    if not isinstance(versions, dict):
-        return "versions not recorded"
-    return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    return ", ".join(f"{name} {version}" for name, version in versions_of(run).items()) or "versions not recorded"
 
 
 def _command(run: Run) -> str:
@@ -252,11 +147,11 @@ def _command(run: Run) -> str:
 
 
 def left_out_section(left_out: Sequence[LeftOut]) -> Section:
-    """Every folder that is not in the numbers, and why."""
+    """What is not in the numbers, and why."""
     if not left_out:
         return Section("Left out", (Text("Every run that was found is in the numbers."),))
     rows = tuple((str(entry.folder), entry.reason) for entry in left_out)
-    blocks: list[Block] = [Table(f"{counted(len(rows), 'folder')} not in the numbers", ("folder", "reason"), rows)]
+    blocks: list[Block] = [Table("Not in the numbers", ("folder", "reason"), rows)]
     if any(entry.run is not None and entry.run.status != "finished" for entry in left_out):
         blocks.append(Text("Unfinished runs can be compared up to a step that they all reached: --until STEP."))
     return Section("Left out", tuple(blocks))
@@ -266,8 +161,8 @@ def grids_section(grids: Sequence[Grid]) -> Section:
     """The commands that asked for whole grids of runs, and how much of each there is."""
     blocks: list[Block] = []
     for grid in grids:
-        begun = len(grid.runs) - len(grid.never_begun())
-        blocks.append(Code(f"{begun} of {counted(len(grid.runs), 'run')} begun", grid.command))
+        begun = sum(cell.began() for cell in grid.cells)
+        blocks.append(Code(f"{begun} of {counted(len(grid.cells), 'run')} begun", grid.command))
     return Section("Grids of runs", tuple(blocks))
 
 

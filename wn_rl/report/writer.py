@@ -24,8 +24,8 @@ from wn_rl.report.sections import (
     grids_section,
     left_out_section,
     sources_section,
-    summary_section,
 )
+from wn_rl.report.summary import summary_section
 
 TITLE = "Weight normalization in deep Q-networks: what these runs show"
 BOOTSTRAP_SEED = 0
@@ -60,8 +60,8 @@ def write_report(request: Request) -> Path:
     runs, unreadable = read_runs(request.runs)
     comparisons, unfit = compare(runs, request.until)
     grids, unreadable_grids = read_grids(request.runs)
-    never_begun = [entry for grid in grids for entry in grid.never_begun()]
-    left_out = unreadable + unreadable_grids + unfit + never_begun
+    missing = [entry for grid in grids for entry in grid.missing()]
+    left_out = unreadable + unreadable_grids + unfit + missing
     others = compare(read_runs(request.rates_from)[0], request.until)[0] if request.rates_from else []
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     every = [
@@ -76,7 +76,7 @@ def write_report(request: Request) -> Path:
         flat = [figure for group in figures.values() for figure in group]
         _write_figures(request.out / "figures", [*flat, gallery.overview()])
         clips = record_clips(findings, request.out, request.record_game) if request.record_game else []
-        sections += comparison_sections(findings, figures, clips, comparisons)
+        sections += comparison_sections(findings, figures, clips, comparisons, grids)
     sections += [grids_section(grids), METHOD_SECTION] if grids else [METHOD_SECTION]
     published = sources_section(every)
     sections += [published] if published else []
