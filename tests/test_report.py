@@ -70,6 +70,10 @@ def test_every_figure_that_the_markdown_names_is_there(tmp_path: Path) -> None:
         assert (tmp_path / "out" / name).read_bytes()[:4] == b"\x89PNG"
         assert (tmp_path / "out" / name).with_suffix(".svg").exists()
     assert (tmp_path / "out" / "figures" / "minatar-200-steps-overview.png").exists()
+    assert not (tmp_path / "out" / "figures" / "minatar-200-steps-rates-overview.png").exists()
+    write_arm(tmp_path / "runs", [[1, 2], [2, 3], [3, 4]], rate=1e-2)
+    write_report(Request([tmp_path / "runs"], tmp_path / "out"))
+    assert (tmp_path / "out" / "figures" / "minatar-200-steps-rates-overview.png").exists()
 
 
 def test_what_is_left_out_and_what_is_missing_is_said(tmp_path: Path) -> None:

@@ -39,10 +39,15 @@ class Gallery:
             "norms": self._norms(),
         }
 
-    def overview(self) -> Figure:
-        """The chosen arms on all games in one row, for a README or a talk."""
-        panels = [self._panel(self._findings.chosen, game) for game in self._comparison.games]
-        return make_figure(f"{self._prefix}-overview", "Test scores", "", panels)
+    def overviews(self) -> list[Figure]:
+        """All games in one row, for a README or a talk: the chosen arms' curves, and scores by rate."""
+        games = self._comparison.games
+        curves = [self._panel(self._findings.chosen, game) for game in games]
+        figures = [make_figure(f"{self._prefix}-overview", "Test scores", "", curves)]
+        if self._has_rates():
+            rates = [self._rates_panel(game) for game in games]
+            figures.append(make_figure(f"{self._prefix}-rates-overview", "Scores by learning rate", "", rates))
+        return figures
 
     def _panel(self, arms: Sequence[Arm], game: str) -> Callable[..., None]:
         curves = [curve for curve in self._findings.curves if curve.game == game and curve.arm in arms]
@@ -69,17 +74,20 @@ class Gallery:
 
     def _robustness(self) -> list[Figure]:
         """Scores against rates for each game, if a method was run at two rates."""
-        comparison = self._comparison
-        if all(len(comparison.rates(method)) < 2 for method in comparison.methods):
-            return []
         figures = []
-        for game in comparison.games:
-            scores = [s for s in self._findings.scores if (s.game, s.metric) == (game, "maximum")]
+        for game in self._comparison.games if self._has_rates() else ():
             title = f"{game_title(game)}: maximum test score by learning rate"
             caption = f"{title}; means over seeds with 95% intervals where there are {MIN_SEEDS} seeds."
-            panel = draw_robustness(scores, self._findings.chosen, self._look, game_title(game))
-            figures.append(make_figure(f"{self._prefix}-rates-{game}", title, caption, [panel]))
+            name = f"{self._prefix}-rates-{game}"
+            figures.append(make_figure(name, title, caption, [self._rates_panel(game)]))
         return figures
+
+    def _has_rates(self) -> bool:
+        return any(len(self._comparison.rates(method)) > 1 for method in self._comparison.methods)
+
+    def _rates_panel(self, game: str) -> Callable[..., None]:
+        scores = [s for s in self._findings.scores if (s.game, s.metric) == (game, "maximum")]
+        return draw_robustness(scores, self._findings.chosen, self._look, game_title(game))
 
     def _norms(self) -> list[Figure]:
         """|v| and g of the chosen arms that have them."""

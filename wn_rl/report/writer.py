@@ -74,7 +74,7 @@ def write_report(request: Request) -> Path:
         gallery = Gallery(findings)
         figures = gallery.figures()
         flat = [figure for group in figures.values() for figure in group]
-        _write_figures(request.out / "figures", [*flat, gallery.overview()])
+        _write_figures(request.out / "figures", [*flat, *gallery.overviews()])
         clips = record_clips(findings, request.out, request.record_game) if request.record_game else []
         sections += comparison_sections(findings, figures, clips, comparisons, grids)
     sections += [grids_section(grids), METHOD_SECTION] if grids else [METHOD_SECTION]
