@@ -182,6 +182,20 @@ def test_a_run_that_fails_for_good_is_reported_with_its_log(
     assert str(tmp_path / "out" / "logs") in printed[0]
 
 
+def test_a_run_that_cannot_be_built_is_named_in_the_report_of_the_finished_ones(tmp_path: Path) -> None:
+    grid = ["--games", "breakout", "seaquest", *ONE[2:], "--learning.replay-capacity", "99999999999"]
+    finished, unbuildable = runs_of(grid, tmp_path)
+    leave(finished, "finished")
+    (finished.path / "metrics.jsonl").write_text('{"step": 600, "eval/return_mean": 3.0, "eval/episodes": 5}\n')
+    assert wn_rl("compare", *grid, "--out", str(tmp_path)) == 1
+    report = (tmp_path / "report" / "report.md").read_text()
+    (named,) = [line for line in report.splitlines() if line.startswith(f"| {unbuildable.path} |")]
+    assert "ended before it had a config.json" in named
+    assert "memory" in named
+    assert "1 of the 2 runs of the grid" in report
+    assert "1 of 2 runs begun" in report  # comparison.json was found
+
+
 def test_a_dry_run_prints_the_runs_their_steps_and_the_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

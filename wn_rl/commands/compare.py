@@ -104,7 +104,7 @@ def run(arguments: Sequence[str]) -> int:
     exit_code = _train(entries, launcher, at_once, options.retries)
     if options.only or exit_code > 1 or all(entry.state != "finished" for entry in entries):
         return exit_code
-    return max(exit_code, _report(options.out, chosen))
+    return max(exit_code, _report(options.out))
 
 
 def _check(options: Compare, others: Sequence[str]) -> None:
@@ -207,11 +207,11 @@ def _train(entries: Sequence[Entry], launcher: Launcher, at_once: int, retries: 
     return 1 if lost else 0
 
 
-def _report(out: Path, runs: Sequence[Run]) -> int:
-    """`wn-rl report` over the runs; it names those that it leaves out, and says where the page is."""
+def _report(out: Path) -> int:
+    """`wn-rl report` over the folder; it names what of the grid it leaves out, and says where the page is."""
     from wn_rl.commands import report
 
-    return report.run([*(str(run.path) for run in runs if run.path.exists()), "--out", str(out / "report")])
+    return report.run([str(out), "--out", str(out / "report")])
 
 
 def _describe(options: Compare, entries: Sequence[Entry]) -> int:
