@@ -32,13 +32,13 @@ METHOD_SECTION = Section(
                 "Table 3. Last test: that at the last step. Mean of the curve: the area under the test scores "
                 "from the first test to the last, over its length.",
                 "The greatest of many noisy tests is too high, the more so the more and the noisier they are: an "
-                "arm whose tests are noisier gains by it. The last test and the mean of the curve are not so.",
+                "arm whose tests are noisier gains by it. The last test and the mean of the curve are free of it.",
                 f"Intervals are {CONFIDENCE:.0%} percentile bootstrap intervals ({NUM_RESAMPLES:,} resamples, "
                 "fixed seed): seeds are drawn with replacement within each arm and game. Nothing is paired. Arms "
                 f"with fewer than {MIN_SEEDS} seeds get points and no interval, and so do numbers that every "
                 "resample leaves the same: that few runs agree does not make them certain.",
                 "Such intervals are too narrow when seeds are few: with normally distributed scores they hold the "
-                f"true difference of two means in {_COVERAGES} of cases.",
+                f"true difference of two means in so many cases: {_COVERAGES}.",
                 "Over games: the interquartile mean leaves out a quarter of all runs at each end, rounded down: "
                 "none below four runs. P(improvement) is the probability that a run of the first arm scores more "
                 "than one of the baseline, a tie counting half, then the mean over games (Agarwal et al. 2021). "
