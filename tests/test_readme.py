@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wn_rl import cli
-from wn_rl.commands import train
+from wn_rl.commands import compare, train
 from wn_rl.flags import parse_flags
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -30,6 +30,10 @@ def test_python_examples_run(source: str) -> None:
 def test_commands_are_accepted(command: list[str]) -> None:
     assert command[1] in cli.COMMANDS
     arguments = command[2:]
+    if command[1] == "compare":  # which takes the flags of train too
+        grid, others = parse_flags(compare.Compare, arguments, return_unknown_args=True)
+        assert compare._runs_of(grid, others)
+        return
     options = getattr(importlib.import_module(f"wn_rl.commands.{command[1]}"), command[1].title())
     default = {"default": train.Train(train._preset_of(arguments))} if command[1] == "train" else {}
     assert parse_flags(options, arguments, **default)
