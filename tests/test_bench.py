@@ -108,7 +108,7 @@ def test_the_page_names_machine_and_command_and_says_what_is_missing() -> None:
     assert "| nature_cnn | 120 microseconds (100 to 130) | 2.00 x 60 |" in page
     assert "| mlp | 1.23 ratio |  |" in page
     assert "2 x CPU. `wn-rl bench updates`, 2026-01-01." in page
-    assert "Limits: 4.37 GFLOP." in page
+    assert "References: 4.37 GFLOP." in page
     assert page.count("Not measured.") == len(SECTIONS) - 1
 
 

@@ -20,7 +20,8 @@ PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.
 TINY = [*QUICK[2:], "--evaluation.num-envs", "1"]
 # What only another machine or a day can do; each has a test of its own, and its flags are read here.
 ONLY_READ = ("--launcher ray", "--device cuda", "wn-rl bench")
-ELSEWHERE = ("source .venv/bin/activate", "ray start ")
+# The last two are in test_examples.py: what they import would stay in this process.
+ELSEWHERE = ("source .venv/bin/activate", "ray start ", "cd examples", "wn-rl --import own_parameterization ")
 
 
 def blocks(page: str) -> list[tuple[str, str]]:

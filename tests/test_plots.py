@@ -3,15 +3,16 @@ from pathlib import Path
 
 import pytest
 
+from wn_rl.config import to_json
 from wn_rl.errors import UserError
 from wn_rl.plots import plot_learning_curves
+from wn_rl.presets import minatar
 from wn_rl.report.records import read_rows, series
 
 
 def make_run(folder: Path, rows: list[dict[str, object]]) -> Path:
     folder.mkdir()
-    config = {"config": {"game": "breakout", "parameterization": "weight_norm", "seed": 1}}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps({"config": to_json(minatar("breakout"))}))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
