@@ -181,9 +181,11 @@ def peers(options: Options) -> list[Row]:
     for preset, game, lanes in (
         ("laptop", "breakout", 1),
         ("laptop", "breakout", 8),
+        ("laptop", "seaquest", 1),
         ("laptop", "seaquest", 8),
         ("minatar", "breakout", 1),
         ("minatar", "breakout", 16),
+        ("minatar", "space_invaders", 1),
         ("minatar", "space_invaders", 16),
     ):
         arms = {
