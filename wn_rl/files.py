@@ -1,4 +1,4 @@
-"""Files that survive a kill, a power cut or a full disk: each is written whole, or not at all."""
+"""Files that survive a kill or a full disk, each written whole or not at all; and the end of a log."""
 
 import contextlib
 import hashlib
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 20
+_LOG_TAIL_BYTES = 4096
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -69,3 +70,14 @@ def sha256_of_file(path: Path) -> str:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that is not blank; empty where there is none, or the log cannot be read."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1] if lines else ""

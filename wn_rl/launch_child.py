@@ -9,13 +9,13 @@ import sys
 from collections.abc import Callable, Mapping
 
 from wn_rl.errors import UserError
+from wn_rl.files import last_line
 from wn_rl.runs import RunFolder
 from wn_rl.sweep import Run, clear_debris, flags_of
 
 USER_ERROR = 2  # the exit code of what cannot be mended by trying again
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_LOG_TAIL_BYTES = 4096
 
 
 def prepare(run: Run) -> bool:
@@ -59,7 +59,7 @@ def describe_end(run: Run, exit_code: int) -> str:
     """Why a run ended before its last step: the last line that it printed, or else its exit code."""
     if exit_code < 0:
         return f"it was killed by signal {-exit_code} ({signal.strsignal(-exit_code)})"
-    return _last_line(run) or f"exit code {exit_code}"
+    return last_line(run.log) or f"exit code {exit_code}"
 
 
 def _arguments_of(run: Run, device: str) -> list[str]:
@@ -82,13 +82,3 @@ def _tied_to(parent: int) -> Callable[[], None] | None:
             os._exit(128 + signal.SIGTERM)
 
     return tie
-
-
-def _last_line(run: Run) -> str:
-    try:
-        with run.log.open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
-            lines = log.read().decode(errors="replace").strip().splitlines()
-    except OSError:
-        return ""
-    return lines[-1] if lines else ""

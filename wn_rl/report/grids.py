@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wn_rl.files import last_line
 from wn_rl.report.records import Arm, LeftOut, Method
 from wn_rl.report.words import counted, game_title, listed
 
@@ -53,12 +54,7 @@ class Grid:
 
 def _why_failed(cell: Cell) -> str:
     """With the last line that its process printed."""
-    try:
-        lines = cell.log.read_text(errors="replace").split("\n")
-    except OSError:
-        lines = []
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
-    return f"ended before it had a config.json; its log ends with: {last}"
+    return f"ended before it had a config.json; its log ends with: {last_line(cell.log) or 'nothing'}"
 
 
 def _never_began(cells: Sequence[Cell]) -> str:
