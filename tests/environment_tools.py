@@ -1,5 +1,6 @@
 """What the tests of the environments share."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from wn_rl import envs
 from wn_rl.envs.base import Environments, Step
+from wn_rl.envs.lanes import lane_seed
 
 
 def make(suite: str, game: str, num_envs: int, *, seed: int = 3, **changes: Any) -> Environments:
@@ -31,6 +33,36 @@ def play(environments: Environments, actions: np.ndarray) -> list[Step]:
         environments.send(row)
         steps.append(environments.recv())
     return steps
+
+
+def follow_gymnasium(
+    ours: Environments,
+    theirs: Any,
+    *,
+    num_steps: int,
+    seed: int,
+    see: Callable[[np.ndarray], np.ndarray] = np.asarray,
+) -> tuple[int, int]:
+    """Assert that one lane gives what Gymnasium's own stepping does: observations, rewards, ends and limits.
+
+    seed: the lane's. see: an observation of theirs as we show it. Returns the games begun, and those cut.
+    """
+    actions = actions_for(ours, num_steps)
+    games, cut, over = 0, 0, True
+    for step, action in zip([ours.reset(), *play(ours, actions)], [0, *actions[:, 0]], strict=True):
+        assert step.first[0] == over
+        if over:
+            observation, _ = theirs.reset(seed=lane_seed(seed, 0, games))
+            games += 1
+            reward, over = 0.0, False
+        else:
+            observation, reward, terminated, truncated, _ = theirs.step(int(theirs.action_space.start + action))
+            assert step.discount[0] == (not terminated)
+            over = terminated or truncated
+            cut += truncated
+        assert step.reward[0] == np.float32(reward)
+        np.testing.assert_array_equal(step.observation[0], see(observation).astype(step.observation.dtype))
+    return games, cut
 
 
 def assert_equal_steps(left: list[Step], right: list[Step]) -> None:

@@ -3,34 +3,17 @@
 import sys
 
 import gymnasium
-import numpy as np
 import pytest
-from environment_tools import actions_for, check_restore, make, one_line, play
+from environment_tools import actions_for, check_restore, follow_gymnasium, make, one_line, play
 
 from wn_rl.envs import classic
-from wn_rl.envs.lanes import lane_seed
 
 
 @pytest.mark.parametrize("game", classic.IDS)
 def test_tasks_against_gymnasium(game):
     """Gymnasium's own time limit included, which bootstraps."""
     ours = make("classic", game, 1, seed=8)
-    theirs = gymnasium.make(classic.IDS[game])
-    actions = actions_for(ours, 700)
-    games, cut, over = 0, 0, True
-    for step, action in zip([ours.reset(), *play(ours, actions)], [0, *actions[:, 0]], strict=True):
-        assert step.first[0] == over
-        if over:
-            observation, _ = theirs.reset(seed=lane_seed(8, 0, games))
-            games += 1
-            reward, over = 0, False
-        else:
-            observation, reward, terminated, truncated, _ = theirs.step(int(action))
-            assert step.discount[0] == (not terminated)
-            over = terminated or truncated
-            cut += truncated
-        assert step.reward[0] == reward
-        np.testing.assert_array_equal(step.observation[0], observation)
+    games, cut = follow_gymnasium(ours, gymnasium.make(classic.IDS[game]), num_steps=700, seed=8)
     assert games > 1
     assert cut > 0 or game == "cartpole"
 

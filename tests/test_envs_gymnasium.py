@@ -15,7 +15,15 @@ import numpy as np
 import own_environments as own
 import pytest
 import torch
-from environment_tools import actions_for, assert_equal_steps, check_restore, make, one_line, play
+from environment_tools import (
+    actions_for,
+    assert_equal_steps,
+    check_restore,
+    follow_gymnasium,
+    make,
+    one_line,
+    play,
+)
 from gymnasium import spaces
 from run_tools import rows_of, status_of, wn_rl
 from test_resume import assert_same_run, command, finish, num_rows, start_and_stop
@@ -54,24 +62,8 @@ def register(name: str, *arguments: Any, **keywords: Any) -> str:
 def test_lanes_against_gymnasium(env_id: str) -> None:
     """Observations, rewards, ends and limits of Gymnasium's own stepping, each game from its lane's next seed."""
     ours, theirs = make("gymnasium", env_id, 1, seed=8), gymnasium.make(env_id, disable_env_checker=True)
-    actions = actions_for(ours, 300)
-    games, cut, over = 0, 0, True
-    for step, action in zip([ours.reset(), *play(ours, actions)], [0, *actions[:, 0]], strict=True):
-        assert step.first[0] == over
-        if over:
-            observation, _ = theirs.reset(seed=lane_seed(8, 0, games))
-            games += 1
-            reward, over = 0.0, False
-        else:
-            first_action = theirs.action_space.start  # type: ignore[attr-defined]
-            observation, reward, terminated, truncated, _ = theirs.step(int(first_action + action))
-            assert step.discount[0] == (not terminated)
-            over = terminated or truncated
-            cut += truncated
-        assert step.reward[0] == np.float32(reward)
-        if env_id == CATCH:
-            observation = observation.transpose(2, 0, 1)
-        np.testing.assert_array_equal(step.observation[0], observation.astype(step.observation.dtype))
+    see = (lambda image: image.transpose(2, 0, 1)) if env_id == CATCH else np.asarray
+    games, cut = follow_gymnasium(ours, theirs, num_steps=300, seed=8, see=see)
     assert games > 5
     assert cut > 0 or env_id != CORRIDOR
     ours.close()
