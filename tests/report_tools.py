@@ -10,8 +10,9 @@ import numpy as np
 
 from wn_rl.config import Config, EvaluationConfig, OptimizerConfig, to_json
 from wn_rl.presets import PRESETS
-from wn_rl.report.comparison import Comparison, choose_rates, compare
-from wn_rl.report.records import read_runs
+from wn_rl.report.comparison import Comparison, compare
+from wn_rl.report.rates import choose_rates
+from wn_rl.report.records import LeftOut, read_runs
 from wn_rl.report.results import Findings, References, examine
 
 PERIOD = 100
@@ -78,9 +79,14 @@ def write_arm(root: Path, curves: Sequence[Sequence[float | None]], **settings: 
         write_run(root / f"{name}-{seed}", scores, seed=seed, **settings)
 
 
+def compared(*roots: Path, until: int | None = None) -> tuple[list[Comparison], list[LeftOut]]:
+    """What the runs in the folders are compared as, and those that are not."""
+    return compare(read_runs(roots)[0], until)
+
+
 def comparison_of(root: Path) -> Comparison:
     """The only one of the runs in a folder."""
-    (comparison,), _ = compare(read_runs([root])[0])
+    (comparison,), _ = compared(root)
     return comparison
 
 

@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 
 from wn_rl.report.blocks import Block, Caution, Text
-from wn_rl.report.comparison import Candidate, Choice, Comparison, candidates
+from wn_rl.report.comparison import Comparison
+from wn_rl.report.rates import Candidate, Choice, candidates
 from wn_rl.report.results import Findings
 from wn_rl.report.words import counted, listed
 

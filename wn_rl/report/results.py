@@ -7,7 +7,8 @@ from itertools import product
 import numpy as np
 
 from wn_rl import stats
-from wn_rl.report.comparison import BASELINE, Choice, Comparison
+from wn_rl.report.comparison import BASELINE, Comparison
+from wn_rl.report.rates import Choice
 from wn_rl.report.records import Arm
 from wn_rl.stats import Band, Estimate, FloatArray
 

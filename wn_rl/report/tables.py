@@ -7,7 +7,8 @@ from itertools import product
 import numpy as np
 
 from wn_rl.report.blocks import Table
-from wn_rl.report.comparison import Comparison, candidates
+from wn_rl.report.comparison import Comparison
+from wn_rl.report.rates import candidates
 from wn_rl.report.records import Arm
 from wn_rl.report.results import Contrast, Findings, GameDifference, OverGames
 from wn_rl.report.traces import norm_curves, speeds

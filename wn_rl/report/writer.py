@@ -9,7 +9,7 @@ import numpy as np
 
 from wn_rl.errors import UserError
 from wn_rl.report.blocks import Section
-from wn_rl.report.comparison import choose_rates, compare
+from wn_rl.report.comparison import compare
 from wn_rl.report.csv_files import csv_files
 from wn_rl.report.figures import Figure
 from wn_rl.report.gallery import Gallery, RecordGame, record_clips
@@ -17,6 +17,7 @@ from wn_rl.report.grids import read_grids
 from wn_rl.report.markdown import render_markdown
 from wn_rl.report.method import METHOD_SECTION
 from wn_rl.report.page import render_page
+from wn_rl.report.rates import choose_rates
 from wn_rl.report.records import Run, read_runs
 from wn_rl.report.results import References, examine
 from wn_rl.report.sections import (
