@@ -1,5 +1,7 @@
 """The whole algorithm: `Experiment.run` is Deep Q-learning with replay (Mnih et al. 2015, algorithm 1)."""
 
+import os
+import shutil
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -49,7 +51,7 @@ def make_training_environments(config: Config) -> Environments:
 
 
 def require_device(config: Config, device: torch.device) -> None:
-    """ValueError where an option needs CUDA and the device is none."""
+    """ValueError where an option needs CUDA and the device is none, or a C++ compiler and there is none."""
     options = {
         "--accelerate": (config.accelerate, "cuda_graph"),
         "--learning.precision": (config.learning.precision, "tf32"),
@@ -57,6 +59,11 @@ def require_device(config: Config, device: torch.device) -> None:
     for flag, (value, needs_cuda) in options.items():
         if value == needs_cuda and device.type != "cuda":
             raise ValueError(f"{flag} {value} needs a CUDA device, not {device}")
+    compiler = os.environ.get("CXX", "g++")  # what torch.compile calls for a CPU, at the first update
+    if config.accelerate == "compile" and device.type == "cpu" and shutil.which(compiler) is None:
+        raise ValueError(
+            f"--accelerate compile needs a C++ compiler, and there is no {compiler}: install one, or set CXX"
+        )
 
 
 class Experiment:

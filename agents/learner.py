@@ -25,6 +25,10 @@ from wn_rl.nn import (
 )
 from wn_rl.seeding import derive_seed
 
+# Not on a CPU: there the libraries' products are nearly all of a network, and what the compiler puts around
+# them is slower than torch's own operations (docs/speed.md).
+NETWORKS_COMPILED_ON = ("cuda",)
+
 
 def make_online_network(config: Config, spec: EnvironmentSpec) -> nn.Sequential:
     """The network that a config asks for; its first weights are a function of the seed."""
@@ -89,10 +93,11 @@ class Learner:
         self._compute_targets = self._targets
         self._compute_loss = self._loss
         if config.accelerate != "eager":
-            allow_programs(DRAW_AHEAD)  # a round of each number of updates that there is
-            self._compute_targets = torch.compile(self._targets, dynamic=False)
-            self._compute_loss = torch.compile(self._loss, dynamic=False)
             self.optimizer.compile_update()
+            if device.type in NETWORKS_COMPILED_ON:
+                allow_programs(DRAW_AHEAD)  # a round of each number of updates that there is
+                self._compute_targets = torch.compile(self._targets, dynamic=False)
+                self._compute_loss = torch.compile(self._loss, dynamic=False)
         self.num_updates = 0
         self._updates_per_target = config.learning.target_period // config.learning.update_period
         # Sums since the last `metrics` call; read there, so that no update waits for the device.

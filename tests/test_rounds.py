@@ -8,6 +8,7 @@ import torch
 from recorder import record
 from torch import Tensor
 
+from wn_rl.agents import learner as learner_module
 from wn_rl.agents.accelerate import WARM_UPS, Captured
 from wn_rl.agents.actor import Actor
 from wn_rl.agents.experiment import Experiment
@@ -181,6 +182,13 @@ def test_what_needs_cuda_is_refused_without_it() -> None:
         Experiment(dataclasses.replace(config, accelerate="eager", learning=learning), CPU)
 
 
+def test_compiling_without_a_compiler_is_refused_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    config = dataclasses.replace(minatar("breakout"), accelerate="compile")
+    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler, and there is no no-such-compiler: install one"):
+        Experiment(config, CPU)
+
+
 def test_too_few_rows_are_refused() -> None:
     bench = Bench()
     bench.rounds._replay = Replay(800, 4, SPEC, stack=2)
@@ -189,7 +197,8 @@ def test_too_few_rows_are_refused() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses its own old parts
-def test_the_compiler_may_make_a_program_for_each_size_of_round() -> None:
+def test_the_compiler_may_make_a_program_for_each_size_of_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learner_module, "NETWORKS_COMPILED_ON", ("cpu",))
     Bench(dataclasses.replace(CONFIG, accelerate="compile"))
     from torch._dynamo import config as dynamo
 
@@ -199,8 +208,13 @@ def test_the_compiler_may_make_a_program_for_each_size_of_round() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as above
+@pytest.mark.parametrize("networks_compiled_on", [(), ("cpu",)])
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
-def test_a_compiled_round_equals_the_eager_one(parameterization: str) -> None:
+def test_a_compiled_round_equals_the_eager_one(
+    parameterization: str, networks_compiled_on: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second as on CUDA: the networks too."""
+    monkeypatch.setattr(learner_module, "NETWORKS_COMPILED_ON", networks_compiled_on)
     config = dataclasses.replace(CONFIG, parameterization=parameterization)
     eager, compiled = Bench(config), Bench(dataclasses.replace(config, accelerate="compile"))
     for _ in range(3):

@@ -135,7 +135,8 @@ class Config:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     accelerate: Literal["eager", "compile", "cuda_graph"] = "eager"
-    """compile: fuse the update with torch.compile. cuda_graph: and run each round as one CUDA graph."""
+    """compile: fuse the update with torch.compile, on a CPU the optimizer's part alone. cuda_graph: and run each
+    round as one CUDA graph."""
     track: tuple[TrackerName, ...] = ("jsonl", "console")
     """Where metrics go; jsonl is always written."""
     run_name: str | None = None
