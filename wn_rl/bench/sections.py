@@ -177,6 +177,7 @@ def emulators(options: Options) -> list[Row]:
 def peers(options: Options) -> list[Row]:
     """Steps a second of whole training loops: ours beside Stable-Baselines3's DQN at the same work."""
     small = {"replay_capacity": 50_000, "replay_start": 2_000, "target_period": 10_000}
+    in_bfloat16 = {"parameterization": "normal", "learning": {**small, "precision": "bfloat16"}}
     rows = []
     for preset, game, lanes in (
         ("laptop", "breakout", 1),
@@ -191,10 +192,8 @@ def peers(options: Options) -> list[Row]:
         arms = {
             "ours, normal, float32": {"parameterization": "normal", "learning": small},
             "ours, weight_norm, float32": {"parameterization": "weight_norm", "learning": small},
-            "ours, normal, bfloat16": {
-                "parameterization": "normal",
-                "learning": {**small, "precision": "bfloat16"},
-            },
+            "ours, normal, bfloat16": in_bfloat16,
+            "ours, normal, bfloat16, compile": {**in_bfloat16, "accelerate": "compile"},
         }
         configs = {
             name: _config(preset, game, options, num_envs=lanes, **changes) for name, changes in arms.items()
