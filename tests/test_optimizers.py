@@ -201,6 +201,20 @@ def test_adamax_is_that_of_torch() -> None:
     torch.testing.assert_close(parameters[0][0], parameters[1][0], atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_group_added_later_learns_as_from_its_own_start(name: str) -> None:
+    """With its own settings; Adamax corrects the bias of its own few steps."""
+    early, late, alone = (nn.Parameter(torch.ones(2)) for _ in range(3))
+    optimizer, other = make_optimizer(name, [early], 0.1), make_optimizer(name, [alone], 0.2)
+    optimizer.apply([torch.ones(2)])
+    optimizer.add_param_group({"params": [late], "lr": 0.2})
+    for gradient in (torch.ones(2), torch.full((2,), 0.5)):
+        optimizer.apply([torch.ones(2), gradient])
+        other.apply([gradient])
+    assert torch.equal(late, alone)
+    assert not torch.equal(early, alone)
+
+
 def test_the_group_s_tensors_are_saved_and_put_back() -> None:
     """Adamax's b1^t belongs to the group: without it a resumed run would correct its bias anew."""
     parameter = nn.Parameter(torch.ones(2))

@@ -85,8 +85,12 @@ class Adamax(MultiTensorOptimizer):
         eps: float = 1e-8,
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
-        for group in self.param_groups:
-            group.setdefault("decay", group["params"][0].new_ones(()))  # b1^t
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As in torch: groups added later count their own steps."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        group.setdefault("decay", group["params"][0].new_ones(()))  # b1^t
 
     @staticmethod
     def update(parameters: Tensors, gradients: Tensors, buffers: list[Tensors], settings: dict[str, Any]) -> None:
