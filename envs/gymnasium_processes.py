@@ -4,11 +4,12 @@ For environments slower than a message between processes: they run beside each o
 What a lane shows is the same as in `GymnasiumLanes`.
 """
 
+import contextlib
 import multiprocessing
 import os
-import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from multiprocessing import connection
 from typing import Any
 
 import gymnasium
@@ -42,7 +43,7 @@ class GymnasiumProcesses:
 
     def reset(self) -> Step:
         """Start every lane anew from its seed; all lanes are `first`."""
-        observation, _ = self._vector.reset(options={"anew": True})
+        observation, _ = self._ask(self._vector.reset, options={"anew": True})
         self._over[:] = False
         self._started = True
         rewards, ones = np.zeros(self.num_envs, dtype=np.float32), np.ones(self.num_envs, dtype=np.float32)
@@ -53,7 +54,7 @@ class GymnasiumProcesses:
         if not self._started or self._sent:
             raise RuntimeError("send comes after reset, load_state_dict or recv")
         check_actions(actions, self.num_envs, self.spec.num_actions)
-        self._vector.step_async(actions)
+        self._ask(self._vector.step_async, actions)
         self._sent = True
 
     def recv(self) -> Step:
@@ -61,31 +62,55 @@ class GymnasiumProcesses:
         if not self._sent:
             raise RuntimeError("send comes before recv")
         self._sent = False
-        observation, reward, terminated, truncated, _ = self._vector.step_wait()
+        observation, reward, terminated, truncated, _ = self._ask(self._vector.step_wait)
         first, self._over = self._over, terminated | truncated
         return Step(observation, reward.astype(np.float32), (~terminated).astype(np.float32), first)
 
     def render(self) -> NDArray[np.uint8]:
         """The picture of lane 0 as RGB [H, W, 3]."""
-        picture: NDArray[np.uint8] = self._vector.call("picture", of_lane=0)[0]
+        picture: NDArray[np.uint8] = self._ask(self._vector.call, "picture", of_lane=0)[0]
         return picture
 
     def state_dict(self) -> dict[str, Any]:
         """The state of each lane."""
-        return {"lanes": list(self._vector.call("state_dict"))}
+        return {"lanes": list(self._ask(self._vector.call, "state_dict"))}
 
     def load_state_dict(self, state: dict[str, Any]) -> list[int]:
         """Go on as the environments that gave this state did; the lanes that cannot are returned."""
-        lost = self._vector.call("load_one_of", state["lanes"])
-        self._over = np.array(self._vector.get_attr("over"))
+        lost = self._ask(self._vector.call, "load_one_of", state["lanes"])
+        self._over = np.array(self._ask(self._vector.get_attr, "over"))
         self._started = True
         return [lane for lane, is_lost in enumerate(lost) if is_lost]
 
     def close(self) -> None:
         """End the processes. Idempotent."""
-        if self._sent:
-            self.recv()
-        self._vector.close()
+        if self._vector.closed:
+            return
+        with contextlib.suppress(RuntimeError):  # a lane has died, and with it all
+            if self._sent:
+                self.recv()
+            self._ask(self._vector.close)
+
+    def _ask(self, question: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """What the vector class answers.
+
+        Raises:
+            RuntimeError: the process of a lane has died; the others are ended too.
+        """
+        try:
+            return question(*arguments, **named)
+        except (EOFError, OSError) as error:
+            processes = self._vector.processes
+            connection.wait([process.sentinel for process in processes], timeout=1)  # the pipe may close before
+            deaths = [f"{lane} (exit code {p.exitcode})" for lane, p in enumerate(processes) if p.exitcode]
+            if not deaths:  # an error of the environment's own
+                raise
+            # Gymnasium would wait for answers that never come, and tell the dead to close.
+            for process in processes:
+                process.kill()
+                process.join()
+            self._vector.closed = True
+            raise RuntimeError(f"the process of lane {' and '.join(deaths)} has died") from error
 
 
 class _LaneOfMany(gymnasium.Env[NDArray[Any], np.int64]):
@@ -93,7 +118,7 @@ class _LaneOfMany(gymnasium.Env[NDArray[Any], np.int64]):
 
     def __init__(self, description: Description, settings: Settings, parent: int, lane: int) -> None:
         if os.getpid() != parent:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which saves and then ends us
+            os.setsid()  # the terminal's signals are for the run, which saves and then ends us
         self._lane = lane
         self._lanes = Lanes(
             lambda seed: GymnasiumLane(description, settings.max_episode_frames),
