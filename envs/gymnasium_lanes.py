@@ -10,7 +10,6 @@ it. Where it does not, a game that was stopped is lost and the next one begins; 
 
 import dataclasses
 import importlib
-import math
 import struct
 import zlib
 from collections.abc import Iterable
@@ -153,9 +152,13 @@ def _kind(space: Any) -> str:
 
 
 def _scale(space: spaces.Box) -> float:
-    """What makes the greatest value of bytes and images 1; other vectors stay as they are."""
+    """What makes the greatest value of bytes and of bounded images 1; all else stays as it is."""
+    kind: Any = space.dtype
     greatest = float(space.high.max())
-    bounded = (space.dtype == np.uint8 or len(space.shape) > 1) and 1 < greatest < math.inf
+    if greatest <= 1 or (kind != np.uint8 and len(space.shape) == 1):
+        return 1.0
+    limits: Any = np.finfo(kind) if np.issubdtype(kind, np.floating) else np.iinfo(kind)
+    bounded = kind == np.uint8 or greatest < limits.max  # a type's greatest number stands for no bound
     return 1 / greatest if bounded else 1.0
 
 
@@ -228,7 +231,7 @@ class GymnasiumLane:
         """The environment's own picture as RGB [H, W, 3].
 
         Raises:
-            ValueError: it has none, or a package that draws it is not installed.
+            ValueError: it has none, a package that draws it is not installed, or drawing fails.
         """
         name = self._description.registered.id
         if not self._description.renders:
@@ -237,6 +240,8 @@ class GymnasiumLane:
             picture: Any = self._env.render()
         except gymnasium.error.DependencyNotInstalled as error:
             raise ValueError(f"pictures of {name} need a package: {_in_a_line(error)}") from error
+        except Exception as error:  # whatever an environment may raise, training goes on without pictures
+            raise ValueError(f"{name} cannot draw: {type(error).__name__}: {_in_a_line(error)}") from error
         if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
             raise ValueError(f"{name} renders {_kind(picture)} {np.shape(picture)}, not an array [H, W, 3]")
         return picture.astype(np.uint8, copy=False)

@@ -1,5 +1,6 @@
 """Environments as a user writes and registers them, for the tests: an image, a vector, and some of other kinds."""
 
+import multiprocessing
 from typing import Any
 
 import gymnasium
@@ -93,6 +94,24 @@ class Ageing(Corridor):
         return np.array([old, 1.0]), 0.0, False, False, {}
 
 
+class Broken(Corridor):
+    """It cannot draw, and in a process of its own it cannot make a step either."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - Gymnasium's own form
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__()
+        self.render_mode = render_mode
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        if multiprocessing.parent_process() is not None:
+            raise FileNotFoundError("no such level")
+        return super().step(action)
+
+    def render(self) -> np.ndarray:
+        raise RuntimeError("no display")
+
+
 class Spaces(gymnasium.Env[Any, Any]):
     """Any spaces; it shows samples of them, or `shown`."""
 
@@ -122,3 +141,4 @@ _register("BigCatch-v0", Catch, kwargs={"size": 40})
 _register("Corridor-v0", Corridor, max_episode_steps=30)
 _register("Noisy-v0", Noisy, max_episode_steps=30)
 _register("Ageing-v0", Ageing)
+_register("Broken-v0", Broken, max_episode_steps=30)

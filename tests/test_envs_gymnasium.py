@@ -1,5 +1,6 @@
 """Any Gymnasium environment: what is made of its spaces, what is refused, and its state; then whole runs of it."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -36,8 +37,9 @@ from wn_rl.envs.gymnasium_lanes import PROBE_STEPS, describe
 from wn_rl.envs.lanes import lane_seed
 from wn_rl.presets import PRESETS, preset_for_frames, vectors
 
-CATCH, BIG_CATCH, CORRIDOR, NOISY, AGEING = (
-    f"own_environments:Own/{name}" for name in ("Catch-v1", "BigCatch-v0", "Corridor-v0", "Noisy-v0", "Ageing-v0")
+CATCH, BIG_CATCH, CORRIDOR, NOISY, AGEING, BROKEN = (
+    f"own_environments:Own/{name}"
+    for name in ("Catch-v1", "BigCatch-v0", "Corridor-v0", "Noisy-v0", "Ageing-v0", "Broken-v0")
 )
 
 
@@ -86,6 +88,8 @@ def test_lanes_against_gymnasium(env_id: str) -> None:
         (spaces.Box(0, 255, (20, 20, 3), np.float32), (3, 20, 20), True, "float32", 1 / 255),
         (spaces.Box(-1, 1, (20, 20), np.float32), (20, 20), False, "float32", 1.0),
         (spaces.Box(-np.inf, np.inf, (20, 20), np.float32), (20, 20), False, "float32", 1.0),
+        (spaces.Box(0, np.finfo(np.float32).max, (20, 20), np.float32), (20, 20), False, "float32", 1.0),
+        (spaces.Box(0, np.iinfo(np.int16).max, (20, 20), np.int16), (20, 20), False, "float32", 1.0),
     ],
     ids=str,
 )
@@ -270,6 +274,51 @@ def test_processes_show_what_lanes_show_and_restore_each_others_state() -> None:
         processes.close()
 
 
+@pytest.mark.parametrize("lane", [0, 1])
+@pytest.mark.parametrize("in_a_step", [True, False])
+def test_a_lane_whose_process_dies_is_named_and_ends_them_all(lane: int, in_a_step: bool) -> None:
+    environments = make("gymnasium", CATCH, 2, processes=True)
+    environments.reset()
+    processes = environments._vector.processes  # type: ignore[attr-defined]
+    if in_a_step:
+        environments.send(np.array([0, 0]))
+    processes[lane].kill()
+    processes[lane].join()
+    if in_a_step:
+        with contextlib.suppress(RuntimeError):  # the lane may have answered before its end
+            environments.recv()
+    if any(process.is_alive() for process in processes):
+        with pytest.raises(RuntimeError, match=rf"the process of lane {lane} \(exit code -9\) has died"):
+            play(environments, np.zeros((1, 2), dtype=np.int64))
+    assert not any(process.is_alive() for process in processes)
+    environments.close()
+
+
+def test_processes_that_are_dead_can_be_closed() -> None:
+    environments = make("gymnasium", CATCH, 2, processes=True)
+    environments.reset()
+    environments.send(np.array([0, 0]))
+    environments._vector.processes[1].kill()  # type: ignore[attr-defined]
+    environments.close()
+    environments.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Gymnasium shows each worker's traceback so
+def test_an_error_of_the_environment_s_own_comes_through() -> None:
+    environments = make("gymnasium", BROKEN, 2, processes=True)
+    environments.reset()
+    with pytest.raises(FileNotFoundError, match="no such level"):
+        play(environments, np.zeros((1, 2), dtype=np.int64))
+    environments.close()
+
+
+def test_a_picture_that_fails_is_a_value_error() -> None:
+    environments = make("gymnasium", BROKEN, 1)
+    environments.reset()
+    with pytest.raises(ValueError, match=r"Own/Broken-v0 cannot draw: RuntimeError: no display"):
+        environments.render()
+
+
 def test_processes_know_of_lost_games() -> None:
     processes = make("gymnasium", NOISY, 2, processes=True)
     try:
@@ -365,8 +414,9 @@ def test_a_run_of_what_does_not_repeat_says_so_at_its_start_and_at_resume(
     assert all(row["train/length"] is None or row["train/length"] <= 30 for row in rows_of(run) if "loss" in row)
 
 
-def test_ctrl_c_in_a_terminal_saves_a_run_of_processes(tmp_path: Path) -> None:
-    """It reaches every process of the terminal, and only the run itself must heed it."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_of_the_terminal_saves_a_run_of_processes(tmp_path: Path, number: signal.Signals) -> None:
+    """It reaches every process of the terminal's group, and only the run itself must heed it."""
     run = tmp_path / "run"
     arguments = ["train", "--env-id", CATCH, *QUICK, "--steps", "1000000", "--environment.processes"]
     process = subprocess.Popen(
@@ -374,10 +424,19 @@ def test_ctrl_c_in_a_terminal_saves_a_run_of_processes(tmp_path: Path) -> None:
     )
     while process.poll() is None and num_rows(run) < 2:
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said.decode()
+    assert process.returncode == 128 + number, said.decode()
     assert "saved at step" in status_of(run)["message"]
+
+
+@pytest.mark.parametrize(
+    "flag", [["--env-id", CORRIDOR], [f"--env-id={CORRIDOR}"], ["--env_id", CORRIDOR]], ids=str
+)
+def test_the_id_as_a_flag_in_any_spelling(flag: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert wn_rl("train", *flag, "--steps", "150", "--learning.replay-start", "100", "--run-dir", str(run)) == 0
+    assert json.loads((run / "config.json").read_text())["config"]["game"] == CORRIDOR
 
 
 def test_in_python() -> None:

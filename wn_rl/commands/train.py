@@ -51,7 +51,8 @@ def _preset_of(arguments: Sequence[str]) -> Config:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("--preset", "--suite", "--device", "--env-id"):
         parser.add_argument(name, nargs="?")  # a missing value is tyro's to refuse
-    chosen, _ = parser.parse_known_args([argument for argument in arguments if argument not in ("-h", "--help")])
+    hyphenated = [_with_hyphens(argument) for argument in arguments if argument not in ("-h", "--help")]
+    chosen, _ = parser.parse_known_args(hyphenated)
     if chosen.env_id is not None:
         preset = chosen.preset or preset_of("gymnasium", chosen.env_id, "cpu")
         return dataclasses.replace(_preset(preset, chosen.env_id), suite="gymnasium")
@@ -60,6 +61,12 @@ def _preset_of(arguments: Sequence[str]) -> Config:
     if chosen.preset is None and suite == "gymnasium":
         game = parse_flags(Train, arguments, default=Train(_preset("vectors", game))).config.game
     return _preset(chosen.preset or preset_of(suite, game, chosen.device or "auto"), tyro.MISSING)
+
+
+def _with_hyphens(argument: str) -> str:
+    """A flag as its help has it: tyro takes --env_id for --env-id."""
+    flag, equals, value = argument.partition("=")
+    return flag.replace("_", "-") + equals + value if flag.startswith("--") else argument
 
 
 def _preset(name: str, game: str) -> Config:
