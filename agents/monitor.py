@@ -67,8 +67,10 @@ class Stopwatch:
     def paused(self) -> Iterator[None]:
         """Within: time does not count."""
         start = time.monotonic()
-        yield
-        self._start += time.monotonic() - start
+        try:
+            yield
+        finally:
+            self._start += time.monotonic() - start
 
 
 def crossed(period: int, before: int, now: int) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +10,19 @@ import torch
 from probes import Chain
 
 from wn_rl import envs
-from wn_rl.agents.experiment import Experiment, epsilon_at, updates_due
-from wn_rl.config import Config, EvaluationConfig, LearningConfig, NetworkConfig, OptimizerConfig
+from wn_rl.agents import experiment as experiment_module
+from wn_rl.agents.evaluation import make_test_environments, run_nature_test
+from wn_rl.agents.experiment import Experiment, epsilon_at, make_training_environments, updates_due
+from wn_rl.agents.replay import Draws
+from wn_rl.config import (
+    Config,
+    EnvironmentConfig,
+    EvaluationConfig,
+    LearningConfig,
+    NetworkConfig,
+    OptimizerConfig,
+)
+from wn_rl.seeding import derive_seed
 
 LEARNING = LearningConfig(
     batch_size=32,
@@ -145,6 +157,41 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_does_not() -> None:
     assert not same(one["learner"]["online"], third["learner"]["online"])
 
 
+def test_every_random_number_of_a_run_comes_from_its_seed() -> None:
+    """Of the games, of exploration, of the batches, of the states set apart, and of the first weights."""
+
+    def numbers(seed: int) -> list[object]:
+        experiment = Experiment(dataclasses.replace(CHAIN, num_envs=4, seed=seed), torch.device("cpu"))
+        first = experiment.environments.reset()
+        explored = [experiment.actor.act(first, 1.0).tolist() for _ in range(8)]
+        for _ in range(110):
+            experiment.replay.add(first, np.zeros(4, dtype=np.int64))
+        experiment.rounds._draws.seek(0)
+        batch = experiment.rounds._draws.take(1).tolist()
+        games = experiment.environments.state_dict()["generator"]
+        weights = [parameter.tolist() for parameter in experiment.learner.online.parameters()]
+        return [games, explored, batch, weights]
+
+    one, again, other = numbers(1), numbers(1), numbers(2)
+    assert one == again
+    assert all(mine != theirs for mine, theirs in zip(one, other, strict=True))
+
+
+def test_the_states_that_are_set_apart_are_those_of_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[tuple[int, str]] = []
+
+    class Noted(Draws):
+        def __init__(self, seed: int, purpose: str, *rest: Any) -> None:
+            keys.append((seed, purpose))
+            super().__init__(seed, purpose, *rest)
+
+    monkeypatch.setattr(experiment_module, "Draws", Noted)
+    for seed in (1, 2):
+        trained(dataclasses.replace(CHAIN, steps=402, seed=seed))
+    assert [purpose for _, purpose in keys] == ["initialize", "held_out"] * 2
+    assert [seed for seed, _ in keys] == [derive_seed(seed, "replay") for seed in (1, 1, 2, 2)]
+
+
 def test_a_restored_experiment_goes_on_as_if_nothing_had_happened() -> None:
     config = dataclasses.replace(CHAIN, num_envs=2, steps=1_500)
     half = trained(dataclasses.replace(config, steps=1_000))
@@ -169,12 +216,60 @@ def test_rewards_are_clipped_in_the_loss_and_raw_in_the_returns(monkeypatch: pyt
     class Rich(Chain):
         def recv(self):  # type: ignore[no-untyped-def]
             step = super().recv()
-            return step._replace(reward=step.reward * 50)
+            return step._replace(reward=step.reward * 3)
 
     monkeypatch.setattr(envs, "make", lambda suite, game, *, num_envs, seed, **rules: Rich(num_envs, seed))
     clipped = trained(dataclasses.replace(CHAIN, steps=8_000))
     assert chain_values(clipped)[3, 1] == pytest.approx(1.0, abs=0.06)
-    assert max(clipped.recent_returns) == 50.0
+    assert max(clipped.recent_returns) == 3.0
+    raw = dataclasses.replace(CHAIN, steps=8_000, learning=dataclasses.replace(LEARNING, clip_rewards=False))
+    assert chain_values(trained(raw))[3, 1] == pytest.approx(3.0, abs=0.2)
+
+
+def test_a_lost_life_ends_the_values_and_not_the_game(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A life is lost at every step: nothing is worth more than the next reward, and games go on."""
+    monkeypatch.setattr(
+        envs, "make", lambda suite, game, *, num_envs, seed, **rules: Chain(num_envs, seed, life_loss_every=1)
+    )
+    mortal = trained(dataclasses.replace(CHAIN, steps=8_000))
+    expected = np.zeros((4, 2))
+    expected[3, 1] = 1
+    np.testing.assert_allclose(chain_values(mortal), expected, atol=0.06)
+    assert max(mortal.recent_returns) == 1.0
+    assert max(length for _, length in mortal.new_episodes) > 4
+
+
+def test_the_rules_of_training_and_of_tests_reach_the_game(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def make(suite: str, game: str, **rules: object) -> Chain:
+        asked.append({"suite": suite, "game": game, **rules})
+        return Chain(1, 0)
+
+    monkeypatch.setattr(envs, "make", make)
+    rules = EnvironmentConfig(
+        life_loss_terminates=True, max_episode_frames=20_000, resize="bilinear", emulator_threads=3, processes=True
+    )
+    config = dataclasses.replace(CHAIN, environment=rules)
+    make_training_environments(config)
+    make_training_environments(dataclasses.replace(config, seed=2))
+    training = {
+        "suite": "classic", "game": "chain", "num_envs": 1, "life_loss_terminates": True, "resize": "bilinear",
+        "max_episode_frames": 20_000, "num_threads": 3, "processes": True,
+    }  # fmt: skip
+    assert asked[0] == {**training, "seed": asked[0]["seed"]}
+    assert asked[1] == {**training, "seed": asked[1]["seed"]}
+    assert asked[0]["seed"] != asked[1]["seed"]
+    mortal = dataclasses.replace(config, environment=dataclasses.replace(rules, life_loss_terminates=False))
+    make_training_environments(mortal)
+    assert asked[2]["life_loss_terminates"] is False
+    make_test_environments(config, num_envs=2, seed=7)
+    assert asked[3] == {**training, "num_envs": 2, "seed": 7, "life_loss_terminates": False}
+    for most, expected in ((20_000, 18_000), (9_000, 9_000)):  # five minutes, or less where the run has less
+        short = dataclasses.replace(config, environment=dataclasses.replace(rules, max_episode_frames=most))
+        run_nature_test(short, torch.nn.Linear(4, 2), seed=7, num_episodes=0)
+        assert asked[-1]["max_episode_frames"] == expected
+        assert asked[-1]["life_loss_terminates"] is False
 
 
 def test_a_loss_that_is_no_number_stops_with_a_diagnosis(monkeypatch: pytest.MonkeyPatch) -> None:

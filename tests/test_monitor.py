@@ -1,0 +1,170 @@
+"""What happens between the steps of a run: tests, the best network, checkpoints, and being asked to stop."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from run_tools import QUICK, rows_of, status_of, wn_rl
+
+from wn_rl.agents import monitor
+from wn_rl.agents.evaluation import Episodes, Interrupted
+from wn_rl.agents.learner import Learner
+from wn_rl.checkpoint import CheckpointStore
+from wn_rl.config import identity
+from wn_rl.network_file import read_network_file
+from wn_rl.runs import RunFolder, open_run
+
+TRAIN = ["train", "breakout", *QUICK, "--track", "jsonl"]
+
+
+class Tests:
+    """In the place of tests in training: what each gives is scripted; the seeds and the calls are kept."""
+
+    __test__ = False
+
+    def __init__(self, returns: list[float], during: Callable[[], None] = lambda: None) -> None:
+        self._returns, self._during = iter(returns), during
+        self.seeds: list[int] = []
+
+    def __call__(self, config: Any, network: Any, *, seed: int, tick: Callable[[], None]) -> Episodes:
+        self.seeds.append(seed)
+        self._during()
+        tick()
+        return Episodes((next(self._returns),), (1,))
+
+
+def scores_of(run: Path) -> list[tuple[int, float, float]]:
+    """Step, score and best score of each test."""
+    return [
+        (row["step"], row["eval/return_mean"], row["eval/best"])
+        for row in rows_of(run)
+        if "eval/return_mean" in row
+    ]
+
+
+def test_the_network_of_the_greatest_test_is_kept_and_of_equals_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    monkeypatch.setattr(monitor, "run_epoch_test", Tests([1.0, 3.0, 2.0, 3.0]))
+    assert wn_rl(*TRAIN, "--evaluation.period", "150", "--run-dir", str(run)) == 0
+    assert [best for _, _, best in scores_of(run)] == [1.0, 3.0, 3.0, 3.0]
+    _, metadata = read_network_file(run / "best_network.safetensors")
+    assert (metadata["step"], float(metadata["eval/return_mean"])) == (str(scores_of(run)[1][0]), 3.0)
+
+
+def test_each_test_of_each_seed_plays_games_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tests = Tests([0.0] * 4)
+    monkeypatch.setattr(monitor, "run_epoch_test", tests)
+    for seed in ("1", "2"):
+        assert wn_rl(*TRAIN, "--seed", seed, "--run-dir", str(tmp_path / seed)) == 0
+    assert len(set(tests.seeds)) == len(tests.seeds) == 4
+
+
+def test_a_test_that_was_interrupted_is_made_again_on_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    stopped = Tests([], during=lambda: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(monitor, "run_epoch_test", stopped)
+    assert wn_rl(*TRAIN, "--run-dir", str(run)) == 130
+    assert scores_of(run) == []
+    again = Tests([4.0, 5.0])
+    monkeypatch.setattr(monitor, "run_epoch_test", again)
+    assert wn_rl("resume", str(run)) == 0
+    assert [score for _, score, _ in scores_of(run)] == [4.0, 5.0]
+    assert again.seeds[0] == stopped.seeds[0]
+    assert [step for step, *_ in scores_of(run)] == [300, 600]
+
+
+def test_a_second_signal_ends_the_run_at_once_and_saves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+
+    def twice() -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(monitor, "run_epoch_test", Tests([], during=twice))
+    assert wn_rl(*TRAIN, "--run-dir", str(run)) == 128 + signal.SIGTERM
+    assert status_of(run) == {**status_of(run), "status": "interrupted", "message": "stopped at once"}
+    assert newest_checkpoint(run)[0] == 200  # the test was at step 300
+
+
+def newest_checkpoint(run: Path) -> tuple[int, Any]:
+    folder, _, config = open_run(run)
+    found = CheckpointStore(folder.checkpoints, identity(config)).load_state(lambda line: None)
+    assert found is not None
+    return found
+
+
+def test_numbers_that_are_none_never_reach_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No row is due before the next checkpoint is, so that only the checkpoint itself can notice."""
+    run = tmp_path / "run"
+    count = Learner.count
+
+    def spoil(learner: Learner, num_updates: int) -> None:
+        count(learner, num_updates)
+        if learner.num_updates > 50:  # step 300
+            with torch.no_grad():
+                next(learner.online.parameters()).fill_(float("nan"))
+
+    monkeypatch.setattr(Learner, "count", spoil)
+    quiet = ["--log-period", "100000", "--evaluation.period", "0"]
+    assert wn_rl(*TRAIN, *quiet, "--run-dir", str(run)) == 1
+    assert status_of(run)["status"] == "failed"
+    step, state = newest_checkpoint(run)
+    assert step == 200
+    assert all(bool(torch.isfinite(value).all()) for value in state["experiment"]["learner"]["online"].values())
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The monotonic clock, set by hand; the other one goes backwards."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: -now[0])
+    return now
+
+
+def test_a_stopwatch_counts_by_the_monotonic_clock_and_not_while_paused(clock: list[float]) -> None:
+    watch = monitor.Stopwatch()
+    clock[0] += 5
+    with watch.paused():
+        clock[0] += 100
+    clock[0] += 2
+    assert watch.seconds() == 7
+    watch.reset()
+    clock[0] += 1
+    assert watch.seconds() == 1
+
+
+def test_a_test_that_is_stopped_does_not_stop_the_clock_for_good(clock: list[float]) -> None:
+    watch = monitor.Stopwatch()
+
+    def stopped_test() -> None:
+        with watch.paused():
+            clock[0] += 100
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        stopped_test()
+    assert watch.seconds() == 0
+
+
+def test_seconds_go_on_after_a_resume(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert wn_rl(*TRAIN, "--keep-replay", "--run-dir", str(run)) == 0
+    before = [row["seconds"] for row in rows_of(run) if "seconds" in row]
+    assert wn_rl("resume", str(run), "--steps", "800") == 0
+    after = [row["seconds"] for row in rows_of(run) if "seconds" in row]
+    assert after[: len(before)] == before
+    assert after == sorted(after)
+    assert len(after) > len(before)
+    assert RunFolder(run).is_finished()
