@@ -224,6 +224,25 @@ def test_a_sink_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> No
     release.set()
 
 
+def test_a_sink_too_far_behind_is_given_up_and_the_run_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "QUEUED_CALLS", 3)
+    said: list[str] = []
+    release = threading.Event()
+
+    class Hanging(Failing):
+        def log(self, row: Any) -> None:
+            release.wait(20)
+
+    tracker = GuardedTracker("slow", lambda state: Hanging(""), {}, said.append)
+    started = time.monotonic()
+    for step in range(10):
+        tracker.log(training_row(step))
+    tracker.close(0)  # what was given up is not waited for
+    assert time.monotonic() - started < 3
+    assert said == ["warning: slow is switched off: it is 3 calls behind; metrics.jsonl has every row"]
+    release.set()
+
+
 # Console
 
 
@@ -279,7 +298,7 @@ def test_on_a_terminal_a_live_line_and_the_cursor_back(tmp_path: Path) -> None:
     assert "Traceback" not in text
 
 
-def test_the_time_left_comes_from_this_process_and_a_monotonic_clock(
+def test_the_time_left_comes_from_the_rows_of_this_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tracker = make(tmp_path, "console", total_steps=10_000)
@@ -342,6 +361,18 @@ def test_an_offline_run_is_read_back_row_for_row(tmp_path: Path) -> None:
     assert history(folder) == rows
     assert [line for line in said if f"wandb sync {folder}" in line]
     assert not [line for line in said if line.startswith("warning")]
+
+
+def test_rows_that_a_full_disk_kept_from_wandb_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wandb_sink, "count_offline_rows", lambda folder: 1)
+    said: list[str] = []
+    tracker = make(tmp_path, "wandb", report=said.append)
+    for step in (1, 2, 3):
+        tracker.log(training_row(step))
+    tracker.close(0)
+    assert any("wandb kept 1 of 3 rows (a full disk?); metrics.jsonl has all" in line for line in said)
 
 
 def test_a_resumed_offline_run_makes_a_second_folder_with_its_id(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class GuardedTracker:
 
     def close(self, exit_code: int) -> None:
         """Let the sink end, within CLOSE_SECONDS."""
-        if self._thread is None:
+        if self._thread is None or self._given_up:
             return
         self._hand_over(lambda sink: sink.close(exit_code))
         with contextlib.suppress(queue.Full):

@@ -9,7 +9,7 @@ A launcher decides where the processes run: launch_local.py on this machine, lau
 """
 
 import contextlib
-import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -74,17 +74,10 @@ class StopSignals:
     def __init__(self) -> None:
         self.count = 0
         self.number = 0  # of the last one
-        self._woken = threading.Event()
-
-    def wait(self, seconds: float) -> None:
-        """Until a signal comes, or the time is over."""
-        self._woken.wait(seconds)
-        self._woken.clear()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
         self.number = number
-        self._woken.set()
 
     def listening(self) -> contextlib.AbstractContextManager[None]:
         """Within: signals are counted instead of ending the process."""
@@ -126,7 +119,7 @@ class Supervisor:
                 for ended in self._launcher.ended():
                     self._settle(self._running.pop(ended.run.name), ended)
                 show()
-                self._stop.wait(_POLL_SECONDS)
+                time.sleep(_POLL_SECONDS)
         finally:
             if self._running:  # an error of our own: no run outlives the comparison
                 self._launcher.stop(at_once=False)

@@ -61,7 +61,6 @@ class JsonlTracker:
         self._report = report
         self._descriptor: int | None = None
         self._offset = 0  # bytes of whole rows in the file
-        self._rows = 0
         self._pending: list[str] = []
 
     def log(self, row: Mapping[str, Any]) -> None:
@@ -75,12 +74,12 @@ class JsonlTracker:
         """Nothing: the file is in the run's folder already."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Make the disk hold the rows; their number, their bytes, and those not written yet."""
+        """Make the disk hold the rows; their bytes, and those not written yet."""
         self._write_pending(quietly=True)
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
                 os.fsync(self._descriptor)
-        return {"offset": self._offset, "rows": self._rows, "pending": list(self._pending)}
+        return {"offset": self._offset, "pending": list(self._pending)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Cut the file back to where it was.
@@ -94,7 +93,7 @@ class JsonlTracker:
                 f"{self._path} has {size:,} bytes, and {state['offset']:,} when the checkpoint was made: "
                 "rows are lost; put the file back to resume this run"
             )
-        self._offset, self._rows = state["offset"], state["rows"]
+        self._offset = state["offset"]
         self._pending = list(state["pending"])
         self._open()
 
@@ -129,7 +128,6 @@ class JsonlTracker:
                 self._report(f"warning: {self._path} cannot be written ({reason}); its rows are kept in memory")
             return
         self._offset += len(data)
-        self._rows += len(self._pending)
         self._pending.clear()
 
 

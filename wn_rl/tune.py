@@ -8,6 +8,7 @@ A search that was stopped at any instant goes on: its unfinished trials resume, 
 """
 
 import json
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -101,7 +102,7 @@ class Search:
                     self._prune_the_worse()
                 for ended in self.launcher.ended():
                     self._settle(self._running.pop(ended.run.name), ended.exit_code)
-                self.stop.wait(_POLL_SECONDS)
+                time.sleep(_POLL_SECONDS)
         finally:
             if self._running:  # an error of our own: no trial outlives the search
                 self.launcher.stop(at_once=False)
