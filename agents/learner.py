@@ -195,8 +195,8 @@ class Learner:
         bad = [name for name, value in named if not bool(torch.isfinite(value).all())]
         if bad or not bool(torch.isfinite(self._loss_sum)):
             raise FloatingPointError(
-                f"at update {self.num_updates} the loss is {float(self._loss_sum)} and the parameters that are "
-                f"not finite are: {', '.join(bad) or 'none'}. "
+                f"at update {self.num_updates} the losses since the last row add up to {float(self._loss_sum)}, "
+                f"and the parameters that are not finite are: {', '.join(bad) or 'none'}. "
                 f"The learning rate is {self._config.learning_rate:g}: try a smaller one"
             )
 

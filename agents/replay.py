@@ -2,13 +2,13 @@
 
 The ring holds rows; row t has one step of each of the E lanes: the frame, the reward, discount and `first`
 that came with it, and the action taken on it. The pair (t, t+1) of a lane is a transition unless t+1 is
-`first`; in a stack, the frames before a `first` are zero. That rule covers game over, lost lives, time
-limits and the seam of the ring alike:
+`first`; in a stack, the frames before a `first` are zero. That covers game over and time limits; a lost life
+is a discount of 0 and no more. The oldest K - 1 rows of the ring end no stack of K: it would not be whole.
 
-    row      0 1 2 3 4 5 6        frames a b c | d e f g   (| a reset: row 3 is `first`)
-    pair (1, 2)  stack of 4: s_tm1 = 0 0 a b, s_t = 0 a b c
-    pair (2, 3)  no transition
-    pair (4, 5)  s_tm1 = 0 0 d e, s_t = 0 d e f
+    row      10 11 12 13 14 15 16        frames | a b c | d e f g   (| a reset: rows 10 and 13 are `first`)
+    pair (11, 12)  stack of 4: s_tm1 = 0 0 a b, s_t = 0 a b c
+    pair (12, 13)  no transition
+    pair (14, 15)  s_tm1 = 0 0 d e, s_t = 0 d e f
 """
 
 from typing import Any

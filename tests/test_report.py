@@ -45,6 +45,11 @@ def test_the_tables_hold_the_known_answers(tmp_path: Path) -> None:
     runs = rows_of(tables / "runs.csv")
     assert [float(row["maximum"]) for row in runs if row["method"] == "normal"] == [2, 3, 4]
     assert len(json.loads((tmp_path / "out" / "configs.json").read_text())) == 6
+    tests = [row for row in rows_of(tables / "tests.csv") if row["method"] == "weight norm" and row["seed"] == "2"]
+    assert [(row["epoch"], row["step"], float(row["score"])) for row in tests] == [
+        ("1", "100", 6),
+        ("2", "200", 7),
+    ]
 
 
 def test_a_report_is_the_same_every_time(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def describe() -> dict[str, str]:
     devices = [] if cuda else range(torch.cuda.device_count())
     lines = {name: version or "not installed" for name, version in versions().items() if name != "git_commit"}
     lines["git commit"] = git_commit() or "none: not run from a checkout"
-    lines["cpu"] = f"{_usable_cpus()} x {_cpu_model()}"
+    lines["cpu"] = _cores()
     lines["free memory"] = f"{available_memory_bytes() / _GIGABYTE:.1f} GB"
     for index in devices:
         properties: Any = torch.cuda.get_device_properties(index)
@@ -187,10 +187,8 @@ def describe() -> dict[str, str]:
 
 def machine_line(device: torch.device) -> str:
     """The processor or GPU that figures were measured on, and torch's version, in a line."""
-    cores = f"{_usable_cpus()} x {_cpu_model()}"
-    name = (
-        f"{torch.cuda.get_device_name(device)} with {cores}" if device.type == "cuda" else f"{cores}, no GPU used"
-    )
+    on_cuda = device.type == "cuda"
+    name = f"{torch.cuda.get_device_name(device)} with {_cores()}" if on_cuda else f"{_cores()}, no GPU used"
     return f"{name}, torch {_version('torch')}"
 
 
@@ -203,6 +201,11 @@ def _version(package: str) -> str | None:
 
 def _usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cores() -> str:
+    """E.g. "2 cores of AMD EPYC"."""
+    return f"{_usable_cpus()} cores of {_cpu_model()}"
 
 
 def _cpu_model() -> str:

@@ -29,7 +29,9 @@ NOTES = {
         "threads in both loops, each in a process of its own, in turns; checked in every turn: parameters, "
         "threads, steps per update. SB3 steps Atari through its own AtariWrapper, MinAtar through our Gymnasium "
         "environment. `SB3 with our layers` is SB3's loop with `wn_rl.sb3.WeightNormCnnPolicy`. MinAtar runs with "
-        "one thread, as its preset says. Ratios are taken within a turn, but for those to SB3 with one lane."
+        "one thread, as its preset says. Ratios are taken within a turn, but for those to SB3 with one lane. What "
+        "differs: SB3 clips the norm of gradients, as it always does, and steps its lanes one after the other; "
+        "ours have emulator threads beside the update. bfloat16 and `compile` are options of ours alone."
     ),
     "memory": "Every byte written; what the process grew by.",
     "cuda_runs": "The `fast` preset with its replay filled by random play before the clock starts.",

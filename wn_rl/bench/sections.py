@@ -103,7 +103,8 @@ def updates(options: Options) -> list[Row]:
                 "parameterization": parameterization,
             }
             limit = flop / rates[precision] * 1e6
-            source = f"{flop / 1e9:.3g} GFLOP at the matrix rate of {precision} measured in this run"
+            of = "half of bfloat16's, as tf32's," if precision == "tf32" else f"of {precision}"
+            source = f"{flop / 1e9:.3g} GFLOP at the matrix rate {of} measured in this run"
             microseconds = [1e6 * second / UPDATES_IN_A_ROUND for second in each]
             rows.append(Row(what, "microseconds", microseconds, limit, source))
             if parameterization == "weight_norm":

@@ -22,6 +22,7 @@ def csv_files(every: Sequence[Findings], left_out: Sequence[LeftOut]) -> dict[st
     """File names and contents."""
     tables = {
         "runs.csv": [*_runs(every), *_left_out(left_out)],
+        "tests.csv": _tests(every),
         "table3.csv": _table_3(every),
         "scores.csv": _scores(every),
         "differences.csv": _differences(every),
@@ -85,6 +86,23 @@ def _runs(every: Sequence[Findings]) -> Iterator[Cells]:
                 "tests_without_score": missing,
                 "left_out": None,
             }
+
+
+def _tests(every: Sequence[Findings]) -> Iterator[Cells]:
+    for findings in every:
+        comparison = findings.comparison
+        for run in comparison.runs:
+            for epoch, score in enumerate(run.scores(comparison.num_epochs), start=1):
+                yield {
+                    "comparison": comparison.name,
+                    "game": run.game,
+                    "method": run.arm.method.label,
+                    "rate": run.arm.rate,
+                    "seed": run.seed,
+                    "epoch": epoch,
+                    "step": epoch * comparison.test_period,
+                    "score": _number(score),
+                }
 
 
 def _left_out(left_out: Sequence[LeftOut]) -> Iterator[Cells]:

@@ -47,7 +47,8 @@ METHOD_SECTION = Section(
                 "Intervals over games take the baseline's mean, which is their unit, as exact, though it is of as "
                 "few seeds. They take the games as given, and say nothing about games that were not run.",
                 "Only runs that share every setting but game, method, learning rate and seed, and that were "
-                "trained as long, are ever in one table or figure.",
+                "trained as long, are ever in one table or figure. Settings of what is recorded, and where and "
+                "with how many threads a run was computed, may differ: they change rounding at most.",
             )
         ),
     ),
