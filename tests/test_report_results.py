@@ -12,6 +12,7 @@ from wn_rl.report.tables import (
     growth_table,
     over_games_table,
     speed_table,
+    spread_table,
     table_3,
 )
 from wn_rl.report.traces import norm_curves, speeds
@@ -41,6 +42,29 @@ def test_the_three_scores_of_an_arm_by_hand(tmp_path: Path) -> None:
     assert means == pytest.approx(
         {"maximum": (5 + 8 + 6) / 3, "final": (3 + 8 + 1) / 3, "area": (3.5 + 3.5 + 3.25) / 3}
     )
+
+
+def test_the_spread_over_rates_by_hand(tmp_path: Path) -> None:
+    """Over the rates that both have: 1e-4 and 3e-4, not the baseline's 1e-3."""
+    for rate, normal, weight_norm in ((1e-4, 1, 5), (3e-4, 9, 6)):
+        write_normal(tmp_path, [[normal], [normal + 1], [normal + 2]], rate=rate)
+        write_arm(tmp_path, [[weight_norm]] * 3, parameterization="weight_norm", rate=rate)
+    write_normal(tmp_path, [[70], [70], [70]], rate=1e-3)
+    findings = found(tmp_path)
+    spread = next(spread for spread in findings.spreads if spread.metric == "maximum")
+    assert (spread.game, spread.rates, spread.seeds) == ("breakout", (1e-4, 3e-4), 3)
+    assert (spread.treatment.point, spread.baseline.point, spread.difference.point) == (1, 8, -7)
+    table = spread_table(findings)
+    assert table is not None
+    row = table.rows[0]
+    assert row[:6] == ("Breakout", "maximum", "0.0001, 0.0003", "weight norm", "1.00", "8.00")
+    assert row[-1] == "weight norm narrower (3 seeds)"
+
+
+def test_one_rate_has_no_spread(tmp_path: Path) -> None:
+    write_normal(tmp_path, [[1]])
+    write_weight_norm(tmp_path, [[2]])
+    assert spread_table(found(tmp_path)) is None
 
 
 def test_missing_tests_count_for_what_they_can(tmp_path: Path) -> None:

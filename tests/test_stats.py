@@ -78,6 +78,13 @@ def test_a_mean_over_games_weighs_games_alike() -> None:
     assert stats.mean([np.array([1.0, 3.0]), np.array([10.0, 10, 10, 10])]) == 6.0
 
 
+def test_a_spread_over_settings_by_hand() -> None:
+    wide = [np.array([1.0, 3.0]), np.array([8.0, 10.0]), np.array([4.0, 4.0])]  # means 2, 9 and 4
+    narrow = [np.array([5.0, 5.0]), np.array([6.0, 7.0]), np.array([6.0, 6.0])]  # 5, 6.5 and 6
+    assert stats.spread_of_means(wide) == 7
+    assert stats.difference_of_spreads(wide, narrow) == 5.5
+
+
 def test_the_interquartile_mean_by_hand() -> None:
     assert stats.interquartile_mean([np.array([0.0, 100, 4]), np.array([2.0, 6, 8, 5, 3])]) == (3 + 4 + 5 + 6) / 4
 

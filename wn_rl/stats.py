@@ -84,6 +84,21 @@ def difference_of_means(treatment: Group, baseline: Group) -> FloatArray:
     return mean(treatment) - mean(baseline)
 
 
+def spread_of_means(group: Group) -> FloatArray:
+    """Greatest less least mean over seeds, of a group with one array a setting instead of a game.
+
+    Noise alone makes a spread, and resampling adds to it: compare groups of as many settings and seeds.
+    """
+    means = np.stack([scores.mean(-1) for scores in group])
+    spread: FloatArray = means.max(0) - means.min(0)
+    return spread
+
+
+def difference_of_spreads(treatment: Group, baseline: Group) -> FloatArray:
+    """Spread of the treatment's means less that of the baseline's."""
+    return spread_of_means(treatment) - spread_of_means(baseline)
+
+
 def interquartile_mean(group: Group) -> FloatArray:
     """Mean of the middle half of all scores, games together: a quarter of the runs is cut off at each end.
 

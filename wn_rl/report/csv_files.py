@@ -12,7 +12,7 @@ from wn_rl.report.comparison import BASELINE
 from wn_rl.report.records import LeftOut, Run
 from wn_rl.report.results import METRICS, Contrast, Findings
 from wn_rl.report.traces import frames_per_second, machine, norm_curves
-from wn_rl.report.words import reading
+from wn_rl.report.words import SPREADS, reading
 from wn_rl.stats import Estimate
 
 Cells = dict[str, Any]
@@ -26,6 +26,7 @@ def csv_files(every: Sequence[Findings], left_out: Sequence[LeftOut]) -> dict[st
         "table3.csv": _table_3(every),
         "scores.csv": _scores(every),
         "differences.csv": _differences(every),
+        "spreads.csv": _spreads(every),
         "over_games.csv": _over_games(every),
         "human_normalized.csv": _human(every),
         "curves.csv": _curves(every),
@@ -170,6 +171,24 @@ def _differences(every: Sequence[Findings]) -> Iterator[Cells]:
                 **_estimate("difference", game.difference),
                 **_estimate("probability_of_improvement", game.improvement),
                 "reading": reading(game.difference, contrast.treatment.method.label, game.seeds),
+            }
+
+
+def _spreads(every: Sequence[Findings]) -> Iterator[Cells]:
+    for findings in every:
+        for spread in findings.spreads:
+            yield {
+                "comparison": findings.comparison.name,
+                "method": spread.method.label,
+                "baseline": BASELINE.label,
+                "game": spread.game,
+                "metric": spread.metric,
+                "rates": " ".join(f"{rate:g}" for rate in spread.rates),
+                "seeds": spread.seeds,
+                **_estimate("spread", spread.treatment),
+                **_estimate("baseline_spread", spread.baseline),
+                **_estimate("difference", spread.difference),
+                "reading": reading(spread.difference, spread.method.label, spread.seeds, SPREADS),
             }
 
 

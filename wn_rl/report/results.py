@@ -9,7 +9,7 @@ import numpy as np
 from wn_rl import stats
 from wn_rl.report.comparison import BASELINE, Comparison
 from wn_rl.report.rates import Choice
-from wn_rl.report.records import Arm
+from wn_rl.report.records import Arm, Method
 from wn_rl.stats import Band, Estimate, FloatArray
 
 METRICS: dict[str, Callable[[FloatArray], FloatArray]] = {
@@ -201,6 +201,49 @@ def human_normalized(
     return found
 
 
+@dataclass(frozen=True)
+class RateSpread:
+    """How far a method's means lie apart over the learning rates that it and the baseline both have in a game."""
+
+    method: Method
+    game: str
+    metric: str
+    rates: tuple[float, ...]
+    treatment: Estimate
+    baseline: Estimate
+    difference: Estimate
+    seeds: int
+    """Of the arm with fewest."""
+
+
+def rate_spreads(comparison: Comparison, rng: np.random.Generator) -> list[RateSpread]:
+    """Every method against the baseline in each game in which both have several rates, by each metric."""
+    methods = [method for method in comparison.methods if method != BASELINE]
+    found = []
+    for method, metric, game in product(methods, METRICS, comparison.games):
+        pairs = {
+            rate: [run_scores(comparison, Arm(each, rate), game, metric) for each in (method, BASELINE)]
+            for rate in comparison.rates(method)
+        }
+        pairs = {rate: pair for rate, pair in pairs.items() if all(scores.size for scores in pair)}
+        if len(pairs) < 2:
+            continue
+        treatment, baseline = ([pair[side] for pair in pairs.values()] for side in (0, 1))
+        found.append(
+            RateSpread(
+                method,
+                game,
+                metric,
+                tuple(pairs),
+                stats.bootstrap(stats.spread_of_means, treatment, rng=rng),
+                stats.bootstrap(stats.spread_of_means, baseline, rng=rng),
+                stats.bootstrap(stats.difference_of_spreads, treatment, baseline, rng=rng),
+                min(scores.size for scores in (*treatment, *baseline)),
+            )
+        )
+    return found
+
+
 Pair = tuple[Arm, Arm]
 """Treatment and baseline."""
 
@@ -256,6 +299,8 @@ class Findings:
     """Each method against the baseline at every rate that both were run at."""
     human: Sequence[HumanNormalized]
     """The chosen arms, where human scores are published."""
+    spreads: Sequence[RateSpread]
+    """Each method against the baseline, where both were run at several rates."""
 
     @property
     def chosen(self) -> list[Arm]:
@@ -291,4 +336,5 @@ def examine(
         [found for pair in own if (found := contrasts[pair])],
         [found for pair in equal if (found := contrasts[pair])],
         human_normalized(comparison, chosen_arms(comparison, choice), references, rng) if references else [],
+        rate_spreads(comparison, rng),
     )

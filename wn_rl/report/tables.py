@@ -12,7 +12,7 @@ from wn_rl.report.rates import candidates
 from wn_rl.report.records import Arm
 from wn_rl.report.results import Contrast, Findings, GameDifference, OverGames
 from wn_rl.report.traces import norm_curves, speeds
-from wn_rl.report.words import game_title, interval, reading, score, signed, with_interval
+from wn_rl.report.words import SPREADS, game_title, interval, reading, score, signed, with_interval
 
 METRIC_TITLES = {"maximum": "maximum", "final": "last test", "area": "mean of the curve"}
 MISSING = "\N{EN DASH}"
@@ -149,6 +149,29 @@ def grid_table(findings: Findings) -> Table:
         "worst arm and 1 for its best; left out: of the runs that began"
     )
     return Table(caption, header, tuple(rows))
+
+
+def spread_table(findings: Findings) -> Table | None:
+    """How much scores change from rate to rate; None without a game in which two methods have several rates."""
+    rows = tuple(
+        (
+            game_title(spread.game),
+            METRIC_TITLES[spread.metric],
+            ", ".join(f"{rate:g}" for rate in spread.rates),
+            spread.method.label,
+            score(spread.treatment.point),
+            score(spread.baseline.point),
+            signed(spread.difference.point) + interval(spread.difference),
+            reading(spread.difference, spread.method.label, spread.seeds, SPREADS),
+        )
+        for spread in findings.spreads
+    )
+    header = ("game", "score", "rates", "method", "its spread", "normal's spread", "difference", "reading")
+    caption = (
+        "Spread over rates: the greatest less the least of the means at the rates that both have [95% interval]. "
+        "Noise alone makes a spread, and with few seeds a large one"
+    )
+    return Table(caption, header, rows) if rows else None
 
 
 def growth_table(comparison: Comparison) -> Table | None:

@@ -40,15 +40,20 @@ NO_DIFFERENCE = "no difference shown at this many seeds"
 TOO_FEW = f"no interval: fewer than {MIN_SEEDS} seeds"
 
 
-def finding(side: int | None, treatment: str) -> str:
-    """What an interval on that side of zero says (see `Estimate.side_of`)."""
-    return {1: f"{treatment} higher", -1: f"{treatment} lower", 0: NO_DIFFERENCE, None: TOO_FEW}[side]
+SCORES = "higher", "lower"
+SPREADS = "wider", "narrower"
 
 
-def reading(difference: Estimate, treatment: str, seeds: int) -> str:
+def finding(side: int | None, treatment: str, words: tuple[str, str] = SCORES) -> str:
+    """What an interval on that side of zero says (see `Estimate.side_of`). words: for above and below it."""
+    above, below = words
+    return {1: f"{treatment} {above}", -1: f"{treatment} {below}", 0: NO_DIFFERENCE, None: TOO_FEW}[side]
+
+
+def reading(difference: Estimate, treatment: str, seeds: int, words: tuple[str, str] = SCORES) -> str:
     """What the interval of a difference says. seeds: of the arm with fewer."""
     side = difference.side_of(0)
-    return finding(side, treatment) + (f" ({counted(seeds, 'seed')})" if side else "")
+    return finding(side, treatment, words) + (f" ({counted(seeds, 'seed')})" if side else "")
 
 
 def false_findings() -> str:
