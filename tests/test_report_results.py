@@ -12,7 +12,7 @@ from wn_rl.report.tables import (
     growth_table,
     over_games_table,
     speed_table,
-    spread_table,
+    spread_tables,
     table_3,
 )
 from wn_rl.report.traces import norm_curves, speeds
@@ -54,17 +54,16 @@ def test_the_spread_over_rates_by_hand(tmp_path: Path) -> None:
     spread = next(spread for spread in findings.spreads if spread.metric == "maximum")
     assert (spread.game, spread.rates, spread.seeds) == ("breakout", (1e-4, 3e-4), 3)
     assert (spread.treatment.point, spread.baseline.point, spread.difference.point) == (1, 8, -7)
-    table = spread_table(findings)
-    assert table is not None
+    (table,) = spread_tables(findings)
     row = table.rows[0]
-    assert row[:6] == ("Breakout", "maximum", "0.0001, 0.0003", "weight norm", "1.00", "8.00")
+    assert row[:5] == ("Breakout", "maximum", "2", "1.00", "8.00")
     assert row[-1] == "weight norm narrower (3 seeds)"
 
 
 def test_one_rate_has_no_spread(tmp_path: Path) -> None:
     write_normal(tmp_path, [[1]])
     write_weight_norm(tmp_path, [[2]])
-    assert spread_table(found(tmp_path)) is None
+    assert spread_tables(found(tmp_path)) == []
 
 
 def test_missing_tests_count_for_what_they_can(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from wn_rl.report.tables import (
     over_games_at_equal_rates_table,
     over_games_table,
     speed_table,
-    spread_table,
+    spread_tables,
     table_3,
 )
 from wn_rl.report.words import counted, game_title
@@ -120,9 +120,7 @@ def _equal_rates(findings: Findings, figures: FigureGroups) -> list[Block]:
 
 
 def _learning_rates(findings: Findings, figures: FigureGroups) -> list[Block]:
-    spreads = spread_table(findings)
-    tables = [grid_table(findings), *([spreads] if spreads else [])]
-    return [ABOUT_RATES, *tables, *_pictures(figures["robustness"])]
+    return [ABOUT_RATES, grid_table(findings), *spread_tables(findings), *_pictures(figures["robustness"])]
 
 
 def _settings(comparison: Comparison) -> list[Block]:

@@ -7,10 +7,10 @@ from itertools import product
 import numpy as np
 
 from wn_rl.report.blocks import Table
-from wn_rl.report.comparison import Comparison
+from wn_rl.report.comparison import BASELINE, Comparison
 from wn_rl.report.rates import candidates
 from wn_rl.report.records import Arm
-from wn_rl.report.results import Contrast, Findings, GameDifference, OverGames
+from wn_rl.report.results import Contrast, Findings, GameDifference, OverGames, RateSpread
 from wn_rl.report.traces import norm_curves, speeds
 from wn_rl.report.words import SPREADS, game_title, interval, reading, score, signed, with_interval
 
@@ -151,27 +151,32 @@ def grid_table(findings: Findings) -> Table:
     return Table(caption, header, tuple(rows))
 
 
-def spread_table(findings: Findings) -> Table | None:
-    """How much scores change from rate to rate; None without a game in which two methods have several rates."""
+def spread_tables(findings: Findings) -> list[Table]:
+    """How much scores change from rate to rate: a table for each method that shares several with the baseline."""
+    methods = dict.fromkeys(spread.method for spread in findings.spreads)
+    return [_spread_table([spread for spread in findings.spreads if spread.method == each]) for each in methods]
+
+
+def _spread_table(spreads: Sequence[RateSpread]) -> Table:
+    treatment, baseline = spreads[0].method.label, BASELINE.label
     rows = tuple(
         (
             game_title(spread.game),
             METRIC_TITLES[spread.metric],
-            ", ".join(f"{rate:g}" for rate in spread.rates),
-            spread.method.label,
+            str(len(spread.rates)),
             score(spread.treatment.point),
             score(spread.baseline.point),
             signed(spread.difference.point) + interval(spread.difference),
-            reading(spread.difference, spread.method.label, spread.seeds, SPREADS),
+            reading(spread.difference, treatment, spread.seeds, SPREADS),
         )
-        for spread in findings.spreads
+        for spread in spreads
     )
-    header = ("game", "score", "rates", "method", "its spread", "normal's spread", "difference", "reading")
     caption = (
-        "Spread over rates: the greatest less the least of the means at the rates that both have [95% interval]. "
-        "Noise alone makes a spread, and with few seeds a large one"
+        f"Spread over rates, {treatment} less {baseline}: the greatest less the least of the means at the rates "
+        "that both have. Noise alone makes a spread, and with few seeds a large one"
     )
-    return Table(caption, header, rows) if rows else None
+    header = ("game", "score", "rates", treatment, baseline, "difference [95% interval]", "reading")
+    return Table(caption, header, rows)
 
 
 def growth_table(comparison: Comparison) -> Table | None:
