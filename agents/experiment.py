@@ -1,7 +1,5 @@
 """The whole algorithm: `Experiment.run` is Deep Q-learning with replay (Mnih et al. 2015, algorithm 1)."""
 
-import os
-import shutil
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +16,7 @@ from wn_rl.agents.replay import Draws, Replay
 from wn_rl.agents.rounds import Rounds
 from wn_rl.config import Config, LearningConfig
 from wn_rl.envs.base import Environments, Step
-from wn_rl.machine import require_memory
+from wn_rl.machine import require_compiler, require_memory
 from wn_rl.seeding import derive_seed
 
 RETURN_WINDOW = 100  # games in train/return_last_100
@@ -51,7 +49,7 @@ def make_training_environments(config: Config) -> Environments:
 
 
 def require_device(config: Config, device: torch.device) -> None:
-    """ValueError where an option needs CUDA and the device is none, or a C++ compiler and there is none."""
+    """ValueError where an option needs CUDA and the device is none, UserError where it lacks a compiler."""
     options = {
         "--accelerate": (config.accelerate, "cuda_graph"),
         "--learning.precision": (config.learning.precision, "tf32"),
@@ -59,11 +57,8 @@ def require_device(config: Config, device: torch.device) -> None:
     for flag, (value, needs_cuda) in options.items():
         if value == needs_cuda and device.type != "cuda":
             raise ValueError(f"{flag} {value} needs a CUDA device, not {device}")
-    compiler = os.environ.get("CXX", "g++")  # what torch.compile calls for a CPU, at the first update
-    if config.accelerate == "compile" and device.type == "cpu" and shutil.which(compiler) is None:
-        raise ValueError(
-            f"--accelerate compile needs a C++ compiler, and there is no {compiler}: install one, or set CXX"
-        )
+    if config.accelerate == "compile" and device.type == "cpu":
+        require_compiler("--accelerate compile")
 
 
 class Experiment:

@@ -17,6 +17,7 @@ from wn_rl.agents.replay import DRAW_AHEAD, Draws, Replay
 from wn_rl.agents.rounds import Rounds, Transfer
 from wn_rl.config import Config, LearningConfig, NetworkConfig
 from wn_rl.envs.base import EnvironmentSpec, Step
+from wn_rl.errors import UserError
 from wn_rl.nn import OPTIMIZERS, PARAMETERIZATIONS
 from wn_rl.presets import minatar
 from wn_rl.seeding import derive_seed
@@ -185,7 +186,7 @@ def test_what_needs_cuda_is_refused_without_it() -> None:
 def test_compiling_without_a_compiler_is_refused_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     config = dataclasses.replace(minatar("breakout"), accelerate="compile")
-    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler, and there is no no-such-compiler: install one"):
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler, and there is no no-such-compiler: install one"):
         Experiment(config, CPU)
 
 

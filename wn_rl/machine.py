@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import warnings
 from collections.abc import Iterator
@@ -45,6 +46,17 @@ def require_memory(num_bytes: int, what: str) -> None:
             f"{what} needs {num_bytes / _GIGABYTE:.2f} GB of memory and {available / _GIGABYTE:.2f} GB is free: "
             f"take at most {int(100 * available / num_bytes)}% of it, or a machine with more memory"
         )
+
+
+def require_compiler(what: str) -> None:
+    """Check before the first step that torch.compile will find a C++ compiler at the first update.
+
+    Raises:
+        UserError: there is none.
+    """
+    compiler = os.environ.get("CXX", "g++")  # as torch looks for it
+    if shutil.which(compiler) is None:
+        raise UserError(f"{what} needs a C++ compiler, and there is no {compiler}: install one, or set CXX")
 
 
 def _system_memory(root: Path) -> Iterator[int]:
