@@ -205,42 +205,49 @@ def test_a_sink_that_raises_is_switched_off_with_one_line(tmp_path: Path, method
     assert tracker.state_dict()["step"] >= 2
 
 
-def test_a_sink_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+class Hanging(Failing):
+    """Takes no row before it is released."""
+
+    def __init__(self, released: threading.Event) -> None:
+        super().__init__("")
+        self._released = released
+
+    def log(self, row: Any) -> None:
+        self._released.wait(20)
+
+
+@pytest.fixture
+def hang() -> Iterator[threading.Event]:
+    """Holds a `Hanging` sink until the end of the test."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_a_sink_that_hangs_is_left_behind(hang: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "CLOSE_SECONDS", 0.2)
     said: list[str] = []
-    release = threading.Event()
-
-    class Hanging(Failing):
-        def log(self, row: Any) -> None:
-            release.wait(20)
-
-    tracker = GuardedTracker("slow", lambda state: Hanging(""), {}, said.append)
+    tracker = GuardedTracker("slow", lambda state: Hanging(hang), {}, said.append)
     started = time.monotonic()
     tracker.log(training_row(1))
     tracker.close(0)
     assert time.monotonic() - started < 3
     assert len(said) == 1
     assert "slow" in said[0]
-    release.set()
 
 
-def test_a_sink_too_far_behind_is_given_up_and_the_run_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sink_too_far_behind_is_given_up_and_the_run_never_waits(
+    hang: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(guard, "QUEUED_CALLS", 3)
     said: list[str] = []
-    release = threading.Event()
-
-    class Hanging(Failing):
-        def log(self, row: Any) -> None:
-            release.wait(20)
-
-    tracker = GuardedTracker("slow", lambda state: Hanging(""), {}, said.append)
+    tracker = GuardedTracker("slow", lambda state: Hanging(hang), {}, said.append)
     started = time.monotonic()
     for step in range(10):
         tracker.log(training_row(step))
     tracker.close(0)  # what was given up is not waited for
     assert time.monotonic() - started < 3
     assert said == ["warning: slow is switched off: it is 3 calls behind; metrics.jsonl has every row"]
-    release.set()
 
 
 # Console
