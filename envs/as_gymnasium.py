@@ -73,6 +73,7 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64]):
             self._lane.send(np.zeros(1, dtype=np.int64))
             step = self._lane.recv()
         else:
+            self._lane.close()
             self._lane = self._make_lane(int(self.np_random.integers(2**31)) if seed is None else seed)
             step = self._lane.reset()
         self._started, self._life_lost = True, False

@@ -8,6 +8,7 @@ from gymnasium.utils.env_checker import check_env
 
 from wn_rl import envs
 from wn_rl.envs.as_gymnasium import GameEnv
+from wn_rl.envs.lanes import Lanes
 
 GAMES = [("minatar", "breakout", 1), ("minatar", "seaquest", 2), ("classic", "cartpole", 2), ("atari", "pong", 4)]
 
@@ -107,6 +108,16 @@ def test_the_seed_decides_everything_after_it() -> None:
     first, other, again = rollout(env, 3), rollout(env, 4), rollout(env, 3)
     assert all(np.array_equal(left, right) for left, right in zip(first, again, strict=True))
     assert not all(np.array_equal(left, right) for left, right in zip(first, other, strict=False))
+
+
+def test_what_a_reset_replaces_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Lanes] = []
+    monkeypatch.setattr(Lanes, "close", lambda lanes: closed.append(lanes))
+    env = GameEnv("minatar", "breakout")
+    for seed in (1, None):  # the second in the middle of a game
+        env.reset(seed=seed)
+    env.close()
+    assert len({id(lanes) for lanes in closed}) == 3
 
 
 def test_observations_are_the_receivers_own() -> None:
