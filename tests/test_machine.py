@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from wn_rl import machine
+from wn_rl.cores import num_cores
 from wn_rl.errors import UserError
 from wn_rl.machine import available_memory_bytes, describe, git_commit, require_memory, resolve_device, versions
 
@@ -162,6 +163,15 @@ def test_versions_and_description_are_plain() -> None:
     described = describe()
     assert {"cpu", "free memory", "ffmpeg", "wandb key", "git commit"} <= described.keys()
     assert all(isinstance(value, str) and "\n" not in value for value in described.values())
+
+
+def test_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2, 5}, raising=False)
+    assert num_cores() == 3
+    assert describe()["cpu"].startswith("3 cores of ")
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert num_cores() == 1
 
 
 def test_the_key_of_wandb_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wn_rl import launch_child
+from wn_rl.cores import num_cores
 from wn_rl.errors import UserError
 from wn_rl.launch import Ended
 from wn_rl.sweep import Run
@@ -95,11 +96,6 @@ def runs_per_gpu(share: float) -> int:
     [1, 2, 3, 3, 10]
     """
     return int(1 / share + 1e-9)
-
-
-def num_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus() -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from wn_rl import __version__
+from wn_rl.cores import num_cores
 from wn_rl.errors import UserError
 from wn_rl.video import ffmpeg_path
 from wn_rl.wandb_sink import wandb_key_configured
@@ -211,13 +212,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _usable_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _cores() -> str:
     """E.g. "2 cores of AMD EPYC"."""
-    return f"{_usable_cpus()} cores of {_cpu_model()}"
+    return f"{num_cores()} cores of {_cpu_model()}"
 
 
 def _cpu_model() -> str:
