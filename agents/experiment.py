@@ -23,7 +23,7 @@ RETURN_WINDOW = 100  # games in train/return_last_100
 
 
 def epsilon_at(num_steps: int, learning: LearningConfig) -> float:
-    """Exploration after num_steps: random until replay start, then linear from start to end, then constant."""
+    """Exploration after num_steps: its start until replay start, then linear to its end, then constant."""
     fraction = min(max((num_steps - learning.replay_start) / learning.epsilon_steps, 0.0), 1.0)
     return learning.epsilon_start + fraction * (learning.epsilon_end - learning.epsilon_start)
 

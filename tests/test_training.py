@@ -1,6 +1,7 @@
 """A run in its folder, in process: what is saved, said and noted when things go wrong."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,16 @@ def test_an_error_is_noted_with_its_place_and_exit_code_1(
     assert "Traceback" in said
     assert "a fault of the program; the last checkpoint is kept" in said.splitlines()[-1]
     assert status_of(run)["status"] == "failed"
+
+
+def test_a_run_that_diverges_says_what_the_page_on_trouble_quotes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "trouble.md").read_text()
+    [quoted] = re.findall("«(.*) nan»", page)
+    assert wn_rl(*TRAIN, "--optimizer.learning-rate", "1e30", "--run-dir", str(tmp_path / "run")) == 1
+    assert quoted in capsys.readouterr().err
+    assert "the last checkpoint is kept" in status_of(tmp_path / "run")["message"]
 
 
 def test_a_refused_resume_changes_nothing(tmp_path: Path) -> None:

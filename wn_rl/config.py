@@ -87,7 +87,7 @@ class LearningConfig:
     replay_capacity: int = 1_000_000
     """Steps held (Mnih: replay memory size 1,000,000)."""
     replay_start: int = 50_000
-    """Steps of random play before the first update (Mnih: replay start size 50,000)."""
+    """Steps before the first update, played at --learning.epsilon-start (Mnih: replay start size 50,000)."""
     epsilon_start: float = 1.0
     """Mnih: initial exploration 1."""
     epsilon_end: float = 0.1
