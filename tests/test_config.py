@@ -5,15 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from wn_rl import config
+from wn_rl.api import allow
 from wn_rl.config import Config, EnvironmentConfig, LearningConfig, NetworkConfig, from_json, to_json
+from wn_rl.nn import PARAMETERIZATIONS, Bias, Direct, Normalized, Parameterization
 from wn_rl.presets import PRESETS, default_preset, preset_for_frames
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_valid_named_after_themselves_and_survive_json(preset: str) -> None:
-    config = PRESETS[preset]("breakout")
-    assert config.preset == preset
-    assert from_json(json.loads(json.dumps(to_json(config)))) == config
+    made = PRESETS[preset]("breakout")
+    assert made.preset == preset
+    assert from_json(json.loads(json.dumps(to_json(made)))) == made
 
 
 def test_learning_rate_of_the_paper() -> None:
@@ -60,6 +63,21 @@ def test_impossible_values_are_one_clear_line(change: dict, says: str) -> None: 
     with pytest.raises(ValueError, match=re.escape(says)) as caught:
         dataclasses.replace(Config("breakout"), **change)
     assert "\n" not in str(caught.value)
+
+
+def test_what_weight_norm_alone_has_is_decided_by_the_weight_and_not_by_the_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Config, "__annotations__", dict(Config.__annotations__))
+    monkeypatch.setattr(config, "Parameterization", config.Parameterization)
+    for name, weight in (("mine", Normalized), ("weight_norm_less", Direct)):
+        monkeypatch.setitem(PARAMETERIZATIONS, name, Parameterization(weight, Bias))
+        allow("parameterization", name)
+    for option in ({"log_scale": 3.0}, {"max_v_norm": 2.0}):
+        network = NetworkConfig(**option)
+        assert Config("x", parameterization="mine", network=network).network == network  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="needs a weight_norm parameterization, not weight_norm_less"):
+            Config("x", parameterization="weight_norm_less", network=network)  # type: ignore[arg-type]
 
 
 def test_a_saved_config_of_another_version_is_refused() -> None:

@@ -276,12 +276,18 @@ def _check_combinations(config: Config) -> None:
         raise ValueError("--environment.resize bilinear needs one lane: --num-envs 1 --evaluation.num-envs 1")
     if config.parameterization in ("batch_norm", "weight_norm_mean_only_bn") and learning.batch_size < 2:
         raise ValueError(f"--learning.batch-size must be at least 2 for {config.parameterization}")
-    normalized = config.parameterization.startswith("weight_norm")
     for name, option in (("log-scale", network.log_scale), ("max-v-norm", network.max_v_norm)):
-        if option is not None and not normalized:
+        if option is not None and not _is_normalized(config.parameterization):
             raise ValueError(
                 f"--network.{name} needs a weight_norm parameterization, not {config.parameterization}"
             )
+
+
+def _is_normalized(parameterization: str) -> bool:
+    """What the registry says, those of the user's own included."""
+    from wn_rl.nn import is_normalized  # only here: it imports torch
+
+    return is_normalized(parameterization)
 
 
 def to_json(config: Config) -> dict[str, Any]:

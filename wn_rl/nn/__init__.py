@@ -9,6 +9,7 @@ from wn_rl.nn.layers import (
     Layers,
     Parameterization,
     bound_v,
+    is_normalized,
     norms,
 )
 from wn_rl.nn.networks import NETWORKS, Preprocess, make_network
@@ -51,6 +52,7 @@ __all__ = [
     "default_init",
     "fold",
     "from_torch_weight_norm",
+    "is_normalized",
     "load_optimizer_tree",
     "make_network",
     "make_optimizer",

@@ -114,6 +114,15 @@ PARAMETERIZATIONS: dict[str, Parameterization] = {
 }
 
 
+def is_normalized(parameterization: str) -> bool:
+    """Whether its layers have a norm |v| and a gain g: what log_scale and the bound on |v| need.
+
+    >>> [is_normalized(name) for name in ("normal", "weight_norm")]
+    [False, True]
+    """
+    return look_up("parameterization", parameterization, PARAMETERIZATIONS).weight is Normalized
+
+
 class Layers:
     """Makes the layers of one parameterization, v ~ N(0, .05) from the generator and b = 0.
 
@@ -129,7 +138,7 @@ class Layers:
         generator: torch.Generator | None = None,
     ) -> None:
         kind = look_up("parameterization", parameterization, PARAMETERIZATIONS)
-        self.normalized = kind.weight is Normalized
+        self.normalized = is_normalized(parameterization)
         self.make_weight = kind.weight
         self.make_shift = kind.shift
         self.generator = generator
