@@ -263,7 +263,7 @@ def test_only_what_a_run_left_that_never_began_is_removed(tmp_path: Path) -> Non
 def test_the_grid_is_recorded(tmp_path: Path) -> None:
     runs = make_grid(tmp_path, seeds=2, arms=("normal:0.001",))
     write_grid(runs, ["wn-rl", "compare"])
-    record = json.loads((tmp_path / "comparison.json").read_text())
+    (record,) = json.loads((tmp_path / "comparison.json").read_text())["grids"]
     assert record["command"] == ["wn-rl", "compare"]
     assert record["runs"][1] == {
         "name": "minatar-breakout-normal-lr0.001-seed2",
@@ -274,6 +274,30 @@ def test_the_grid_is_recorded(tmp_path: Path) -> None:
         "seed": 2,
         "steps": 1000,
     }
+
+
+def test_a_second_grid_of_a_folder_joins_the_first_unless_it_holds_it(tmp_path: Path) -> None:
+    def commands() -> list[str]:
+        return [grid["command"][0] for grid in json.loads((tmp_path / "comparison.json").read_text())["grids"]]
+
+    write_grid(make_grid(tmp_path, seeds=1), ["few seeds"])
+    write_grid(make_grid(tmp_path, seeds=1, arms=("batch_norm",)), ["another arm"])
+    assert commands() == ["few seeds", "another arm"]
+    write_grid(make_grid(tmp_path, seeds=2), ["more seeds"])
+    assert commands() == ["another arm", "more seeds"]
+    write_grid(make_grid(tmp_path, seeds=1), ["few seeds"])
+    assert commands() == ["another arm", "more seeds", "few seeds"]
+
+
+def test_a_damaged_record_of_grids_is_told_and_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "comparison.json").write_text('{"grids": [{}]}')
+    write_grid(make_grid(tmp_path, seeds=1), ["mine"])
+    assert "comparison.json cannot be read and is written anew" in capsys.readouterr().err
+    assert [grid["command"] for grid in json.loads((tmp_path / "comparison.json").read_text())["grids"]] == [
+        ["mine"]
+    ]
 
 
 def test_a_config_of_another_version_is_unreadable_and_says_so(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The runs of a comparison on a Ray cluster, whose machines share the comparison's folder (`pip install ray`).
 
-A run is a Ray task that holds its process. If the machine or the worker dies, Ray starts the task elsewhere,
-where it goes on from the last checkpoint in the run's folder.
+A run is a Ray task that holds its process. If the machine or the worker dies, the task ends with an error; the
+comparison tries it again, as any run that failed, and Ray starts it elsewhere, where it goes on from the last
+checkpoint in the run's folder.
 """
 
 import dataclasses
@@ -43,16 +44,13 @@ class RayLauncher:
 
     address: the cluster's; None: that of RAY_ADDRESS, or else one that is made here. device: auto, cpu or
     cuda; which GPU a run gets, Ray decides. threads: cores that a run takes. gpu_share: the part of a GPU
-    that it takes; None: all of one, where the device is CUDA. restarts: how often Ray starts a run again
-    whose worker died.
+    that it takes; None: all of one, where the device is CUDA.
 
     Raises:
         UserError: Ray is not installed, the cluster cannot be reached, or has not what a run needs.
     """
 
-    def __init__(
-        self, address: str | None, device: str, *, threads: int, gpu_share: float | None, restarts: int
-    ) -> None:
+    def __init__(self, address: str | None, device: str, *, threads: int, gpu_share: float | None) -> None:
         self._ray = _connect(address)
         resources = self._ray.cluster_resources()
         cores, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
@@ -62,7 +60,7 @@ class RayLauncher:
             raise UserError("the Ray cluster has no GPU: use --device cpu, without --gpu-share")
         self._device = "cuda" if on_gpu else "cpu"
         share = (gpu_share or 1.0) if on_gpu else 0.0
-        self._task = self._ray.remote(train_here).options(num_cpus=threads, num_gpus=share, max_retries=restarts)
+        self._task = self._ray.remote(train_here).options(num_cpus=threads, num_gpus=share, max_retries=0)
         self.at_once = max(1, int(min(cores / threads, gpus / share if share else cores)))  # as the cluster is now
         self._runs: dict[Any, Run] = {}  # by the reference of its task
 

@@ -1,6 +1,6 @@
 """A comparison as data: games x arms x seeds become runs, each a function of its Config, each in a folder.
 
-    OUT/comparison.json              the grid that was last asked for
+    OUT/comparison.json              the grids that were asked for
     OUT/runs/NAME/                   one run, as `wn-rl train` makes it
     OUT/logs/NAME.log                what the run's process printed
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wn_rl.config import Config, Parameterization, choices, from_json, to_json
-from wn_rl.errors import UserError
+from wn_rl.errors import UserError, say
 from wn_rl.extensions import import_flags
 from wn_rl.presets import PRESETS
 from wn_rl.runs import RunFolder, file_name, write_json
@@ -173,7 +173,11 @@ def clear_debris(run: Run) -> None:
 
 
 def write_grid(runs: Sequence[Run], command: Sequence[str]) -> None:
-    """Record the grid in comparison.json, for reports and for whoever finds the folder."""
+    """Add the grid to comparison.json, for reports and for whoever finds the folder.
+
+    Grids that were asked for before stay in it, but for those that have no run which this one has not.
+    """
+    file = runs[0].out / "comparison.json"
     cells = [
         {
             "name": run.name,
@@ -186,7 +190,22 @@ def write_grid(runs: Sequence[Run], command: Sequence[str]) -> None:
         }
         for run in runs
     ]
-    write_json(runs[0].out / "comparison.json", {"command": list(command), "runs": cells})
+    names = {run.name for run in runs}
+    earlier = [grid for grid in _grids_in(file) if not {cell["name"] for cell in grid["runs"]} <= names]
+    write_json(file, {"grids": [*earlier, {"command": list(command), "runs": cells}]})
+
+
+def _grids_in(file: Path) -> list[dict[str, Any]]:
+    """The grids of a comparison.json; none, and a line that says so, if it is damaged."""
+    try:
+        grids = json.loads(file.read_bytes())["grids"]
+        _ = [cell["name"] for grid in grids for cell in grid["runs"]]
+        return list(grids)
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        say(f"{file} cannot be read and is written anew, without the grids that were in it: {_in_words(error)}")
+        return []
 
 
 def wandb_sweep_of_runs(name: str, command: Sequence[str], runs: Sequence[Run]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from wn_rl.commands._presets import preset_of
 from wn_rl.commands.train import Train
 from wn_rl.config import Config, SuiteName
 from wn_rl.errors import UserError, say
+from wn_rl.extensions import import_flags
 from wn_rl.flags import parse_flags
 from wn_rl.launch import Entry, Launcher, StopSignals, Supervisor, entries_of
 from wn_rl.launch_local import LocalLauncher, Slot, local_slots
@@ -46,11 +46,11 @@ class Compare:
     """Games of the suite; SUITE/GAME for one of another suite, gymnasium/ID for any Gymnasium environment."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder of the comparison."""
-    suite: SuiteName = "atari"
-    """Where games come from that are given without a suite."""
+    suite: SuiteName | None = None
+    """Where games come from that are given without a suite; None: the preset's, atari without one."""
     arms: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ARM ...")] = ("weight_norm", "normal")
     """Parameterizations, with their learning rates: weight_norm:3e-4 normal:1e-4,3e-4. Without rates: the
-    parameterization's default."""
+    preset's, or else the parameterization's default."""
     seeds: int = 3
     """Runs of each arm on each game: how many seeds."""
     first_seed: int = 1
@@ -100,7 +100,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.dry_run:
         return _describe(options, entries)
     launcher, at_once = _launcher(options, chosen)
-    write_grid(runs, ["wn-rl", *sys.argv[1:]])
+    write_grid(runs, ["wn-rl", *import_flags(), *_command(options, others)])
     exit_code = _train(entries, launcher, at_once, options.retries)
     if options.only or exit_code > 1 or all(entry.state != "finished" for entry in entries):
         return exit_code
@@ -132,11 +132,14 @@ def _check(options: Compare, others: Sequence[str]) -> None:
 def _runs_of(options: Compare, others: Sequence[str]) -> tuple[Run, ...]:
     from wn_rl import envs
 
+    if options.preset is not None and options.preset not in PRESETS:
+        raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {options.preset!r}")
+    own_suite = options.suite or (PRESETS[options.preset]("any").suite if options.preset else "atari")
     bases = []
     for name in options.games:
         suite, slash, game = name.partition("/")
-        if not slash or (options.suite == "gymnasium" and suite not in envs.SUITES):  # an id may have a slash
-            suite, game = options.suite, name
+        if not slash or (own_suite == "gymnasium" and suite not in envs.SUITES):  # an id may have a slash
+            suite, game = own_suite, name
         bases.append(_settings(options, suite, envs.normalize_game(suite, game), others))
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     return expand(bases, parse_arms(options.arms), seeds, options.out)
@@ -145,8 +148,6 @@ def _runs_of(options: Compare, others: Sequence[str]) -> tuple[Run, ...]:
 def _settings(options: Compare, suite: str, game: str, others: Sequence[str]) -> Config:
     """What `wn-rl train GAME` would take, with the flags that are not ours."""
     preset = options.preset or preset_of(suite, game, options.device)
-    if preset not in PRESETS:
-        raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {preset!r}")
     default = Train(PRESETS[preset](tyro.MISSING))
     config: Config = parse_flags(Train, [game, "--suite", suite, *others], default=default).config
     return dataclasses.replace(config, device=options.device)
@@ -172,7 +173,6 @@ def _launcher(options: Compare, runs: Sequence[Run]) -> tuple[Launcher, int]:
         options.device,
         threads=_threads(runs),
         gpu_share=options.gpu_share,
-        restarts=options.retries,
     )
     return launcher, launcher.at_once
 
@@ -237,8 +237,13 @@ def _describe(options: Compare, entries: Sequence[Entry]) -> int:
 
 def _write_sweep(file: Path, options: Compare, others: Sequence[str], runs: Sequence[Run]) -> int:
     """Write the grid as a sweep of W&B."""
-    here = dataclasses.replace(options, out=options.out.resolve(), wandb_sweep=None, only=())
-    flags = differing_flags(here, Compare(games=(), out=Path()))
-    sweep = wandb_sweep_of_runs(options.out.resolve().name, ["compare", *flags, *others], runs)
+    command = _command(dataclasses.replace(options, out=options.out.resolve()), others)
+    sweep = wandb_sweep_of_runs(options.out.resolve().name, command, runs)
     write_wandb_sweep(file, sweep, runs[0].config.track)
     return 0
+
+
+def _command(options: Compare, others: Sequence[str]) -> list[str]:
+    """`compare` with the flags that give the whole grid."""
+    whole = dataclasses.replace(options, only=(), wandb_sweep=None)
+    return ["compare", *differing_flags(whole, Compare(games=(), out=Path())), *others]

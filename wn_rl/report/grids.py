@@ -34,12 +34,24 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """The comparison.json of a folder."""
+    """What one command asked for."""
 
     command: str
     """As it would be typed."""
-    out: Path
     cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class GridFile:
+    """The comparison.json of a folder."""
+
+    out: Path
+    grids: tuple[Grid, ...]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every run that was asked for, once."""
+        return list({cell.folder: cell for grid in self.grids for cell in grid.cells}.values())
 
     def missing(self) -> list[LeftOut]:
         """Runs without a config: each that failed as it was built, and by arm and game those without a folder."""
@@ -64,20 +76,29 @@ def _never_began(cells: Sequence[Cell]) -> str:
     return f"of its grid, {counted(len(cells), 'run')} never began: {arm} on {game}, seed {seeds}"
 
 
-def read_grids(paths: Sequence[Path]) -> tuple[list[Grid], list[LeftOut]]:
-    """The grids of the folders that have one, and the files that could not be read."""
-    grids, left_out = [], []
-    for path in paths:
-        file = path / "comparison.json"
+def read_grids(paths: Sequence[Path], runs: Sequence[Path]) -> tuple[list[GridFile], list[LeftOut]]:
+    """What was asked for in the folders, or in those of the comparisons that the runs are of.
+
+    Returns what could be read, and the files that could not.
+    """
+    folders = [*paths, *(run.parent.parent for run in runs if run.parent.name == "runs")]
+    by_place = {folder.resolve(): folder for folder in folders}
+    files, left_out = [], []
+    for folder in by_place.values():
+        file = folder / "comparison.json"
         try:
-            record = json.loads(file.read_bytes())
-            cells = tuple(_cell(path, cell) for cell in record["runs"])
-            grids.append(Grid(shlex.join(map(str, record["command"])), path, cells))
-        except FileNotFoundError:
+            grids = json.loads(file.read_bytes())["grids"]
+            files.append(GridFile(folder, tuple(_grid(folder, grid) for grid in grids)))
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError, KeyError, TypeError) as error:
             left_out.append(LeftOut(file, f"cannot be read: {error}"))
-    return grids, left_out
+    return files, left_out
+
+
+def _grid(out: Path, record: dict[str, Any]) -> Grid:
+    command = shlex.join(map(str, record["command"]))
+    return Grid(command, tuple(_cell(out, cell) for cell in record["runs"]))
 
 
 def _cell(out: Path, record: dict[str, Any]) -> Cell:

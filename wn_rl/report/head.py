@@ -6,12 +6,12 @@ import numpy as np
 
 from wn_rl.report.blocks import Block, Caution, Text
 from wn_rl.report.comparison import Comparison, differing_settings
-from wn_rl.report.grids import Grid
+from wn_rl.report.grids import GridFile
 from wn_rl.report.records import Run, series
 from wn_rl.report.words import counted, game_title, listed, seeds_between
 
 
-def what_was_run(comparison: Comparison, every: Sequence[Comparison], grids: Sequence[Grid]) -> list[Block]:
+def what_was_run(comparison: Comparison, every: Sequence[Comparison], grids: Sequence[GridFile]) -> list[Block]:
     """In a paragraph, with a note on each thing that makes the numbers less than they seem.
 
     every: all comparisons of the report. grids: that its runs may be of.
@@ -43,15 +43,15 @@ def _games_of_a_test(comparison: Comparison) -> str:
     return f", of {np.median(numbers):g} games at the median" if numbers else ""
 
 
-def _parts_of_grids(comparison: Comparison, grids: Sequence[Grid]) -> list[Block]:
-    """How many runs of each grid that the comparison has runs of, games of other suites aside."""
+def _parts_of_grids(comparison: Comparison, grids: Sequence[GridFile]) -> list[Block]:
+    """How much there is of what the comparison's runs were asked for with, games of other suites aside."""
     here = {run.folder.resolve() for run in comparison.runs}
     blocks: list[Block] = []
-    for grid in grids:
-        asked = [cell for cell in grid.cells if cell.suite == comparison.suite]
+    for file in grids:
+        asked = [cell for cell in file.cells if cell.suite == comparison.suite]
         found = sum(cell.folder.resolve() in here for cell in asked)
         if found:
-            text = f"{found} of the {counted(len(asked), 'run')} of the grid in {grid.out} are in."
+            text = f"{found} of the {counted(len(asked), 'run')} of the grid in {file.out} are in."
             blocks.append(Text(text) if found == len(asked) else Caution(text))
     return blocks
 

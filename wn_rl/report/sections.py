@@ -12,7 +12,7 @@ from wn_rl.report.blocks import Block, Bullets, Caution, Code, Figures, Section,
 from wn_rl.report.chosen import how_chosen
 from wn_rl.report.comparison import BASELINE, Comparison
 from wn_rl.report.figures import Figure
-from wn_rl.report.grids import Grid
+from wn_rl.report.grids import GridFile
 from wn_rl.report.head import versions_of, what_was_run
 from wn_rl.report.method import ABOUT_DASHES, ABOUT_NORMS, ABOUT_RATES, ABOUT_SPEED
 from wn_rl.report.published import protocol_notes
@@ -41,7 +41,7 @@ def comparison_sections(
     figures: FigureGroups,
     clips: Sequence[Block],
     every: Sequence[Comparison],
-    grids: Sequence[Grid],
+    grids: Sequence[GridFile],
 ) -> list[Section]:
     """All sections of one comparison."""
     comparison = findings.comparison
@@ -158,10 +158,10 @@ def left_out_section(left_out: Sequence[LeftOut]) -> Section:
     return Section("Left out", tuple(blocks))
 
 
-def grids_section(grids: Sequence[Grid]) -> Section:
+def grids_section(files: Sequence[GridFile]) -> Section:
     """The commands that asked for whole grids of runs, and how much of each there is."""
     blocks: list[Block] = []
-    for grid in grids:
+    for grid in [grid for file in files for grid in file.grids]:
         begun = sum(cell.began() for cell in grid.cells)
         blocks.append(Code(f"{begun} of {counted(len(grid.cells), 'run')} begun", grid.command))
     return Section("Grids of runs", tuple(blocks))
