@@ -83,8 +83,10 @@ def test_every_run_of_the_grid_is_trained_and_reported(undisturbed: Path) -> Non
         json.loads((undisturbed / "report" / "configs.json").read_text())
     )
     assert sorted(path.name for path in (undisturbed / "runs").iterdir()) == sorted(NAMES)
-    record = json.loads((undisturbed / "comparison.json").read_text())
-    assert [run["name"] for run in record["runs"]] == NAMES
+    (grid,) = json.loads((undisturbed / "comparison.json").read_text())["grids"]
+    assert [run["name"] for run in grid["runs"]] == NAMES
+    assert grid["command"][:2] == ["wn-rl", "compare"]
+    assert [run.name for run in runs_of(grid["command"][2:], undisturbed)] == NAMES  # the command gives the grid
     for name in NAMES:
         saved = json.loads((undisturbed / "runs" / name / "config.json").read_text())["config"]
         assert saved["run_name"] == name
@@ -104,14 +106,22 @@ def test_a_comparison_killed_at_random_moments_gives_the_results_of_an_undisturb
 ) -> None:
     out, moments = tmp_path / "victim", random.Random()
     for _ in range(3):
-        seconds = moments.uniform(1, 9)
-        print(f"killed after {seconds:.2f} s")
-        process = start(*GRID, *NO_REPORT, "--out", out)
+        process, rows = start(*GRID, *NO_REPORT, "--out", out), num_rows(out)
+        while process.poll() is None and num_rows(out) == rows:
+            time.sleep(0.01)
+        seconds = moments.uniform(0, 0.5)
+        print(f"killed {seconds:.2f} s after the first row")
         time.sleep(seconds)
         process.kill()
         process.communicate()  # and at once the next one
+    assert "resuming at step" in "".join(log.read_text() for log in (out / "logs").iterdir())
     complete(*GRID, *NO_REPORT, "--out", out)
     assert_same_results(undisturbed, out)
+
+
+def num_rows(out: Path) -> int:
+    """Of all runs together, as they stand."""
+    return sum(file.read_bytes().count(b"\n") for file in out.glob("runs/*/metrics.jsonl"))
 
 
 def test_ctrl_c_saves_the_runs_and_says_how_to_go_on(undisturbed: Path, tmp_path: Path) -> None:
@@ -131,12 +141,13 @@ def test_ctrl_c_saves_the_runs_and_says_how_to_go_on(undisturbed: Path, tmp_path
     assert_same_results(undisturbed, out)
 
 
-def test_two_invocations_at_once_share_the_work(undisturbed: Path, tmp_path: Path) -> None:
+def test_two_invocations_at_once_share_the_work_and_both_report(undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "shared"
-    both = [start(*GRID, *NO_REPORT, "--workers", "1", "--out", out) for _ in range(2)]
+    both = [start(*GRID, "--workers", "1", "--out", out) for _ in range(2)]
     printed = [process.communicate(timeout=240)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], printed
     assert all("3 runs: 3 finished" in lines for lines in printed)
+    assert all(lines.strip().splitlines()[-1] == str(out / "report" / "report.html") for lines in printed)
     assert_same_results(undisturbed, out)
 
 
@@ -151,6 +162,34 @@ def test_a_child_killed_alone_is_started_again(undisturbed: Path, tmp_path: Path
     assert process.returncode == 0
     assert "failed, to be tried again: it was killed by signal 9 (Killed)" in printed
     assert timeless(rows_of(lock.parent)) == timeless(rows_of(undisturbed / "runs" / NAMES[0]))
+
+
+def test_part_of_a_grid_is_recorded_with_the_command_of_the_whole(tmp_path: Path) -> None:
+    name = runs_of(ONE, tmp_path)[0].name
+    leave(runs_of(ONE, tmp_path)[0], "finished")
+    assert wn_rl("compare", *ONE, "--only", name, "--out", str(tmp_path)) == 0
+    (grid,) = json.loads((tmp_path / "comparison.json").read_text())["grids"]
+    assert "--only" not in grid["command"]
+
+
+def test_games_come_from_the_suite_of_the_preset(tmp_path: Path) -> None:
+    (run,) = runs_of(["--games", "breakout", "--arms", "normal", "--seeds", "1", "--preset", "minatar"], tmp_path)
+    assert (run.config.suite, run.config.preset) == ("minatar", "minatar")
+    (run,) = runs_of(["--games", "breakout", "--arms", "normal", "--seeds", "1"], tmp_path)
+    assert run.config.suite == "atari"
+
+
+def test_a_run_that_goes_on_takes_what_may_differ_from_the_command(undisturbed: Path, tmp_path: Path) -> None:
+    grid = [*ONE, "--out", str(tmp_path / "out")]
+    process = start(*grid)
+    (run,) = runs_of(ONE, tmp_path / "out")
+    while process.poll() is None and not (run.path / "metrics.jsonl").exists():
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    complete(*grid, "--track", "jsonl", "tensorboard", "--keep-replay")
+    saved = json.loads((run.path / "config.json").read_text())["config"]
+    assert (saved["track"], saved["keep_replay"]) == (["jsonl", "tensorboard"], True)
 
 
 def test_an_unreadable_run_is_named_and_skipped_and_the_rest_is_reported(

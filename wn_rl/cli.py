@@ -39,6 +39,13 @@ wn-rl COMMAND --help says more. Try first: wn-rl train breakout --suite minatar 
 """
 
 
+# What trying again cannot mend; a disk that is full or gone may be back.
+_MISTAKES = (
+    *(ValueError, FileNotFoundError, FileExistsError),
+    *(PermissionError, NotADirectoryError, IsADirectoryError),
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
     arguments = _import_extensions(list(sys.argv[1:] if arguments is None else arguments))
@@ -58,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(run(arguments[1:]))
     except (ValueError, OSError) as error:  # an OSError names its file: a folder that cannot be written, say
         say(f"wn-rl {arguments[0]}: {error}")
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, _MISTAKES) else 1)
     except KeyboardInterrupt as stop:
         say("stopped at once")
         sys.exit(getattr(stop, "exit_code", 130))

@@ -153,15 +153,19 @@ class Supervisor:
     def _settle(self, entry: Entry, ended: Ended) -> None:
         """Decide what becomes of a run whose process has ended."""
         found = _look_again(entry.run)
-        if found.state == "finished" or found.state == "unreadable":
-            entry.state, entry.message = found.state, found.message
-        elif self._stop.count:
-            entry.state, entry.message = ("interrupted" if found.state == "began" else "waiting"), found.message
-        elif ended.exit_code == USER_ERROR and not prepare(entry.run):
-            self._requeue(entry, "busy", "another process works on it")
-        else:
-            message = ended.message or describe_end(entry.run, ended.exit_code)
-            self._fail(entry, message, final=ended.exit_code == USER_ERROR)
+        try:
+            if found.state == "finished" or found.state == "unreadable":
+                entry.state, entry.message = found.state, found.message
+            elif self._stop.count:
+                state: State = "interrupted" if found.state == "began" else "waiting"
+                entry.state, entry.message = state, found.message
+            elif ended.exit_code == USER_ERROR and not prepare(entry.run):
+                self._requeue(entry, "busy", "another process works on it")
+            else:
+                message = ended.message or describe_end(entry.run, ended.exit_code)
+                self._fail(entry, message, final=ended.exit_code == USER_ERROR)
+        except (OSError, UserError) as error:
+            self._fail(entry, str(error), final=True)
 
     def _fail(self, entry: Entry, message: str, *, final: bool) -> None:
         entry.failures += 1
