@@ -50,8 +50,8 @@ def test_signs_and_lists() -> None:
 
 
 def test_an_interval_that_every_resample_agrees_on_is_not_shown() -> None:
-    shown = [interval(Estimate(1.0, *ends)) for ends in ((0.5, 1.2), (1.0, 1.0), (0.3, 0.1 + 0.2), (None, None))]
-    assert shown == [" [0.50, 1.20]", "", "", ""]
+    shown = [interval(Estimate(1.0, *ends)) for ends in ((0.5, 1.2), (1.0, 1.0), (None, None))]
+    assert shown == [" [0.50, 1.20]", "", ""]
 
 
 def test_numbers_of_seeds() -> None:

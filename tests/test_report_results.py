@@ -16,6 +16,7 @@ from wn_rl.report.tables import (
     table_3,
 )
 from wn_rl.report.traces import norm_curves, speeds
+from wn_rl.report.words import NO_INTERVAL
 from wn_rl.stats import Estimate
 
 NORMAL = Arm(Method("normal"), 1e-4)
@@ -52,12 +53,12 @@ def test_the_spread_over_rates_by_hand(tmp_path: Path) -> None:
     write_normal(tmp_path, [[70], [70], [70]], rate=1e-3)
     findings = found(tmp_path)
     spread = next(spread for spread in findings.spreads if spread.metric == "maximum")
-    assert (spread.game, spread.rates, spread.seeds) == ("breakout", (1e-4, 3e-4), 3)
+    assert (spread.game, spread.rates, spread.seeds) == ("breakout", (1e-4, 3e-4), (3, 3, 3, 3))
     assert (spread.treatment.point, spread.baseline.point, spread.difference.point) == (1, 8, -7)
     (table,) = spread_tables(findings)
     row = table.rows[0]
     assert row[:5] == ("Breakout", "maximum", "2", "1.00", "8.00")
-    assert row[-1] == "weight norm narrower (3 seeds)"
+    assert row[-1] == "3 seeds"
 
 
 def test_one_rate_has_no_spread(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_a_difference_by_hand_in_numbers_and_in_words(tmp_path: Path) -> None:
     assert maximum.difference == Estimate(2.0, 2.0, 2.0)
     assert maximum.improvement == Estimate(1.0, 1.0, 1.0)
     rows = difference_table(contrast, ["maximum", "final"]).rows
-    assert rows[0] == ("Breakout", "maximum", "4.00 (3)", "2.00 (3)", "+2.00", "weight norm higher (3 seeds)")
+    assert rows[0] == ("Breakout", "maximum", "4.00 (3)", "2.00 (3)", "+2.00", NO_INTERVAL)
     assert rows[1][-1] == "no difference shown at this many seeds"
 
 
@@ -101,11 +102,22 @@ def test_ties_show_no_difference(tmp_path: Path) -> None:
     )
 
 
+def test_ties_of_unlike_numbers_of_seeds_show_no_difference(tmp_path: Path) -> None:
+    """Though the mean of three times 0.1 is not that of four in floating point."""
+    write_normal(tmp_path, [[0.1]] * 4)
+    write_weight_norm(tmp_path, [[0.1]] * 3)
+    (contrast,) = found(tmp_path).own_rates
+    assert difference_table(contrast, ["maximum"]).rows[0][-2:] == (
+        "0.00",
+        "no difference shown at this many seeds",
+    )
+
+
 def test_one_seed_claims_nothing(tmp_path: Path) -> None:
     write_normal(tmp_path, [[1.0]])
     write_weight_norm(tmp_path, [[900.0]])
     (contrast,) = found(tmp_path).own_rates
-    assert difference_table(contrast, ["maximum"]).rows[0][-2:] == ("+899", "no interval: fewer than 3 seeds")
+    assert difference_table(contrast, ["maximum"]).rows[0][-2:] == ("+899", NO_INTERVAL)
 
 
 def test_over_games_by_hand(tmp_path: Path) -> None:

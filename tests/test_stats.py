@@ -34,6 +34,17 @@ def test_ties_give_an_interval_that_holds_zero() -> None:
     assert found.side_of(0) == 0
 
 
+def test_runs_that_agree_to_the_last_digit_are_no_finding() -> None:
+    found = bootstrap(stats.difference_of_means, [np.full(3, 2.0)], [np.full(3, 1.0)], rng=rng())
+    assert (found, found.side_of(0)) == (Estimate(1.0, 1.0, 1.0), None)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_equal_scores_tie_whatever_their_scale_and_number(scale: float) -> None:
+    found = bootstrap(stats.difference_of_means, [np.full(3, 0.1 * scale)], [np.full(7, 0.1 * scale)], rng=rng())
+    assert (found.point, found.side_of(0)) == (0.0, 0)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "side"), [(0.1, 1, 1), (-1, -0.1, -1), (-1, 1, 0), (0.0, 1, 0), (-1, 0.0, 0)]
 )

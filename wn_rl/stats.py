@@ -10,6 +10,7 @@ probability of improvement: Agarwal et al. 2021, "Deep reinforcement learning at
 precipice".
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -39,8 +40,12 @@ class Estimate:
     high: float | None = None
 
     def side_of(self, value: float) -> int | None:
-        """1 or -1 where the whole interval lies above or below the value, 0 where it holds it, else None."""
-        if self.low is None or self.high is None:
+        """1 or -1 where the whole interval lies above or below the value, 0 where it holds it.
+
+        None without an interval, or where it is a point beside the value: that few runs agree to the last digit
+        does not make them certain.
+        """
+        if self.low is None or self.high is None or self.low == self.high != value:
             return None
         return int(self.low > value) - int(self.high < value)
 
@@ -50,18 +55,22 @@ def bootstrap(
 ) -> Estimate:
     """The statistic of the groups, with its percentile interval if every game has MIN_SEEDS seeds.
 
+    Numbers are rounded, far below what scores mean, so that equal scores tie.
+
     Raises:
         ValueError: a group or one of its games has no score, or a score is not finite.
     """
     arrays = [array for group in groups for array in group]
     if not arrays or any(array.ndim != 1 or not array.size or not np.isfinite(array).all() for array in arrays):
         raise ValueError("every game needs scores [seeds], all of them finite")
-    point = float(statistic(*groups))
+    greatest = max(float(np.abs(array).max()) for array in arrays)
+    decimals = max(9, 12 - math.ceil(math.log10(greatest or 1.0)))
+    point = round(float(statistic(*groups)), decimals)
     if min(array.size for array in arrays) < MIN_SEEDS:
         return Estimate(point)
     resampled = [[_resample(array, rng, num_resamples) for array in group] for group in groups]
     low, high = np.quantile(statistic(*resampled), _TAILS)
-    return Estimate(point, float(low), float(high))
+    return Estimate(point, round(float(low), decimals), round(float(high), decimals))
 
 
 _TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)

@@ -12,7 +12,7 @@ from wn_rl.report.comparison import BASELINE
 from wn_rl.report.records import LeftOut, Run
 from wn_rl.report.results import METRICS, Contrast, Findings
 from wn_rl.report.traces import frames_per_second, machine, norm_curves
-from wn_rl.report.words import SPREADS, reading
+from wn_rl.report.words import reading
 from wn_rl.stats import Estimate
 
 Cells = dict[str, Any]
@@ -184,11 +184,11 @@ def _spreads(every: Sequence[Findings]) -> Iterator[Cells]:
                 "game": spread.game,
                 "metric": spread.metric,
                 "rates": " ".join(f"{rate:g}" for rate in spread.rates),
-                "seeds": spread.seeds,
+                "fewest_seeds": min(spread.seeds),
+                "most_seeds": max(spread.seeds),
                 **_estimate("spread", spread.treatment),
                 **_estimate("baseline_spread", spread.baseline),
                 **_estimate("difference", spread.difference),
-                "reading": reading(spread.difference, spread.method.label, spread.seeds, SPREADS),
             }
 
 

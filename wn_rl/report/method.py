@@ -6,7 +6,7 @@ from wn_rl.stats import CONFIDENCE, COVERAGE, MIN_SEEDS, NUM_RESAMPLES
 
 ABOUT_RATES = Text(
     "Section 6.2 of the paper claims that weight normalization works over a wider range of learning rates. "
-    "Every arm that was run is here; chosen rates are ringed in the figures."
+    "Every arm of these runs is here; chosen rates are ringed in the figures."
 )
 ABOUT_NORMS = Text(
     "Section 6.2 of the paper: the norm of v grows, the more the larger the learning rate, until the effective "
@@ -29,8 +29,8 @@ METHOD_SECTION = Section(
             (
                 "A test plays games with raw rewards, a small epsilon, and lives that end nothing; its score is "
                 "the mean return of its games. Maximum: the greatest test score of a run, as in the paper's "
-                "Table 3. Last test: that at the last step. Mean of the curve: the area under the test scores "
-                "from the first test to the last, over its length.",
+                "Table 3. Last test: that of its last one. Mean of the curve: the area under the test scores from "
+                "the first test to the last, over its length.",
                 "The greatest of many noisy tests is too high, the more so the more and the noisier they are: an "
                 "arm whose tests are noisier gains by it. The last test and the mean of the curve are free of it.",
                 f"Intervals are {CONFIDENCE:.0%} percentile bootstrap intervals ({NUM_RESAMPLES:,} resamples, "

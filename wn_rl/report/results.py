@@ -17,8 +17,8 @@ METRICS: dict[str, Callable[[FloatArray], FloatArray]] = {
     "final": lambda scores: scores[:, -1],
     "area": stats.area_under_curve,
 }
-"""Numbers of a run's tests: [seeds, epochs] to [seeds]. maximum is that of the paper's Table 3; final is the test
-at the last step; area is the mean height of the learning curve."""
+"""Numbers of a run's tests: [seeds, epochs] to [seeds]. maximum is that of the paper's Table 3; final is the last
+test; area is the mean height of the learning curve."""
 
 
 @dataclass(frozen=True)
@@ -212,8 +212,8 @@ class RateSpread:
     treatment: Estimate
     baseline: Estimate
     difference: Estimate
-    seeds: int
-    """Of the arm with fewest."""
+    seeds: tuple[int, ...]
+    """Of each arm that it is made of."""
 
 
 def rate_spreads(comparison: Comparison, rng: np.random.Generator) -> list[RateSpread]:
@@ -238,7 +238,7 @@ def rate_spreads(comparison: Comparison, rng: np.random.Generator) -> list[RateS
                 stats.bootstrap(stats.spread_of_means, treatment, rng=rng),
                 stats.bootstrap(stats.spread_of_means, baseline, rng=rng),
                 stats.bootstrap(stats.difference_of_spreads, treatment, baseline, rng=rng),
-                min(scores.size for scores in (*treatment, *baseline)),
+                tuple(scores.size for scores in (*treatment, *baseline)),
             )
         )
     return found

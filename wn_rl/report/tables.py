@@ -8,11 +8,11 @@ import numpy as np
 
 from wn_rl.report.blocks import Table
 from wn_rl.report.comparison import BASELINE, Comparison
-from wn_rl.report.rates import candidates
+from wn_rl.report.rates import Choice, candidates
 from wn_rl.report.records import Arm
-from wn_rl.report.results import Contrast, Findings, GameDifference, OverGames, RateSpread
+from wn_rl.report.results import Contrast, Findings, GameDifference, OverGames, RateSpread, run_scores
 from wn_rl.report.traces import norm_curves, speeds
-from wn_rl.report.words import SPREADS, game_title, interval, reading, score, signed, with_interval
+from wn_rl.report.words import game_title, interval, reading, score, seeds_between, signed, with_interval
 
 METRIC_TITLES = {"maximum": "maximum", "final": "last test", "area": "mean of the curve"}
 MISSING = "\N{EN DASH}"
@@ -151,6 +151,23 @@ def grid_table(findings: Findings) -> Table:
     return Table(caption, header, tuple(rows))
 
 
+def candidates_table(choice: Choice) -> Table:
+    """What the rates were chosen from, where that was on other runs."""
+    comparison = choice.chosen_on
+    rows = []
+    for candidate in candidates(comparison):
+        arm = candidate.arm
+        name = f"{arm.label} (chosen)" if arm == choice.arm(arm.method) else arm.label
+        groups = [run_scores(comparison, arm, game, "maximum") for game in comparison.games]
+        cells = [f"{score(float(group.mean()))} ({group.size})" if group.size else MISSING for group in groups]
+        rows.append((name, *cells, MISSING if math.isnan(candidate.mean) else score(candidate.mean)))
+    caption = (
+        f"The other runs, {comparison.horizon:,} steps. Maximum test score: mean over seeds (seeds); 0 to 1: mean "
+        "over games, 0 for a game's worst arm and 1 for its best"
+    )
+    return Table(caption, ("arm", *map(game_title, comparison.games), "0 to 1"), tuple(rows))
+
+
 def spread_tables(findings: Findings) -> list[Table]:
     """How much scores change from rate to rate: a table for each method that shares several with the baseline."""
     methods = dict.fromkeys(spread.method for spread in findings.spreads)
@@ -167,15 +184,16 @@ def _spread_table(spreads: Sequence[RateSpread]) -> Table:
             score(spread.treatment.point),
             score(spread.baseline.point),
             signed(spread.difference.point) + interval(spread.difference),
-            reading(spread.difference, treatment, spread.seeds, SPREADS),
+            seeds_between(spread.seeds),
         )
         for spread in spreads
     )
     caption = (
         f"Spread over rates, {treatment} less {baseline}: the greatest less the least of the means at the rates "
-        "that both have. Noise alone makes a spread, and with few seeds a large one"
+        "that both have. Noise alone makes a spread, the larger the noisier an arm is and the fewer seeds it has, "
+        "and resampling adds to it: these intervals are a rough guide, and no finding is read off them"
     )
-    header = ("game", "score", "rates", treatment, baseline, "difference [95% interval]", "reading")
+    header = ("game", "score", "rates", treatment, baseline, "difference [95% interval]", "to an arm")
     return Table(caption, header, rows)
 
 

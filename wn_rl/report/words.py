@@ -1,6 +1,5 @@
 """Numbers and findings in words: no claim that its interval does not carry."""
 
-import math
 from collections.abc import Collection, Sequence
 
 from wn_rl.stats import COVERAGE, MIN_SEEDS, Estimate
@@ -26,7 +25,7 @@ def signed(value: float) -> str:
 
 def interval(estimate: Estimate) -> str:
     """E.g. " [0.5, 1.2]", empty where there is none, or where every resample gave the same."""
-    if estimate.low is None or estimate.high is None or math.isclose(estimate.low, estimate.high):
+    if estimate.low is None or estimate.high is None or estimate.low == estimate.high:
         return ""
     return f" [{score(estimate.low)}, {score(estimate.high)}]"
 
@@ -37,23 +36,18 @@ def with_interval(estimate: Estimate) -> str:
 
 
 NO_DIFFERENCE = "no difference shown at this many seeds"
-TOO_FEW = f"no interval: fewer than {MIN_SEEDS} seeds"
+NO_INTERVAL = f"no interval: fewer than {MIN_SEEDS} seeds, or all alike"
 
 
-SCORES = "higher", "lower"
-SPREADS = "wider", "narrower"
+def finding(side: int | None, treatment: str) -> str:
+    """What an interval on that side of zero says (see `Estimate.side_of`)."""
+    return {1: f"{treatment} higher", -1: f"{treatment} lower", 0: NO_DIFFERENCE, None: NO_INTERVAL}[side]
 
 
-def finding(side: int | None, treatment: str, words: tuple[str, str] = SCORES) -> str:
-    """What an interval on that side of zero says (see `Estimate.side_of`). words: for above and below it."""
-    above, below = words
-    return {1: f"{treatment} {above}", -1: f"{treatment} {below}", 0: NO_DIFFERENCE, None: TOO_FEW}[side]
-
-
-def reading(difference: Estimate, treatment: str, seeds: int, words: tuple[str, str] = SCORES) -> str:
+def reading(difference: Estimate, treatment: str, seeds: int) -> str:
     """What the interval of a difference says. seeds: of the arm with fewer."""
     side = difference.side_of(0)
-    return finding(side, treatment, words) + (f" ({counted(seeds, 'seed')})" if side else "")
+    return finding(side, treatment) + (f" ({counted(seeds, 'seed')})" if side else "")
 
 
 def false_findings() -> str:
