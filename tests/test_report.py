@@ -125,6 +125,55 @@ def test_rates_can_be_chosen_on_other_runs_and_shared_seeds_are_told(tmp_path: P
     assert "2 runs here share game, arm and seed with one that rates were chosen on." in text
 
 
+def test_runs_to_choose_rates_from_are_read_whole_shown_and_told_where_unlike(tmp_path: Path) -> None:
+    """The choice falls at the third test, after the step that the reported runs are cut at."""
+    write_pair(tmp_path / "fresh")
+    unlike = dataclasses.replace(minatar("breakout").learning, batch_size=32)
+    for rate, scores in ((1e-4, [5, 5, 5]), (3e-4, [4, 4, 9])):
+        write_arm(tmp_path / "rates", [scores], rate=rate, parameterization="normal", learning=unlike)
+    (tmp_path / "rates" / "damaged").mkdir()
+    (tmp_path / "rates" / "damaged" / "config.json").write_text("{")
+    request = Request([tmp_path / "fresh"], tmp_path / "out", rates_from=[tmp_path / "rates"], until=100)
+    text = write_report(request).with_suffix(".md").read_text()
+    assert "Chosen rates: normal 0.0003, on 2 other runs of 300 steps" in text
+    assert "Those runs differ from the ones here in learning.batch_size too." in text
+    assert "| normal at 0.0003 (chosen) | 9.00 (1) | 1.00 |" in text
+    assert f"| {tmp_path / 'rates' / 'damaged'} | cannot be read:" in text
+
+
+@pytest.mark.parametrize("named", ["whole", "runs", "run"])
+def test_a_grid_is_found_from_its_runs_too(named: str, tmp_path: Path) -> None:
+    out = tmp_path / "comparison"
+    cells = [sweep.Run(dataclasses.replace(minatar("breakout"), seed=seed), out) for seed in (1, 2)]
+    write_run(cells[0].path, [1.0])
+    sweep.write_grid(cells, ["wn-rl", "compare"])
+    folder = {"whole": out, "runs": out / "runs", "run": cells[0].path}[named]
+    text = write_report(Request([folder], tmp_path / "out")).with_suffix(".md").read_text()
+    assert "1 of the 2 runs of the grid" in text
+
+
+def test_all_grids_of_a_folder_are_counted_each_run_once(tmp_path: Path) -> None:
+    out = tmp_path / "comparison"
+    cells = [sweep.Run(dataclasses.replace(minatar("breakout"), seed=seed), out) for seed in (1, 2, 3)]
+    for cell in cells[:2]:
+        write_run(cell.path, [1.0], seed=cell.config.seed)
+    sweep.write_grid(cells[:2], ["wn-rl", "compare", "first"])
+    sweep.write_grid(cells[1:], ["wn-rl", "compare", "second"])
+    text = write_report(Request([out], tmp_path / "out")).with_suffix(".md").read_text()
+    assert "2 of the 3 runs of the grid" in text
+    assert "2 of 2 runs begun" in text
+    assert "1 of 2 runs begun" in text
+
+
+def test_a_video_that_fails_in_any_way_leaves_the_report(tmp_path: Path) -> None:
+    def broken(run: Path, video: Path, seed: int) -> str:
+        raise RuntimeError("size mismatch")
+
+    write_pair(tmp_path / "runs")
+    text = write_report(Request([tmp_path / "runs"], tmp_path / "out", record_game=broken))
+    assert "size mismatch" in text.with_suffix(".md").read_text()
+
+
 def test_runs_of_a_grid_that_never_began_are_missed(tmp_path: Path) -> None:
     out = tmp_path / "comparison"
     cells = [sweep.Run(dataclasses.replace(minatar("breakout"), seed=seed), out) for seed in (1, 2, 3)]
@@ -140,7 +189,7 @@ def test_runs_of_a_grid_that_never_began_are_missed(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"runs": [{}]}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"grids": [{"command": [], "runs": [{}]}]}'])
 def test_a_damaged_grid_is_named_and_the_runs_are_reported(text: str, tmp_path: Path) -> None:
     write_pair(tmp_path / "runs")
     (tmp_path / "runs" / "comparison.json").write_text(text)

@@ -103,8 +103,10 @@ def test_runs_are_found_at_any_depth_each_once_and_not_within_runs(tmp_path: Pat
     write_run(tmp_path / "flat", [1.0])
     write_run(tmp_path / "flat" / "inside", [1.0])
     (tmp_path / "loop").symlink_to(tmp_path)
+    elsewhere = write_run(tmp_path.with_name("elsewhere") / "linked", [1.0]).parent
+    (tmp_path / "scratch").symlink_to(elsewhere)
     runs, _ = read_runs([tmp_path, deep, tmp_path / "x"])
-    assert sorted(run.folder.name for run in runs) == ["deep", "flat"]
+    assert sorted(run.folder.name for run in runs) == ["deep", "flat", "linked"]
 
 
 def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,10 @@
 """Files that survive a kill or a full disk, each written whole or not at all; and the end of a log."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 20
@@ -35,6 +37,21 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Within: any other process that asks for the same folder, which must exist, waits.
+
+    Where the file system cannot lock a folder (NFS), no one waits.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(descriptor)
 

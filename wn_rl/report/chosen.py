@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 
 from wn_rl.report.blocks import Block, Caution, Text
-from wn_rl.report.comparison import Comparison
+from wn_rl.report.comparison import Comparison, differing_settings
 from wn_rl.report.rates import Candidate, Choice, candidates
 from wn_rl.report.results import Findings
+from wn_rl.report.tables import candidates_table
 from wn_rl.report.words import counted, listed
 
 _RULE = Text(
@@ -23,7 +24,7 @@ def how_chosen(findings: Findings) -> list[Block]:
     if choice.basis == "single":
         return [Text(f"Each method was run at one rate only ({_rates(choice)}): nothing was chosen here.")]
     if choice.basis == "other runs":
-        return [*_chosen_on_others(comparison, choice), *_about_choice(choice)]
+        return [*_chosen_on_others(comparison, choice), *_about_choice(choice), candidates_table(choice)]
     told = {method: len(comparison.rates(method)) for method in comparison.methods}
     tried = listed([f"{counted(number, 'rate')} of {method.label}" for method, number in told.items()])
     return [
@@ -57,6 +58,9 @@ def _chosen_on_others(comparison: Comparison, choice: Choice) -> list[Block]:
     absent = [method.label for method in comparison.methods if choice.arm(method) not in comparison.arms]
     if absent:
         blocks.append(Caution(f"Not at a chosen rate here, and so not in this section: {listed(absent)}."))
+    unlike = [name for name in differing_settings([comparison, other]) if name != "steps"]
+    if unlike:
+        blocks.append(Caution(f"Those runs differ from the ones here in {listed(unlike)} too."))
     shared = len(_identities(comparison) & _identities(other))
     if shared:
         blocks.append(

@@ -38,7 +38,7 @@ def choose_rates(comparison: Comparison, others: Sequence[Comparison]) -> Choice
     if len(same_suite) > 1:
         raise UserError(
             f"the {comparison.suite} runs to choose rates from differ in more than game, arm and seed "
-            f"({', '.join(differing_settings(same_suite))}): name those of one kind, or cut them with --until"
+            f"({', '.join(differing_settings(same_suite))}): name those of one kind"
         )
     every_rate = {method: comparison.rates(method) for method in comparison.methods}
     single = {method: rates[0] for method, rates in every_rate.items() if len(rates) == 1}

@@ -149,7 +149,7 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[LeftOut]]:
     runs: dict[Path, Run] = {}  # by resolved folder: paths may overlap
     left_out: dict[Path, LeftOut] = {}
     for path in paths:
-        folders = list(_find_runs(path)) if path.is_dir() else []
+        folders = list(_find_runs(path, set())) if path.is_dir() else []
         if not folders:
             raise UserError(f"there is no run in {path}: name run folders, or folders that hold them")
         for folder in folders:
@@ -169,18 +169,25 @@ def _reason(error: Exception) -> str:
     return f"{error} ({cause.strerror})" if isinstance(cause, OSError) else str(error)
 
 
-def _find_runs(folder: Path) -> Iterator[Path]:
-    """Folders that hold a config.json, or that cannot be looked into. A run holds no other run."""
+def _find_runs(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Folders that hold a config.json, or that cannot be looked into. A run holds no other run.
+
+    seen: resolved folders that were looked into, for a link may lead to one of them.
+    """
+    place = folder.resolve()
+    if place in seen:
+        return
+    seen.add(place)
     try:
         if (folder / "config.json").exists():
             yield folder
             return
-        children = sorted(child for child in folder.iterdir() if child.is_dir() and not child.is_symlink())
+        children = sorted(child for child in folder.iterdir() if child.is_dir())
     except PermissionError:
         yield folder
         return
     for child in children:
-        yield from _find_runs(child)
+        yield from _find_runs(child, seen)
 
 
 def read_run(folder: Path) -> Run:

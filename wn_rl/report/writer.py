@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from wn_rl.errors import UserError
+from wn_rl.files import alone_in
 from wn_rl.report.blocks import Section
-from wn_rl.report.comparison import compare
+from wn_rl.report.comparison import Comparison, compare
 from wn_rl.report.csv_files import csv_files
 from wn_rl.report.figures import Figure
 from wn_rl.report.gallery import Gallery, RecordGame, record_clips
-from wn_rl.report.grids import read_grids
+from wn_rl.report.grids import GridFile, read_grids
 from wn_rl.report.markdown import render_markdown
 from wn_rl.report.method import METHOD_SECTION
 from wn_rl.report.page import render_page
 from wn_rl.report.rates import choose_rates
-from wn_rl.report.records import Run, read_runs
-from wn_rl.report.results import References, examine
+from wn_rl.report.records import LeftOut, Run, read_runs
+from wn_rl.report.results import Findings, References, examine
 from wn_rl.report.sections import (
     comparison_sections,
     grids_section,
@@ -43,7 +44,7 @@ class Request:
     rates_from: Sequence[Path] = ()
     """Other runs to choose learning rates on; none: choose on the runs themselves."""
     until: int | None = None
-    """Use scores up to this step of all runs that reached it. None: all scores of finished runs."""
+    """Use scores up to this step of all runs that reached it, `rates_from` aside. None: all of finished runs."""
     references: Mapping[str, References] = field(default_factory=dict)
     """Published scores by suite."""
     record_game: RecordGame | None = None
@@ -58,18 +59,34 @@ def write_report(request: Request) -> Path:
     """
     if request.out.exists() and not request.out.is_dir():
         raise UserError(f"{request.out} is a file: name a folder for the report")
-    runs, unreadable = read_runs(request.runs)
+    runs, left_out = read_runs(request.runs)
     comparisons, unfit = compare(runs, request.until)
-    grids, unreadable_grids = read_grids(request.runs)
-    missing = [entry for grid in grids for entry in grid.missing()]
-    left_out = unreadable + unreadable_grids + unfit + missing
-    others = compare(read_runs(request.rates_from)[0], request.until)[0] if request.rates_from else []
+    grids, unreadable_grids = read_grids(request.runs, [run.folder for run in runs])
+    left_out += unreadable_grids + unfit + [entry for file in grids for entry in file.missing()]
+    others: list[Comparison] = []
+    if request.rates_from:
+        other_runs, unread = read_runs(request.rates_from)
+        others, unused = compare(other_runs)  # all of them, wherever these are cut
+        left_out += unread + unused
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     every = [
         examine(comparison, choose_rates(comparison, others), request.references.get(comparison.suite), rng)
         for comparison in comparisons
     ]
+    request.out.mkdir(parents=True, exist_ok=True)
+    with alone_in(request.out):  # two invocations of one comparison end at once
+        return _write_anew(request, every, grids, left_out, runs)
+
+
+def _write_anew(
+    request: Request,
+    every: Sequence[Findings],
+    grids: Sequence[GridFile],
+    left_out: Sequence[LeftOut],
+    runs: Sequence[Run],
+) -> Path:
     _remove_old_report(request.out)
+    comparisons = [findings.comparison for findings in every]
     sections = [summary_section(every)]
     for findings in every:
         gallery = Gallery(findings)
