@@ -126,14 +126,14 @@ def draw_robustness(scores: Sequence[ArmScore], chosen: Sequence[Arm], look: Loo
     """Mean maximum test score against the learning rate, chosen rates ringed (the claim of section 6.2)."""
 
     def draw(axes: Axes) -> None:
-        for method in dict.fromkeys(score.arm.method for score in scores):
+        methods = list(dict.fromkeys(score.arm.method for score in scores))
+        for number, method in enumerate(methods):
+            aside = 1 + 0.06 * (number - (len(methods) - 1) / 2)  # side by side, or bars would hide each other
             mine = [score for score in scores if score.arm.method == method]
-            _draw_rates(axes, mine, look.of(method), method.label)
-        for score in scores:
-            if score.arm in chosen:
-                axes.scatter(
-                    score.arm.rate, score.mean.point, s=130, facecolors="none", edgecolors=FOREGROUND, zorder=3
-                )
+            _draw_rates(axes, mine, aside, look.of(method), method.label)
+            for ringed in [score for score in mine if score.arm in chosen]:
+                place = aside * ringed.arm.rate, ringed.mean.point
+                axes.scatter(*place, s=130, facecolors="none", edgecolors=FOREGROUND, zorder=3)
         rates = sorted({score.arm.rate for score in scores})
         axes.set_xscale("log")
         axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
@@ -146,14 +146,15 @@ def draw_robustness(scores: Sequence[ArmScore], chosen: Sequence[Arm], look: Loo
     return draw
 
 
-def _draw_rates(axes: Axes, scores: Sequence[ArmScore], style: dict[str, Any], label: str) -> None:
+def _draw_rates(axes: Axes, scores: Sequence[ArmScore], aside: float, style: dict[str, Any], label: str) -> None:
+    """One method. aside: what its rates are multiplied by."""
     means = np.array([score.mean.point for score in scores])
     low, high = (
         np.array([np.nan if end is None else end for end in ends])
         for ends in ([score.mean.low for score in scores], [score.mean.high for score in scores])
     )
-    errors = np.nan_to_num(np.array([means - low, high - means]))
-    rates = [score.arm.rate for score in scores]
+    errors = np.array([means - low, high - means])  # NaN draws no bar
+    rates = [aside * score.arm.rate for score in scores]
     axes.errorbar(rates, means, errors, capsize=3, markersize=5, label=label, **style)
 
 
