@@ -84,9 +84,14 @@ def test_a_saved_config_of_another_version_is_refused() -> None:
     values = to_json(Config("breakout"))
     with pytest.raises(ValueError, match="does not fit this version"):
         from_json({**values, "no_such_field": 1})
-    del values["learning"]
-    with pytest.raises(ValueError, match="does not fit this version"):
-        from_json(values)
+    for part in ("learning", "steps"):
+        with pytest.raises(ValueError, match=f"does not fit this version: .*{part}"):
+            from_json({name: value for name, value in values.items() if name != part})
+    for part in ("environment", "network", "optimizer", "learning", "evaluation"):
+        for field in values[part]:
+            less = {name: value for name, value in values[part].items() if name != field}
+            with pytest.raises(ValueError, match=f"does not fit this version: .* has no {field}$"):
+                from_json({**values, part: less})
 
 
 def test_every_field_has_a_help_text() -> None:

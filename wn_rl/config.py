@@ -299,7 +299,7 @@ def from_json(values: dict[str, Any]) -> Config:
     """The config that `to_json` gave.
 
     Raises:
-        ValueError: a field is unknown or missing (a file of another version), or cannot be.
+        ValueError: a field is unknown or missing (a file of another version), or its value cannot be.
     """
     nested = {
         "environment": EnvironmentConfig,
@@ -309,8 +309,16 @@ def from_json(values: dict[str, Any]) -> Config:
         "evaluation": EvaluationConfig,
     }
     try:
-        parts = {name: kind(**values[name]) for name, kind in nested.items()}
-        rest = {name: value for name, value in values.items() if name not in nested}
+        parts = {name: kind(**_whole(kind, values[name])) for name, kind in nested.items()}
+        rest = {name: value for name, value in _whole(Config, values).items() if name not in nested}
         return Config(**{**rest, "track": tuple(rest["track"]), **parts})
     except (TypeError, KeyError) as error:
         raise ValueError(f"the saved config does not fit this version: {error}") from error
+
+
+def _whole(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The values, if every field is among them: a default of today need not be that of the run."""
+    for known in dataclasses.fields(kind):
+        if known.name not in values:
+            raise TypeError(f"{kind.__name__} has no {known.name}")
+    return values
