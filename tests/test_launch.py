@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from run_tools import wn_rl
 from sweep_tools import leave, make_grid
 
 from wn_rl import launch_child, machine
@@ -131,6 +132,21 @@ def test_what_the_user_must_mend_is_not_tried_again_and_the_log_says_why(tmp_pat
     assert len(launcher.started) == 1
 
 
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(OSError(28, "No space left"), 1), (FileNotFoundError(2, "gone"), 2), (ValueError("no"), 2)],
+)
+def test_only_what_trying_again_cannot_mend_ends_with_the_code_of_a_mistake(
+    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(arguments: Sequence[str]) -> int:
+        raise error
+
+    monkeypatch.setattr("wn_rl.commands.games.run", fail)
+    assert wn_rl("games") == code
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_a_kill_is_named(tmp_path: Path) -> None:
     runs = make_grid(tmp_path, seeds=1)
     (entry,) = supervise(runs, PlayLauncher({runs[0].name: [lambda run: -9]}), retries=0)
@@ -146,6 +162,25 @@ def test_a_run_that_cannot_be_started_stops_no_other(tmp_path: Path) -> None:
 
     launcher.on_start = no_process
     assert [entry.state for entry in supervise(runs, launcher)] == ["failed", "finished"]
+
+
+def test_a_folder_that_cannot_be_looked_into_after_a_run_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, looks = make_grid(tmp_path, seeds=2), []
+
+    def prepare(run: Run) -> bool:
+        looks.append(run.name)
+        if looks.count(run.name) > 1:
+            raise OSError(28, "No space left on device")
+        return True
+
+    monkeypatch.setattr("wn_rl.launch.prepare", prepare)
+    entries = supervise(runs, PlayLauncher({runs[0].name: [lambda run: 2]}))
+    assert [(entry.state, "No space left" in entry.message) for entry in entries] == [
+        ("failed", True),
+        ("finished", False),
+    ]
 
 
 def test_a_run_that_another_process_works_on_waits_for_it_and_the_rest_does_not(tmp_path: Path) -> None:
