@@ -19,11 +19,12 @@ from run_tools import rows_of, status_of, wn_rl
 
 from wn_rl import tune
 from wn_rl.commands.train import Train
+from wn_rl.commands.tune import Tune, _Settings
 from wn_rl.config import Config, to_json
 from wn_rl.errors import UserError
 from wn_rl.flags import parse_flags
 from wn_rl.launch import Ended, StopSignals
-from wn_rl.presets import minatar
+from wn_rl.presets import laptop, minatar
 from wn_rl.runs import RunFolder, write_json
 from wn_rl.sweep import Run
 from wn_rl.tune import Search, TrialRun, scores_of
@@ -515,6 +516,40 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
     assert len(lines) == 1, lines
     assert says in lines[0]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "suite", "base"),
+    [
+        (["--preset", "minatar"], "minatar", minatar),
+        (["--preset", "laptop", "--suite", "minatar"], "minatar", laptop),
+        ([], "atari", laptop),
+    ],
+)
+def test_the_suite_is_that_of_the_flag_else_of_the_preset_else_atari(
+    flags: list[str], suite: str, base: Callable[[str], Config]
+) -> None:
+    words = ["breakout", "--space", "batch_size=8,16", "--out", "out", "--device", "cpu", *flags]
+    config = _Settings.of(parse_flags(Tune, words), ()).config()
+    assert config == dataclasses.replace(base("breakout"), suite=suite, device="cpu")
+
+
+def test_a_preset_of_ones_own_is_known(tmp_path: Path) -> None:
+    (tmp_path / "own_preset.py").write_text(
+        "import dataclasses\n"
+        "from wn_rl.api import allow\n"
+        "from wn_rl.presets import PRESETS, minatar\n"
+        "PRESETS['own'] = lambda game: dataclasses.replace(minatar(game), preset='own', steps=70)\n"
+        "allow('preset', 'own')\n"
+    )
+    flags = ["--preset", "own", "--track", "jsonl", "wandb", "--wandb-sweep", "sweep.json", "--out", "out"]
+    words = ["--import", "own_preset", "tune", "breakout", *flags, "--space", "batch_size=8,16"]
+    command = [sys.executable, "-m", "wn_rl.cli", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    command = json.loads((tmp_path / "sweep.json").read_text())["command"]
+    assert command[2:8] == ["--import", "own_preset", "train", "breakout", "--preset", "own"]
+    assert command[command.index("--evaluation.period") + 1] == "14"
 
 
 def test_an_unknown_game_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

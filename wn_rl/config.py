@@ -19,9 +19,14 @@ import tyro
 Parameterization = Literal["normal", "batch_norm", "weight_norm", "weight_norm_mean_only_bn"]
 TrackerName = Literal["jsonl", "console", "wandb", "tensorboard"]
 SuiteName = Literal["atari", "minatar", "classic", "gymnasium"]
-ALIASES = {"parameterization": "Parameterization", "track": "TrackerName", "suite": "SuiteName"}
-"""Fields of Config whose names have an alias above, which commands use too; see wn_rl.api.allow."""
 PresetName = Literal["paper", "nature", "fast", "laptop", "minatar", "classic", "vectors", "images", "grids"]
+ALIASES = {
+    "parameterization": "Parameterization",
+    "track": "TrackerName",
+    "suite": "SuiteName",
+    "preset": "PresetName",
+}
+"""Fields of Config whose names have an alias above, which commands use too; see wn_rl.api.allow."""
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ class Tune:
     target_period=500:4000:500 one with steps, parameterization=normal,weight_norm a choice."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder of the search."""
-    suite: SuiteName = "atari"
-    """Where the game comes from."""
+    suite: SuiteName | None = None
+    """Where the game comes from; None: the preset's, atari without one."""
     trials: int = 20
     """Trials, those of earlier invocations counted."""
     preset: PresetName | None = None
@@ -85,9 +85,10 @@ class _Settings:
         """ValueError: the game is unknown."""
         from wn_rl import envs
 
-        game = envs.normalize_game(options.suite, options.game)
-        preset = PRESETS[options.preset or preset_of(options.suite, game, options.device)](tyro.MISSING)
-        default = Train(dataclasses.replace(preset, suite=options.suite))
+        suite = options.suite or (PRESETS[options.preset]("any").suite if options.preset else "atari")
+        game = envs.normalize_game(suite, options.game)
+        preset = PRESETS[options.preset or preset_of(suite, game, options.device)](tyro.MISSING)
+        default = Train(dataclasses.replace(preset, suite=suite))
         return cls(game, default, tuple(others), options.device)
 
     def config(self, more: Sequence[str] = ()) -> Config:
