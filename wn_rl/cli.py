@@ -1,7 +1,7 @@
 """The `wn-rl` command: finds the module of a subcommand, runs it, and turns its errors into exit codes.
 
-Exit codes: 0 done, 1 the run or the machine failed, 2 the user's input cannot be, 130 and 143 stopped by Ctrl-C and
-SIGTERM.
+Exit codes: 0 done, 1 the run or the machine failed, 2 the user's input cannot be, 130 and 143 stopped by Ctrl-C
+and SIGTERM.
 """
 
 import importlib

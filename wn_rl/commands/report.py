@@ -21,6 +21,9 @@ class Report:
     """Folder to write report.html, report.md, tables/ and figures/ to."""
     rates_from: tuple[Path, ...] = ()
     """Other runs to choose each parameterization's learning rate on, so that the seeds reported are fresh."""
+    curves: tuple[Path, ...] = ()
+    """CSV files of other people's learning curves to draw beside ours: columns game, agent_steps, mean_return and,
+    if there are any, seed and suite (atari without)."""
     until: int | None = None
     """Compare all runs that reached this step, up to it. None: finished runs, those of one length together."""
     videos: bool = True
@@ -31,6 +34,7 @@ def run(arguments: Sequence[str]) -> int:
     """`wn-rl report`."""
     options = parse_flags(Report, arguments)
     from wn_rl.envs.scores import REFERENCE_SCORES, SOURCES
+    from wn_rl.report.other_curves import read_curves
     from wn_rl.report.results import References
     from wn_rl.report.writer import Request, write_report
 
@@ -38,12 +42,15 @@ def run(arguments: Sequence[str]) -> int:
         raise ValueError("name the folders of the runs to report (see wn-rl report --help)")
     if options.until is not None and options.until < 1:
         raise ValueError(f"--until must be at least 1, got {options.until}")
+    curves = read_curves(options.curves)
+    references = {suite: References({}, {}, {}, of_suite) for suite, of_suite in curves.items()}
+    references["atari"] = References(REFERENCE_SCORES, SOURCES, _BESIDE, curves.get("atari", {}))
     request = Request(
         runs=options.runs,
         out=options.out,
         rates_from=options.rates_from,
         until=options.until,
-        references={"atari": References(REFERENCE_SCORES, SOURCES, _BESIDE)},
+        references=references,
         record_game=record_best_game if options.videos else None,
     )
     print(write_report(request))

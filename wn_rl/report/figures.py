@@ -1,6 +1,7 @@
 """The report's figures: small panels, readable one above the other on a phone, in light and dark."""
 
 import io
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from wn_rl.report.other_curves import OtherCurve
 from wn_rl.report.records import Arm, Method
 from wn_rl.report.results import ArmCurve, ArmScore
 from wn_rl.report.traces import NormCurve
@@ -96,10 +98,18 @@ class Look:
         }
 
 
-def draw_curves(curves: Sequence[ArmCurve], look: Look, test_period: int, title: str) -> Draw:
-    """Test scores against epochs, as the paper's Figure 4: means with bands, or single runs if these are few."""
+def draw_curves(
+    curves: Sequence[ArmCurve], others: Sequence[OtherCurve], look: Look, test_period: int, title: str
+) -> Draw:
+    """Test scores against epochs, as the paper's Figure 4: means with bands, or single runs if these are few.
+
+    others: means of other people's runs.
+    """
 
     def draw(axes: Axes) -> None:
+        for other, dashes in zip(others, itertools.cycle(_DASHES)):
+            line: dict[str, Any] = {"color": FOREGROUND, "alpha": 0.6, "linewidth": 1.3, "linestyle": dashes}
+            axes.plot(other.steps / test_period, other.returns, label=other.name, **line)
         for curve in curves:
             style = look.of(curve.arm.method)
             epochs = np.arange(1, curve.scores.shape[1] + 1)

@@ -51,7 +51,8 @@ class Gallery:
 
     def _panel(self, arms: Sequence[Arm], game: str) -> Callable[..., None]:
         curves = [curve for curve in self._findings.curves if curve.game == game and curve.arm in arms]
-        return draw_curves(curves, self._look, self._comparison.test_period, game_title(game))
+        others = self._findings.others(game)
+        return draw_curves(curves, others, self._look, self._comparison.test_period, game_title(game))
 
     def _curves(self, arms: Sequence[Arm], what: str) -> list[Figure]:
         """Figure 4 of the paper for each game that one of the arms has runs of."""

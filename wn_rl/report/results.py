@@ -1,13 +1,14 @@
 """The numbers of a comparison: scores of arms, differences between them, and aggregates over games."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
 
 from wn_rl import stats
 from wn_rl.report.comparison import BASELINE, Comparison
+from wn_rl.report.other_curves import OtherCurve
 from wn_rl.report.rates import Choice
 from wn_rl.report.records import Arm, Method
 from wn_rl.stats import Band, Estimate, FloatArray
@@ -23,7 +24,7 @@ test; area is the mean height of the learning curve."""
 
 @dataclass(frozen=True)
 class References:
-    """Published scores of a suite's games."""
+    """What others have published of a suite's games."""
 
     scores: Mapping[str, Mapping[str, float]]
     """Game, then source, to raw score; the sources "random" and "human" make scales."""
@@ -31,6 +32,8 @@ class References:
     """What each source is."""
     beside: Mapping[str, str]
     """Sources that stand beside ours in Table 3, and their headings."""
+    curves: Mapping[str, Sequence[OtherCurve]] = field(default_factory=dict)
+    """By game."""
 
 
 def run_scores(comparison: Comparison, arm: Arm, game: str, metric: str) -> FloatArray:
@@ -301,6 +304,11 @@ class Findings:
     """The chosen arms, where human scores are published."""
     spreads: Sequence[RateSpread]
     """Each method against the baseline, where both were run at several rates."""
+
+    def others(self, game: str) -> list[OtherCurve]:
+        """Curves that were published, up to the comparison's last step."""
+        curves = self.references.curves.get(game, ()) if self.references else ()
+        return [cut for curve in curves if (cut := curve.until(self.comparison.horizon))]
 
     @property
     def chosen(self) -> list[Arm]:

@@ -30,7 +30,7 @@ from wn_rl.report.tables import (
     spread_tables,
     table_3,
 )
-from wn_rl.report.words import counted, game_title
+from wn_rl.report.words import counted, game_title, score
 
 FigureGroups = Mapping[str, Sequence[Figure]]
 """Figures of a comparison by what they show: own rates, equal rates, robustness, norms."""
@@ -71,6 +71,7 @@ def _own_rates(findings: Findings, figures: FigureGroups) -> list[Block]:
     if references and any(game in references.scores for game in findings.comparison.games):
         blocks.append(Caution("The published columns were not measured as ours were:"))
         blocks.append(Bullets(tuple(protocol_notes(findings.comparison))))
+    blocks += _beside_others(findings)
     for contrast in findings.own_rates:
         blocks.append(difference_table(contrast, list(METRICS)))
         if contrast.over_games:
@@ -80,6 +81,22 @@ def _own_rates(findings: Findings, figures: FigureGroups) -> list[Block]:
     if findings.human or any(contrast.over_games for contrast in findings.own_rates):
         blocks += _unequal_seeds(findings.comparison, findings.chosen)
     return blocks + _pictures(figures["own rates"])
+
+
+def _beside_others(findings: Findings) -> list[Block]:
+    """What other people's curves had come to by our last step."""
+    curves = [(game, other) for game in findings.comparison.games for other in findings.others(game)]
+    if not curves:
+        return []
+    reached = [
+        f"{other.name} on {game_title(game)} ({counted(other.num_seeds, 'seed')}): "
+        f"{score(other.returns[-1])} at step {other.steps[-1]:,}"
+        for game, other in curves
+    ]
+    return [
+        Text(f"Curves of others, each the mean over its seeds of one test: {'; '.join(reached)}."),
+        Caution("Their settings, schedules and tests are not known here, and may be unlike ours."),
+    ]
 
 
 def _about_dashes(contrasts: Sequence[Contrast]) -> list[Block]:
