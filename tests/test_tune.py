@@ -18,6 +18,7 @@ import pytest
 from run_tools import rows_of, status_of, wn_rl
 
 from wn_rl import tune
+from wn_rl.checkpoint import CheckpointStore
 from wn_rl.commands.train import Train
 from wn_rl.commands.tune import Tune, _Settings
 from wn_rl.config import Config, to_json
@@ -247,6 +248,11 @@ def test_scores_are_means_of_the_last_three_tests(tmp_path: Path) -> None:
     assert scores_of(tmp_path) == [1.0, 2.0, 3.0, 6.0]
 
 
+def replay_of(run: Path) -> Path:
+    """Where the checkpoints of a run have its replay."""
+    return RunFolder(run).checkpoints / "replay"
+
+
 class MadeUp:
     """A launcher whose runs make a test at each look, with the score of an objective, and end after `tests`."""
 
@@ -261,6 +267,7 @@ class MadeUp:
 
     def start(self, run: Run) -> None:
         write_json(RunFolder(run.path).config_file, {"config": to_json(run.config)})
+        replay_of(run.path).mkdir(parents=True, exist_ok=True)
         self.running[run.name] = run, 0
         self.started.append(run.name)
 
@@ -296,7 +303,9 @@ def rate_objective(config: Config) -> float:
     return -abs(math.log10(config.learning_rate) + 3)
 
 
-def search(out: Path, trials: int, launcher: MadeUp, stop: StopSignals | None = None) -> tuple[Study, list[str]]:
+def search(
+    out: Path, trials: int, launcher: MadeUp, stop: StopSignals | None = None, *, keep_replay: bool = False
+) -> tuple[Study, list[str]]:
     """Search with made-up runs; the study, and what was said."""
     study, said = open_study(out, steps=1000), list[str]()
 
@@ -304,7 +313,7 @@ def search(out: Path, trials: int, launcher: MadeUp, stop: StopSignals | None = 
         if trial.number == 3:
             raise ValueError("--learning.target-period 500 must be a multiple")
         rate = float(trial.values["optimizer.learning_rate"])
-        base = dataclasses.replace(minatar("breakout"), steps=1000)
+        base = dataclasses.replace(minatar("breakout"), steps=1000, keep_replay=keep_replay)
         return dataclasses.replace(base, optimizer=dataclasses.replace(base.optimizer, learning_rate=rate))
 
     arguments: Any = (study, out, launcher, configure, trials, stop or StopSignals(), said.append)
@@ -339,6 +348,30 @@ def test_a_search_finds_what_is_best_and_goes_on_past_failures(tmp_path: Path) -
     assert not any("\n" in line for line in said)
 
 
+@pytest.mark.parametrize("keep_replay", [False, True])
+def test_trials_that_end_early_keep_no_replay_unless_it_is_asked_for(keep_replay: bool, tmp_path: Path) -> None:
+    study, said = search(tmp_path, 15, MadeUp(rate_objective, 4, {4: 1}), keep_replay=keep_replay)
+    for state in ("pruned", "failed"):
+        numbers = [result.trial.number for result in study.results() if result.state == state]
+        runs = [tmp_path / "runs" / f"trial-{number:04d}" for number in numbers if number != 3]  # which has none
+        assert runs
+        assert [replay_of(run).exists() for run in runs] == [keep_replay] * len(runs)
+        assert all(RunFolder(run).checkpoints.is_dir() for run in runs)
+    assert not any("warning" in line for line in said)
+
+
+def test_a_replay_that_cannot_be_dropped_does_not_end_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(store: CheckpointStore) -> None:
+        raise OSError("read-only file system")
+
+    monkeypatch.setattr(CheckpointStore, "drop_replay", refuse)
+    study, said = search(tmp_path, 3, MadeUp(rate_objective, 4, {1: 1}))
+    assert [result.state for result in study.results()] == ["finished", "failed", "finished"]
+    assert "warning: the replay of trial-0001 is not dropped: read-only file system" in said
+
+
 def test_a_stopped_search_goes_on_and_more_trials_extend_it(tmp_path: Path) -> None:
     stop = StopSignals()
 
@@ -352,6 +385,7 @@ def test_a_stopped_search_goes_on_and_more_trials_extend_it(tmp_path: Path) -> N
     study, _ = search(tmp_path, 6, launcher, stop)
     unfinished = [f"trial-{trial.number:04d}" for trial in open_study(tmp_path, steps=1000).unfinished()]
     assert unfinished
+    assert all(replay_of(tmp_path / "runs" / name).exists() for name in unfinished)
     again = MadeUp(rate_objective, 4, {})
     study, _ = search(tmp_path, 6, again)
     assert again.started[: len(unfinished)] == unfinished

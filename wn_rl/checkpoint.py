@@ -94,7 +94,7 @@ class CheckpointStore:
 
         Raises:
             CheckpointError: every checkpoint is damaged, the newest belongs to another run, or the replay
-                was dropped when the run finished.
+                was dropped when the run ended.
         """
         found = self._newest_whole(report, with_replay=True)
         if found is None:
@@ -114,7 +114,7 @@ class CheckpointStore:
         return None if found is None else (found[0].manifest.step, found[1])
 
     def drop_replay(self) -> None:
-        """Free the disk of the replay of a finished run. Its checkpoints stay, to be tested and played."""
+        """Free the disk of the replay of a run that is over. Its checkpoints stay, to be tested and played."""
         dropped = self.folder / _DROPPED
         if self.has_replay:
             shutil.rmtree(dropped, ignore_errors=True)
@@ -207,7 +207,7 @@ class CheckpointStore:
     def _check_replay(self, manifest: Manifest) -> None:
         if not self.has_replay:
             raise CheckpointError(
-                f"the run in {self.folder.parent} finished and dropped its replay: it can be evaluated and "
+                f"the run in {self.folder.parent} ended and dropped its replay: it can be evaluated and "
                 "played, not trained further (train with --keep-replay to leave that open)"
             )
         for segment in manifest.segments:

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wn_rl.config import Config
+from wn_rl.checkpoint import CheckpointStore
+from wn_rl.config import Config, identity
+from wn_rl.errors import UserError
 from wn_rl.launch import StopSignals
 from wn_rl.launch_child import describe_end, prepare
 from wn_rl.launch_local import LocalLauncher
@@ -153,11 +155,26 @@ class Search:
             self.study.report(trial, scores)
             self.study.finish(trial, scores[-1])
             self.say(f"{run.name}: score {scores[-1]:.4g} with {describe(trial)}")
-        elif running.pruned:
+            return
+        if running.pruned:
             self.study.prune(trial)
             self.say(f"{run.name}: pruned at test {len(scores)}, score {scores[-1]:.4g}, with {describe(trial)}")
-        elif not self.stop.count:
+        elif self.stop.count:
+            return  # it goes on when the search does
+        else:
             self._fail(trial, f"{describe_end(run, exit_code)} (its log: {run.log})")
+        self._drop_replay(run)
+
+    def _drop_replay(self, run: TrialRun) -> None:
+        """Free the disk of a trial that ended early; a finished run does so itself."""
+        folder = RunFolder(run.path)
+        if run.config.keep_replay or not folder.checkpoints.exists():
+            return
+        try:
+            with folder.lock():
+                CheckpointStore(folder.checkpoints, identity(run.config)).drop_replay()
+        except (OSError, UserError) as error:
+            self.say(f"warning: the replay of {run.name} is not dropped: {error}")
 
     def _fail(self, trial: Trial, message: str) -> None:
         self.study.fail(trial, message)

@@ -27,7 +27,8 @@ LONGER = 10  # times as many steps, where the preset has not more itself
 @dataclass(frozen=True)
 class Tune:
     """Search over settings: trials at values that Optuna chooses, scored by the mean raw return of their last
-    three tests, and ended early where they are worse than half of the others at the same test.
+    three tests, and ended early where they are worse than half of the others at the same test. What ends early
+    keeps no replay, unless --keep-replay is given.
 
     The same command, given again after any kind of stop, goes on; with more --trials, it searches on. Every other
     flag of `wn-rl train` can be given too, and holds for all trials: --steps, say.
