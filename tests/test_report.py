@@ -152,6 +152,15 @@ def test_a_grid_is_found_from_its_runs_too(named: str, tmp_path: Path) -> None:
     assert "1 of the 2 runs of the grid" in text
 
 
+def test_the_cells_of_a_grid_are_of_the_methods_of_its_runs(tmp_path: Path) -> None:
+    arms = sweep.parse_arms(["normal+initialization=torch:1e-4"])
+    (run,) = sweep.expand([minatar("breakout")], arms, [1], tmp_path / "comparison")
+    write_run(tmp_path / "comparison" / "runs" / "other", [1.0])
+    sweep.write_grid([run], ["wn-rl", "compare"])
+    text = write_report(Request([tmp_path / "comparison"], tmp_path / "out")).with_suffix(".md").read_text()
+    assert "1 run never began: normal (initialization torch) at 0.0001 on Breakout, seed 1" in text
+
+
 def test_all_grids_of_a_folder_are_counted_each_run_once(tmp_path: Path) -> None:
     out = tmp_path / "comparison"
     cells = [sweep.Run(dataclasses.replace(minatar("breakout"), seed=seed), out) for seed in (1, 2, 3)]

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from report_tools import compared, comparison_of, write_arm, write_run
 from wn_rl import sweep
 from wn_rl.config import LearningConfig
 from wn_rl.errors import UserError
+from wn_rl.presets import minatar
 from wn_rl.report import comparison as module
 from wn_rl.report.records import Method
 
@@ -23,6 +25,21 @@ def test_arms_games_and_seeds_of_one_comparison(tmp_path: Path) -> None:
     assert comparison.scores(weight_norm, "breakout").tolist() == [[1, 2], [3, 4]]
     assert comparison.scores(normal, "seaquest").tolist() == [[5, 6]]
     assert comparison.scores(normal, "breakout").shape == (0, 2)
+
+
+def test_the_baseline_is_the_plainest_of_normal_layers(tmp_path: Path) -> None:
+    torch_start = dataclasses.replace(minatar("breakout").network, initialization="torch")
+    write_run(tmp_path / "a", [1.0], network=torch_start)
+    write_run(tmp_path / "b", [1.0], parameterization="weight_norm")
+    assert comparison_of(tmp_path).baseline == Method("normal", (("initialization", "torch"),))
+    write_run(tmp_path / "c", [1.0])
+    comparison = comparison_of(tmp_path)
+    assert comparison.baseline == Method("normal")
+    assert [method.label for method in comparison.methods] == [
+        "normal",
+        "normal (initialization torch)",
+        "weight norm",
+    ]
 
 
 def test_runs_of_different_length_are_never_in_one_comparison(tmp_path: Path) -> None:

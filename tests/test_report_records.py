@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from report_tools import write_run
 
+from wn_rl.config import NetworkConfig
 from wn_rl.errors import UserError
 from wn_rl.report.records import Arm, Method, read_rows, read_run, read_runs, series
 
@@ -20,12 +21,17 @@ def test_a_run_says_what_it_was_and_scored(tmp_path: Path) -> None:
 
 
 def test_options_of_weight_norm_make_another_method(tmp_path: Path) -> None:
-    from wn_rl.config import NetworkConfig
-
     network = NetworkConfig(name="minatar_cnn", stack=1, log_scale=3.0)
     run = read_run(write_run(tmp_path / "a", [1.0], parameterization="weight_norm", network=network))
     assert run.arm.method == Method("weight_norm", (("log_scale", 3.0),))
     assert run.arm.method.label == "weight norm (log scale 3)"
+
+
+def test_normal_layers_that_start_as_torch_has_them_are_another_method(tmp_path: Path) -> None:
+    network = NetworkConfig(name="minatar_cnn", stack=1, initialization="torch")
+    run = read_run(write_run(tmp_path / "a", [1.0], network=network))
+    assert run.arm.method == Method("normal", (("initialization", "torch"),))
+    assert run.arm.method.label == "normal (initialization torch)"
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "null", '"3"', "true"])

@@ -94,6 +94,31 @@ def test_arms_are_products_where_they_are_so_meant() -> None:
     )
 
 
+def test_arms_have_options_which_are_in_their_names_and_configs(tmp_path: Path) -> None:
+    """Of the paper: log-scale g, the bound on |v|, and layers that start as torch has them."""
+    texts = ("weight_norm+log-scale=3+max-v-norm=1.5:3e-4", "normal+initialization=torch:1e-3", "normal:1e-3")
+    runs = make_grid(tmp_path, seeds=1, arms=texts)
+    networks = [run.config.network for run in runs]
+    assert [(net.log_scale, net.max_v_norm, net.initialization) for net in networks] == [
+        (3.0, 1.5, "data_dependent"),
+        (None, None, "torch"),
+        (None, None, "data_dependent"),
+    ]
+    assert [run.name for run in runs] == [
+        "minatar-breakout-weight_norm-log_scale-3.0-max_v_norm-1.5-lr0.0003-seed1",
+        "minatar-breakout-normal-initialization-torch-lr0.001-seed1",
+        "minatar-breakout-normal-lr0.001-seed1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arm", "flag"), [("normal+log-scale=3", "log-scale"), ("normal+initialization=warm", "initialization")]
+)
+def test_options_that_a_method_cannot_have_are_refused(arm: str, flag: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"--network\.{flag}"):
+        make_grid(tmp_path, arms=(arm,))
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -105,6 +130,8 @@ def test_arms_are_products_where_they_are_so_meant() -> None:
         ("normal:nan", "'nan'"),
         ("normal:inf", "'inf'"),
         ("normal:fast", "'fast'"),
+        ("weight_norm+scale=3", "no option 'scale'"),
+        ("weight_norm+log-scale", "'' in 'weight_norm+log-scale' is no number"),
     ],
 )
 def test_arms_that_are_none_are_refused(text: str, says: str) -> None:
@@ -270,6 +297,7 @@ def test_the_grid_is_recorded(tmp_path: Path) -> None:
         "suite": "minatar",
         "game": "breakout",
         "parameterization": "normal",
+        "options": {},
         "learning_rate": 0.001,
         "seed": 2,
         "steps": 1000,

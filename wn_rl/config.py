@@ -175,6 +175,14 @@ class Config:
         return 3e-4 if self.parameterization.startswith("weight_norm") else 1e-4
 
 
+METHOD_OPTIONS: dict[str, float | str | None] = {
+    "log_scale": None,
+    "max_v_norm": None,
+    "initialization": "data_dependent",
+}
+"""Fields of NetworkConfig that say how layers are parameterized, with their defaults: with the parameterization
+and the learning rate, what arms of a comparison differ in."""
+
 MAX_ENVS = 4096  # more lanes than this are a mistake that would build environments for hours
 
 

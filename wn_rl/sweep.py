@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wn_rl.config import Config, Parameterization, choices, from_json, to_json
+from wn_rl.config import METHOD_OPTIONS, Config, Parameterization, choices, from_json, to_json
 from wn_rl.errors import UserError, say
 from wn_rl.extensions import import_flags
 from wn_rl.presets import PRESETS
@@ -40,6 +40,8 @@ class Arm:
 
     parameterization: Parameterization
     learning_rate: float | None = None
+    options: tuple[tuple[str, float | str], ...] = ()
+    """Names of `METHOD_OPTIONS`, and what they are; others are as in the settings that all runs share."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,15 @@ class Run:
     def name(self) -> str:
         """The name of its folder, e.g. minatar-breakout-weight_norm-lr0.0003-seed1."""
         config = self.config
+        method = "-".join([config.parameterization, *(f"{name}-{value}" for name, value in self.options.items())])
         rate = repr(config.learning_rate)
-        game = file_name(config.game)
-        return f"{config.suite}-{game}-{config.parameterization}-lr{rate}-seed{config.seed}"
+        return f"{config.suite}-{file_name(config.game)}-{method}-lr{rate}-seed{config.seed}"
+
+    @property
+    def options(self) -> dict[str, float | str]:
+        """The method's options that are not at their defaults."""
+        values = {name: getattr(self.config.network, name) for name in METHOD_OPTIONS}
+        return {name: value for name, value in values.items() if value != METHOD_OPTIONS[name]}
 
     @property
     def path(self) -> Path:
@@ -80,13 +88,15 @@ class Found:
 
 
 def parse_arms(texts: Iterable[str]) -> tuple[Arm, ...]:
-    """Arms as they are typed: a parameterization, and after a colon its rates.
+    """Arms as they are typed: a parameterization, its options after plus signs, and after a colon its rates.
 
     >>> [arm.learning_rate for arm in parse_arms(["weight_norm", "normal:1e-4,3e-4"])]
     [None, 0.0001, 0.0003]
+    >>> parse_arms(["weight_norm+log-scale=3:1e-4"])[0].options
+    (('log_scale', 3.0),)
 
     Raises:
-        UserError: a name is unknown, or a rate is none.
+        UserError: a name is unknown, or a rate or the value of an option is none.
     """
     return tuple(arm for text in texts for arm in _parse_arm(text))
 
@@ -184,6 +194,7 @@ def write_grid(runs: Sequence[Run], command: Sequence[str]) -> None:
             "suite": run.config.suite,
             "game": run.config.game,
             "parameterization": run.config.parameterization,
+            "options": run.options,
             "learning_rate": run.config.learning_rate,
             "seed": run.config.seed,
             "steps": run.config.steps,
@@ -244,15 +255,17 @@ def write_wandb_sweep(file: Path, sweep: dict[str, Any], track: Sequence[str]) -
 
 
 def _parse_arm(text: str) -> Iterator[Arm]:
-    name, colon, rates = text.partition(":")
+    method, colon, rates = text.partition(":")
+    name, *given = method.split("+")
     known = choices("parameterization")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"--arms: no parameterization {name!r}: choose from {', '.join(known)}{hint}")
     parameterization = typing.cast(Parameterization, name)
+    options = tuple(_parse_option(option, text) for option in given)
     if not colon:
-        yield Arm(parameterization)
+        yield Arm(parameterization, None, options)
         return
     for rate in rates.split(","):
         try:
@@ -261,14 +274,33 @@ def _parse_arm(text: str) -> Iterator[Arm]:
             value = math.nan
         if not 0 < value < math.inf:
             raise UserError(f"--arms: {rate!r} in {text!r} is no learning rate: give numbers greater than 0")
-        yield Arm(parameterization, value)
+        yield Arm(parameterization, value, options)
+
+
+def _parse_option(text: str, arm: str) -> tuple[str, float | str]:
+    """E.g. log-scale=3, max-v-norm=1 or initialization=torch."""
+    flag, _, value = text.partition("=")
+    name = flag.replace("-", "_")
+    if name not in METHOD_OPTIONS:
+        flags = [option.replace("_", "-") for option in METHOD_OPTIONS]
+        raise UserError(f"--arms: no option {flag!r} in {arm!r}: choose from {', '.join(flags)}")
+    try:
+        return name, value if isinstance(METHOD_OPTIONS[name], str) else float(value)
+    except ValueError:
+        raise UserError(f"--arms: {value!r} in {arm!r} is no number") from None
 
 
 def _config_of(base: Config, arm: Arm, seed: int, out: Path) -> Config:
-    optimizer = base.optimizer
+    optimizer, options = base.optimizer, dict[str, Any](arm.options)
     if arm.learning_rate is not None:
         optimizer = dataclasses.replace(optimizer, learning_rate=arm.learning_rate)
-    changed = dataclasses.replace(base, parameterization=arm.parameterization, optimizer=optimizer, seed=seed)
+    changed = dataclasses.replace(
+        base,
+        parameterization=arm.parameterization,
+        network=dataclasses.replace(base.network, **options),
+        optimizer=optimizer,
+        seed=seed,
+    )
     return one_of_many(changed, out)
 
 

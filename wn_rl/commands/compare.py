@@ -50,7 +50,8 @@ class Compare:
     """Where games come from that are given without a suite; None: the preset's, atari without one."""
     arms: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ARM ...")] = ("weight_norm", "normal")
     """Parameterizations, with their learning rates: weight_norm:3e-4 normal:1e-4,3e-4. Without rates: the
-    preset's, or else the parameterization's default."""
+    preset's, or else the parameterization's default. After a plus, options of the method: weight_norm+log-scale=3,
+    weight_norm+max-v-norm=1, normal+initialization=torch."""
     seeds: int = 3
     """Runs of each arm on each game: how many seeds."""
     first_seed: int = 1

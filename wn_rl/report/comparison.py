@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from wn_rl.config import choices
+from wn_rl.config import METHOD_OPTIONS, choices
 from wn_rl.errors import UserError
 from wn_rl.report.records import Arm, LeftOut, Method, Run
 from wn_rl.stats import FloatArray
 
-BASELINE = Method("normal")
-"""What every other method is compared with."""
-
-_OF_THE_ARM = {"parameterization", "optimizer.learning_rate", "network.log_scale", "network.max_v_norm"}
+_BASELINE = "normal"
+_OF_THE_ARM = {"parameterization", "optimizer.learning_rate", *(f"network.{name}" for name in METHOD_OPTIONS)}
 _OF_THE_RUN = {"game", "seed", "steps"}
 _WITHOUT_EFFECT_ON_SCORES = {
     *("preset", "device", "track", "run_name", "group", "log_period", "checkpoint_period", "keep_replay"),
@@ -62,6 +60,12 @@ class Comparison:
     @cached_property
     def methods(self) -> list[Method]:
         return list(dict.fromkeys(arm.method for arm in self.arms))
+
+    @cached_property
+    def baseline(self) -> Method:
+        """What every other method is compared with: normal layers, if there are any; of several, the plainest."""
+        found = [method for method in self.methods if method.parameterization == _BASELINE]
+        return min(found, key=lambda method: len(method.options), default=Method(_BASELINE))
 
     def rates(self, method: Method) -> list[float]:
         """Learning rates at which the method was run, in any game."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from wn_rl.report.comparison import BASELINE
 from wn_rl.report.records import LeftOut, Run
 from wn_rl.report.results import METRICS, Contrast, Findings
 from wn_rl.report.traces import frames_per_second, machine, norm_curves
@@ -150,7 +149,7 @@ def _contrasts(every: Sequence[Findings]) -> Iterator[tuple[Cells, Contrast]]:
                         "rates": question,
                         "method": contrast.treatment.method.label,
                         "rate": contrast.treatment.rate,
-                        "baseline": BASELINE.label,
+                        "baseline": findings.comparison.baseline.label,
                         "baseline_rate": contrast.baseline.rate,
                     },
                     contrast,
@@ -180,7 +179,7 @@ def _spreads(every: Sequence[Findings]) -> Iterator[Cells]:
             yield {
                 "comparison": findings.comparison.name,
                 "method": spread.method.label,
-                "baseline": BASELINE.label,
+                "baseline": findings.comparison.baseline.label,
                 "game": spread.game,
                 "metric": spread.metric,
                 "rates": " ".join(f"{rate:g}" for rate in spread.rates),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from wn_rl.report.blocks import Block, Caution, Clip, Clips, Text
-from wn_rl.report.comparison import BASELINE, Comparison
+from wn_rl.report.comparison import Comparison
 from wn_rl.report.figures import Figure, Look, draw_curves, draw_norms, draw_robustness, make_figure
 from wn_rl.report.page import slug
 from wn_rl.report.records import Arm, Run
@@ -67,7 +67,7 @@ class Gallery:
     def _equal_rates(self) -> list[Figure]:
         """The same at each rate of the baseline's that another method has, but for the figures already made."""
         figures = []
-        for rate in self._comparison.rates(BASELINE):
+        for rate in self._comparison.rates(self._comparison.baseline):
             arms = [arm for arm in self._comparison.arms if arm.rate == rate]
             if len(arms) > 1 and arms != self._findings.chosen:
                 figures += self._curves(arms, f"rate-{rate:g}")

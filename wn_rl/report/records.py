@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from wn_rl.config import METHOD_OPTIONS
 from wn_rl.errors import UserError
 from wn_rl.runs import RunFolder
 from wn_rl.stats import FloatArray
@@ -25,15 +26,26 @@ class Method:
     """How the layers are parameterized: one side of a comparison, whatever its learning rate."""
 
     parameterization: str
-    options: tuple[tuple[str, float], ...] = ()
-    """Settings that only weight norm has: log_scale, max_v_norm."""
+    options: tuple[tuple[str, float | str], ...] = ()
+    """`METHOD_OPTIONS` that are not at their defaults."""
 
     @property
     def label(self) -> str:
         """For tables and figures, e.g. "weight norm" or "weight norm (log scale 3)"."""
         name = _LABELS.get(self.parameterization, self.parameterization.replace("_", " "))
-        options = ", ".join(f"{option.replace('_', ' ')} {value:g}" for option, value in self.options)
+        options = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in self.options)
         return f"{name} ({options})" if options else name
+
+
+def method_of(parameterization: str, options: Mapping[str, Any]) -> Method:
+    """The method with these values of `METHOD_OPTIONS`."""
+    given = {name: value for name, value in options.items() if value != METHOD_OPTIONS[name]}
+    values = {name: value if isinstance(value, str) else float(value) for name, value in given.items()}
+    return Method(parameterization, tuple(values.items()))
+
+
+def _plain(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 @dataclass(frozen=True)
@@ -93,12 +105,11 @@ class Run:
     def arm(self) -> Arm:
         """The method and learning rate."""
         network = self.config["network"]
-        options = [(name, network.get(name)) for name in ("log_scale", "max_v_norm")]
-        method = Method(
-            str(self.config["parameterization"]),
-            tuple((name, float(value)) for name, value in options if value is not None),
+        options = {name: network.get(name, default) for name, default in METHOD_OPTIONS.items()}
+        return Arm(
+            method_of(str(self.config["parameterization"]), options),
+            float(self.config["optimizer"]["learning_rate"]),
         )
-        return Arm(method, float(self.config["optimizer"]["learning_rate"]))
 
     @cached_property
     def last_step(self) -> int:

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 
 from wn_rl import stats
-from wn_rl.report.comparison import BASELINE, Comparison
+from wn_rl.report.comparison import Comparison
 from wn_rl.report.other_curves import OtherCurve
 from wn_rl.report.rates import Choice
 from wn_rl.report.records import Arm, Method
@@ -221,11 +221,11 @@ class RateSpread:
 
 def rate_spreads(comparison: Comparison, rng: np.random.Generator) -> list[RateSpread]:
     """Every method against the baseline in each game in which both have several rates, by each metric."""
-    methods = [method for method in comparison.methods if method != BASELINE]
+    methods = [method for method in comparison.methods if method != comparison.baseline]
     found = []
     for method, metric, game in product(methods, METRICS, comparison.games):
         pairs = {
-            rate: [run_scores(comparison, Arm(each, rate), game, metric) for each in (method, BASELINE)]
+            rate: [run_scores(comparison, Arm(each, rate), game, metric) for each in (method, comparison.baseline)]
             for rate in comparison.rates(method)
         }
         pairs = {rate: pair for rate, pair in pairs.items() if all(scores.size for scores in pair)}
@@ -253,16 +253,17 @@ Pair = tuple[Arm, Arm]
 
 def pairs_at_own_rates(comparison: Comparison, choice: Choice) -> list[Pair]:
     """Every method and the baseline, each at its chosen rate."""
-    baseline = choice.arm(BASELINE)
-    treatments = [choice.arm(method) for method in comparison.methods if method != BASELINE]
+    baseline = choice.arm(comparison.baseline)
+    treatments = [choice.arm(method) for method in comparison.methods if method != comparison.baseline]
     return [(treatment, baseline) for treatment in treatments if treatment and baseline]
 
 
 def pairs_at_equal_rates(comparison: Comparison) -> list[Pair]:
     """Every method and the baseline at each rate that both were run at."""
-    rates = comparison.rates(BASELINE)
-    treatments = [arm for arm in comparison.arms if arm.method != BASELINE and arm.rate in rates]
-    return [(treatment, Arm(BASELINE, treatment.rate)) for treatment in treatments]
+    baseline = comparison.baseline
+    rates = comparison.rates(baseline)
+    treatments = [arm for arm in comparison.arms if arm.method != baseline and arm.rate in rates]
+    return [(treatment, Arm(baseline, treatment.rate)) for treatment in treatments]
 
 
 @dataclass(frozen=True)

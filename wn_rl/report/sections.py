@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from wn_rl.report.blocks import Block, Bullets, Caution, Code, Figures, Section, Table, Text
 from wn_rl.report.chosen import how_chosen
-from wn_rl.report.comparison import BASELINE, Comparison
+from wn_rl.report.comparison import Comparison
 from wn_rl.report.figures import Figure
 from wn_rl.report.grids import GridFile
 from wn_rl.report.head import versions_of, what_was_run
@@ -121,7 +121,7 @@ def _unequal_seeds(comparison: Comparison, arms: Sequence[Arm]) -> list[Block]:
 
 def _equal_rates(findings: Findings, figures: FigureGroups) -> list[Block]:
     if not findings.equal_rates:
-        return [Text(f"No method was run at a rate of {BASELINE.label}'s.")]
+        return [Text(f"No method was run at a rate of {findings.comparison.baseline.label}'s.")]
     methods = dict.fromkeys(contrast.treatment.method for contrast in findings.equal_rates)
     tables: list[Block] = []
     for method in methods:

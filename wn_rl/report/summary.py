@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from wn_rl.report.blocks import Block, Bullets, Caution, Section, Text
-from wn_rl.report.comparison import BASELINE
 from wn_rl.report.results import Contrast, Findings, GameDifference
 from wn_rl.report.tables import METRIC_TITLES
 from wn_rl.report.words import counted, false_findings, finding, game_title, listed, seeds_between
@@ -15,8 +14,9 @@ def summary_section(every: Sequence[Findings]) -> Section:
     blocks: list[Block] = []
     for findings in every:
         name = findings.comparison.name
-        if BASELINE not in findings.comparison.methods:
-            blocks.append(Caution(f"{name}: no run of {BASELINE.label}, so nothing is compared with it."))
+        baseline = findings.comparison.baseline
+        if baseline not in findings.comparison.methods:
+            blocks.append(Caution(f"{name}: no run of {baseline.label}, so nothing is compared with it."))
         note = " (rates chosen on these same runs)" if findings.choice.basis == "same runs" else ""
         for question, contrasts, remark in (
             ("each method at its own rate", findings.own_rates, note),

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 
 from wn_rl.report.blocks import Table
-from wn_rl.report.comparison import BASELINE, Comparison
+from wn_rl.report.comparison import Comparison
 from wn_rl.report.rates import Choice, candidates
 from wn_rl.report.records import Arm
 from wn_rl.report.results import Contrast, Findings, GameDifference, OverGames, RateSpread, run_scores
@@ -171,11 +171,15 @@ def candidates_table(choice: Choice) -> Table:
 def spread_tables(findings: Findings) -> list[Table]:
     """How much scores change from rate to rate: a table for each method that shares several with the baseline."""
     methods = dict.fromkeys(spread.method for spread in findings.spreads)
-    return [_spread_table([spread for spread in findings.spreads if spread.method == each]) for each in methods]
+    baseline = findings.comparison.baseline.label
+    return [
+        _spread_table([spread for spread in findings.spreads if spread.method == each], baseline)
+        for each in methods
+    ]
 
 
-def _spread_table(spreads: Sequence[RateSpread]) -> Table:
-    treatment, baseline = spreads[0].method.label, BASELINE.label
+def _spread_table(spreads: Sequence[RateSpread], baseline: str) -> Table:
+    treatment = spreads[0].method.label
     rows = tuple(
         (
             game_title(spread.game),
