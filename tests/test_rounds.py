@@ -208,14 +208,19 @@ def test_the_compiler_may_make_a_program_for_each_size_of_round(monkeypatch: pyt
     assert dynamo.fail_on_recompile_limit_hit
 
 
-@pytest.mark.slow
+COMPILED = [(parameterization, on) for parameterization in PARAMETERIZATIONS for on in ((), ("cpu",))]
+QUICKEST = ("weight_norm", ())  # the optimizer alone: some twelve seconds of compiling
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as above
-@pytest.mark.parametrize("networks_compiled_on", [(), ("cpu",)])
-@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+@pytest.mark.parametrize(
+    ("parameterization", "networks_compiled_on"),
+    [pytest.param(*case, marks=() if case == QUICKEST else pytest.mark.slow) for case in COMPILED],
+)
 def test_a_compiled_round_equals_the_eager_one(
     parameterization: str, networks_compiled_on: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second as on CUDA: the networks too."""
+    """("cpu",) as on CUDA: the networks too."""
     monkeypatch.setattr(learner_module, "NETWORKS_COMPILED_ON", networks_compiled_on)
     config = dataclasses.replace(CONFIG, parameterization=parameterization)
     eager, compiled = Bench(config), Bench(dataclasses.replace(config, accelerate="compile"))
@@ -223,6 +228,7 @@ def test_a_compiled_round_equals_the_eager_one(
         eager.rounds.learn(4)
         compiled.rounds.learn(4)
         assert_equal(eager, compiled, tolerance=1e-4)
+    assert compiled.learner.optimizer._fused is not None
 
 
 def test_bfloat16_keeps_the_output_layer_and_every_state_in_float32() -> None:
