@@ -100,28 +100,36 @@ def train(config: Config, run_dir: str | Path, *, command: Sequence[str] | None 
     SIGINT and SIGTERM save the run and end it. Call it in the main thread, which alone can listen to signals.
     command: recorded in config.json; None: that of this process.
 
+    Look at the outcome before going on: a run that was stopped is `interrupted` and one that failed is `failed`,
+    and neither is raised.
+
     Raises:
         UserError: the folder is not empty, or the device cannot be had.
         ValueError: the config cannot be.
+        KeyboardInterrupt: a second signal came; what was saved before is kept.
     """
     folder = RunFolder(Path(run_dir))
     folder.require_new()
-    config = use_threads(
-        dataclasses.replace(
-            config,
-            game=envs.normalize_game(config.suite, config.game),
-            device=str(resolve_device(config.device)),
-            optimizer=dataclasses.replace(config.optimizer, learning_rate=config.learning_rate),
-            run_name=config.run_name or folder.path.name,
+    threads = torch.get_num_threads()
+    try:
+        config = use_threads(
+            dataclasses.replace(
+                config,
+                game=envs.normalize_game(config.suite, config.game),
+                device=str(resolve_device(config.device)),
+                optimizer=dataclasses.replace(config.optimizer, learning_rate=config.learning_rate),
+                run_name=config.run_name or folder.path.name,
+            )
         )
-    )
-    record = {
-        "config": to_json(config),
-        "versions": versions(),
-        "machine": machine_line(torch.device(config.device)),
-        "command": list(command or sys.orig_argv),
-    }
-    return train_in(config, folder, record, resume=False)
+        record = {
+            "config": to_json(config),
+            "versions": versions(),
+            "machine": machine_line(torch.device(config.device)),
+            "command": list(command or sys.orig_argv),
+        }
+        return train_in(config, folder, record, resume=False)
+    finally:
+        torch.set_num_threads(threads)  # the caller's process may have other work
 
 
 def train_in(config: Config, folder: RunFolder, record: dict[str, Any], *, resume: bool) -> Outcome:

@@ -16,7 +16,9 @@ config = dataclasses.replace(
     parameterization="weight_norm_mean_only_bn",
     learning=dataclasses.replace(config.learning, batch_size=32),
 )
-train(config, "runs/breakout")  # what `wn-rl train` does: `wn-rl resume runs/breakout` would go on with it
+outcome = train(config, "runs/breakout")  # the same folder as that of `wn-rl train`, which can be resumed
+if outcome.status != "finished":  # Ctrl-C, say
+    sys.exit(outcome.exit_code)
 
 run = load_run("runs/breakout")  # the network of its best test
 games = run_nature_test(run.config, run.network, seed=1, num_episodes=10)

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,19 @@ def test_an_agent_is_trained_tested_and_asked_for_its_values(tmp_path: Path) -> 
     assert record["command"][-2:] == [str(EXAMPLES / "train_and_test.py"), "5200"]
     printed = run_example("q_values.py", folder=tmp_path)
     assert re.search(r"return \d+, playing greedily", printed)
+
+
+def test_an_agent_whose_training_was_stopped_is_not_tested(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "train_and_test.py"), "1000000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    run = tmp_path / "runs/breakout"
+    while not (run / "status.json").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=120)
+    assert (process.returncode, status_of(run)["status"]) == (130, "interrupted")
+    assert "mean raw return" not in printed
 
 
 def test_an_environment_of_ones_own_trains_resumes_and_is_learned(tmp_path: Path) -> None:

@@ -1,15 +1,20 @@
 """A run in its folder, in process: what is saved, said and noted when things go wrong."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 
 import pytest
+import torch
 from run_tools import QUICK, status_of, wn_rl
 
 from wn_rl.agents import experiment as experiment_module
+from wn_rl.agents import training
 from wn_rl.agents.monitor import crossed
 from wn_rl.checkpoint import CheckpointError, CheckpointStore
+from wn_rl.config import Config
+from wn_rl.presets import minatar
 
 TRAIN = ["train", "breakout", *QUICK, "--track", "jsonl"]
 
@@ -45,6 +50,19 @@ def test_a_full_disk_is_said_and_the_run_goes_on(
     monkeypatch.chdir(tmp_path)
     assert wn_rl("resume", str(run)) == 0  # from step 200: nothing was dropped
     assert status_of(run) == {**status_of(run), "status": "finished", "step": 600}
+
+
+def test_the_threads_of_a_run_are_not_left_to_what_comes_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_in(config: Config, *rest: object, resume: bool) -> training.Outcome:
+        assert config.torch_threads == torch.get_num_threads() == 2
+        return training.Outcome("interrupted", 130, "stopped")
+
+    monkeypatch.setattr(training, "train_in", train_in)
+    config = dataclasses.replace(minatar("breakout"), torch_threads=2, device="cpu")
+    assert training.train(config, tmp_path / "run").exit_code == 130
+    assert torch.get_num_threads() == 1
 
 
 def test_an_error_is_noted_with_its_place_and_exit_code_1(
