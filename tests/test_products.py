@@ -145,12 +145,24 @@ def test_a_layer_gives_the_same_through_onednn_and_without(
         torch.testing.assert_close(one, other, atol=2e-4, rtol=2e-4)
 
 
-def test_a_second_derivative_is_refused(taken: list[int]) -> None:
-    x, weight, bias, gradient = tensors()
-    y = dense_product(x.requires_grad_(), weight.requires_grad_(), bias)
-    (first,) = torch.autograd.grad(y, x, gradient.requires_grad_(), create_graph=True)
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+def test_large_layers_on_a_cpu_have_first_derivatives_alone(parameterization: str, taken: list[int]) -> None:
+    x, *_ = tensors()
+    large = Layers(parameterization).dense(IN, OUT).eval()
     with pytest.raises(RuntimeError, match="once_differentiable"):
-        first.sum().backward()
+        differentiate_twice(large, x)
+    with pytest.raises(RuntimeError, match="functorch transforms"):
+        torch.func.grad(lambda x: large(x).sum())(x)
+    assert taken
+    differentiate_twice(fold(large), x)
+    differentiate_twice(large.double(), x.double())
+    torch.func.grad(lambda x: large(x).sum())(x.double())
+
+
+def differentiate_twice(layer: nn.Module, x: Tensor) -> None:
+    x = x.clone().requires_grad_()
+    (first,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    first.sum().backward()
 
 
 def test_a_fold_with_fast_layers_has_the_plain_fold_s_keys_and_values() -> None:

@@ -1,5 +1,6 @@
 """The products of dense layers on a CPU, through oneDNN: on processors that torch's BLAS (MKL) does not know
-well they take half the time in float32. Everything else is torch's own `F.linear`.
+well they take half the time in float32. They have first derivatives alone, by backward: double backward, forward
+mode and torch.func raise an error. Everything else is torch's own `F.linear`.
 """
 
 from typing import Any
