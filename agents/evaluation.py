@@ -124,6 +124,11 @@ def run_epoch_test(config: Config, network: nn.Module, *, seed: int, tick: Calla
         environments.close()
 
 
+def nature_max_frames(config: Config) -> int:
+    """Emulator frames after which a game of a `nature` test is cut: five minutes, or the run's limit if less."""
+    return min(NATURE_MAX_FRAMES, config.environment.max_episode_frames)
+
+
 def run_nature_test(
     config: Config,
     network: nn.Module,
@@ -137,8 +142,8 @@ def run_nature_test(
     Epsilon 1 is the random policy on the same protocol.
     """
     test = config.evaluation
-    cap = min(NATURE_MAX_FRAMES, config.environment.max_episode_frames)
-    environments = make_test_environments(config, num_envs=test.num_envs, seed=seed, max_episode_frames=cap)
+    limit = nature_max_frames(config)
+    environments = make_test_environments(config, num_envs=test.num_envs, seed=seed, max_episode_frames=limit)
     try:
         actor = make_test_actor(config, network, environments, seed=seed)
         return evaluate_episodes(actor, environments, test.epsilon, num_episodes, tick)

@@ -51,6 +51,13 @@ def test_evaluate_and_play(run: Path, capsys: pytest.CaptureFixture[str], tmp_pa
     assert "random policy" in printed
     results = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
     assert [len(result["returns"]) for result in results] == [4, 4]
+    assert [(result["num_envs"], result["steps"], result["max_episode_frames"]) for result in results] == [
+        (2, None, 10_000), (2, None, 10_000),
+    ]  # fmt: skip
+    assert wn_rl("evaluate", str(run), "--protocol", "epoch") == 0
+    result = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
+    assert (result["num_envs"], result["steps"], result["max_episode_frames"]) == (1, 100, 10_000)
+    capsys.readouterr()
     video = tmp_path / "game.mp4"
     assert wn_rl("play", str(run), "--video", str(video), "--network", "latest", "--device", "auto") == 0
     assert video.stat().st_size > 1000
@@ -61,7 +68,7 @@ def test_what_cannot_be_played_is_one_clear_line(run: Path, capsys: pytest.Captu
         (["--device", "gpu"], "no device 'gpu'"),
         (["--epsilon", "2"], "--epsilon must be between 0 and 1"),
         (["--seed", "-1"], "seed must be at least 0"),
-        (["--network", "worst"], "'best', 'latest'"),
+        (["--network", "worst"], "invalid choice 'worst' for argument '--network'"),
         (["--video", str(run)], "is a folder"),
     ]:
         capsys.readouterr()
@@ -69,6 +76,28 @@ def test_what_cannot_be_played_is_one_clear_line(run: Path, capsys: pytest.Captu
         lines = capsys.readouterr().err.strip().splitlines()
         assert len(lines) == 1, lines
         assert says in lines[0]
+
+
+def test_what_cannot_be_tested_is_one_clear_line(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, says in [
+        (["--num-envs", "0"], "--num-envs must be from 1 to 4096, got 0"),
+        (["--episodes", "0"], "--episodes must be at least 1, got 0"),
+        (["--epsilon", "2"], "--epsilon must be between 0 and 1, got 2"),
+        (["--protocol", "epoch", "--episodes", "5"], "--episodes is of --protocol nature"),
+    ]:
+        capsys.readouterr()
+        assert wn_rl("evaluate", str(run), *arguments) == 2
+        assert capsys.readouterr().err.startswith(f"wn-rl evaluate: {says}")
+    assert not (run / "evaluations.jsonl").exists()
+
+
+def test_an_exported_agent_has_no_other_network(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    agent = str(run.with_name("agent"))
+    assert wn_rl("export", str(run), "--out", agent, "--no-onnx") == 0
+    for command in ("evaluate", "play"):
+        capsys.readouterr()
+        assert wn_rl(command, agent, "--network", "latest") == 2
+        assert "which has one network" in capsys.readouterr().err
 
 
 def test_every_command_is_a_module_and_every_module_a_command() -> None:

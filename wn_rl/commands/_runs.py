@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
 
 
-def open_network(path: Path, which: str, device: str) -> tuple[RunFolder, Config, "nn.Module", str]:
+def open_network(
+    path: Path, which: Literal["best", "latest"] | None, device: str
+) -> tuple[RunFolder, Config, "nn.Module", str]:
     """The folder of a run or of an exported agent, its config, its network and what to call that.
 
+    which: of a run's networks; None: the best. An agent has one alone.
+
     Raises:
-        UserError: there is neither, its files are damaged, or no run of ours made the agent.
+        UserError: there is neither, its files are damaged, no run of ours made the agent, or which is of an agent.
     """
     from wn_rl.agents.training import load_run
     from wn_rl.export.agent import is_exported, load_exported
@@ -29,8 +33,10 @@ def open_network(path: Path, which: str, device: str) -> tuple[RunFolder, Config
 
     folder = RunFolder(path)
     if not is_exported(folder.read_config()):
-        run = load_run(path, which, device)
+        run = load_run(path, which or "best", device)
         return folder, run.config, run.network, run.name
+    if which is not None:
+        raise UserError(f"--network is of a run, and {path} is an exported agent, which has one network")
     agent = load_exported(path)
     if "config" not in agent.run:
         raise UserError(f"{path} does not say which game it plays: no run of wn-rl made it")

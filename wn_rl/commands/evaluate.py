@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from wn_rl.commands._runs import RunPath, open_network, progress
-from wn_rl.config import Config
+from wn_rl.config import MAX_ENVS, Config
 from wn_rl.errors import say
 from wn_rl.flags import parse_flags
 from wn_rl.runs import RunFolder
@@ -24,14 +24,14 @@ class Evaluate:
     """The run's folder, or that of an exported agent."""
     protocol: Literal["nature", "epoch"] = "nature"
     """nature: --episodes games of at most five minutes. epoch: as the tests in training."""
-    episodes: int = 30
-    """Games of the nature protocol (Mnih et al. 2015: 30)."""
+    episodes: int | None = None
+    """Games of the nature protocol; None: 30 (Mnih et al. 2015)."""
     epsilon: float = 0.05
     """Exploration (Mnih et al. 2015: 0.05)."""
     num_envs: int = 1
     """Lanes; several are faster."""
-    network: Literal["best", "latest"] = "best"
-    """The network of the best test in training, or that of the last checkpoint."""
+    network: Literal["best", "latest"] | None = None
+    """Of a run: the network of its best test in training, or that of its last checkpoint; None: best."""
     random_policy: bool = False
     """Also test the random policy by the same protocol."""
     seed: int = 0
@@ -43,10 +43,9 @@ class Evaluate:
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl evaluate`."""
     options = parse_flags(Evaluate, arguments)
-    from wn_rl.agents.evaluation import run_epoch_test, run_nature_test
+    from wn_rl.agents.evaluation import NATURE_EPISODES, run_epoch_test, run_nature_test
 
-    if options.episodes < 1 or not 0 <= options.epsilon <= 1:
-        raise ValueError("--episodes must be at least 1, and --epsilon between 0 and 1")
+    _check(options)
     folder, config, network, name = open_network(options.run, options.network, options.device)
     test = dataclasses.replace(config.evaluation, epsilon=options.epsilon, num_envs=options.num_envs)
     config = dataclasses.replace(config, evaluation=test)
@@ -59,20 +58,36 @@ def run(arguments: Sequence[str]) -> int:
         if options.protocol == "epoch":
             games = run_epoch_test(config, network, seed=options.seed, tick=tick)
         else:
-            games = run_nature_test(config, network, seed=options.seed, num_episodes=options.episodes, tick=tick)
+            count = options.episodes or NATURE_EPISODES
+            games = run_nature_test(config, network, seed=options.seed, num_episodes=count, tick=tick)
         _tell_result(folder, config, policy, options, games)
     if config.suite == "atari":
         _tell_references(config.game)
     return 0
 
 
+def _check(options: Evaluate) -> None:
+    """ValueError on what is no test."""
+    if options.episodes is not None and options.protocol == "epoch":
+        raise ValueError("--episodes is of --protocol nature: an epoch is steps, as many as in training's tests")
+    if options.episodes is not None and options.episodes < 1:
+        raise ValueError(f"--episodes must be at least 1, got {options.episodes}")
+    if not 0 <= options.epsilon <= 1:
+        raise ValueError(f"--epsilon must be between 0 and 1, got {options.epsilon}")
+    if not 1 <= options.num_envs <= MAX_ENVS:
+        raise ValueError(f"--num-envs must be from 1 to {MAX_ENVS}, got {options.num_envs}")
+
+
 def _tell_result(folder: RunFolder, config: Config, policy: str, options: Evaluate, games: "Episodes") -> None:
-    """Print a result, then append it to evaluations.jsonl."""
+    """Print a result, then append it to evaluations.jsonl, with all that it takes to repeat it."""
+    from wn_rl.agents.evaluation import nature_max_frames
+
+    test, is_epoch = config.evaluation, options.protocol == "epoch"
     low, high = min(games.returns), max(games.returns)
     print(
         f"{config.game}, {policy}: {games.return_mean:.2f} mean raw return of {len(games.returns)} games "
         f"(standard deviation {games.return_std:.2f}, least {low:g}, greatest {high:g}; "
-        f"{options.protocol} protocol, epsilon {config.evaluation.epsilon:g})"
+        f"{options.protocol} protocol, epsilon {test.epsilon:g})"
     )
     result = {
         "policy": policy,
@@ -80,8 +95,11 @@ def _tell_result(folder: RunFolder, config: Config, policy: str, options: Evalua
         "suite": config.suite,
         "parameterization": config.parameterization,
         "protocol": options.protocol,
-        "epsilon": config.evaluation.epsilon,
+        "epsilon": test.epsilon,
         "seed": options.seed,
+        "num_envs": test.num_envs,
+        "steps": test.steps if is_epoch else None,
+        "max_episode_frames": config.environment.max_episode_frames if is_epoch else nature_max_frames(config),
         "return_mean": games.return_mean,
         "return_std": games.return_std,
         "returns": list(games.returns),

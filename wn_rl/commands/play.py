@@ -19,8 +19,8 @@ class Play:
     """The mp4 file to write. None: videos/play-SEED.mp4 in the run's folder."""
     epsilon: float = 0.05
     """Exploration."""
-    network: Literal["best", "latest"] = "best"
-    """The network of the best test in training, or that of the last checkpoint."""
+    network: Literal["best", "latest"] | None = None
+    """Of a run: the network of its best test in training, or that of its last checkpoint; None: best."""
     seed: int = 0
     """Seed of the game."""
     device: str = "cpu"
