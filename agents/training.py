@@ -123,13 +123,31 @@ def train(config: Config, run_dir: str | Path, *, command: Sequence[str] | None 
         )
         record = {
             "config": to_json(config),
-            "versions": versions(),
-            "machine": machine_line(torch.device(config.device)),
+            **_circumstances(config),
             "command": list(command or sys.orig_argv),
         }
         return train_in(config, folder, record, resume=False)
     finally:
         torch.set_num_threads(threads)  # the caller's process may have other work
+
+
+def _circumstances(config: Config) -> dict[str, Any]:
+    """What decides a run's numbers besides its config."""
+    return {"versions": versions(), "machine": machine_line(torch.device(config.device))}
+
+
+def last_session(record: dict[str, Any]) -> dict[str, Any]:
+    """The "versions" and "machine" that a run was last trained with, from its config.json."""
+    return dict([record, *record.get("sessions", [])][-1])
+
+
+def _with_session(record: dict[str, Any], config: Config, step: int) -> dict[str, Any]:
+    """The record of a run that goes on from a step: with a session more, if versions or machine are others."""
+    sessions = [session for session in record.get("sessions", []) if session["step"] < step]  # others left nothing
+    known, now = {**record, "sessions": sessions}, _circumstances(config)
+    if all(last_session(known).get(name) == value for name, value in now.items()):
+        return known
+    return {**known, "sessions": [*sessions, {"step": step, **now}]}
 
 
 def train_in(config: Config, folder: RunFolder, record: dict[str, Any], *, resume: bool) -> Outcome:
@@ -166,7 +184,8 @@ def run(
 ) -> Outcome:
     """Train in the folder, whose lock the caller holds, from the start or from the last checkpoint.
 
-    record: what config.json shall hold; written before the first step, and not before a checkpoint is loaded.
+    record: what config.json shall hold; written before the first step, and not before a checkpoint is loaded. A
+    run that is resumed with other versions or on another machine says so in its "sessions", by their first step.
 
     Raises:
         CheckpointError: every checkpoint is damaged, or belongs to another run; nothing was changed.
@@ -178,6 +197,7 @@ def run(
         report(f"{config.game} does not repeat a game from its seed: a resumed run would begin new games")
     if resume:
         _restore(experiment, monitor, tracker, store, report)
+        record = _with_session(record, config, experiment.num_steps)
     write_json(folder.config_file, record)
     with stop.listening():
         _write_status(folder, "running", experiment.num_steps, "", report)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,10 @@ from wn_rl.agents import experiment as experiment_module
 from wn_rl.agents import training
 from wn_rl.agents.monitor import crossed
 from wn_rl.checkpoint import CheckpointError, CheckpointStore
-from wn_rl.config import Config
-from wn_rl.presets import minatar
+from wn_rl.commands import resume
+from wn_rl.config import Config, EnvironmentConfig
+from wn_rl.flags import parse_flags
+from wn_rl.presets import laptop, minatar
 
 TRAIN = ["train", "breakout", *QUICK, "--track", "jsonl"]
 
@@ -121,12 +124,66 @@ def test_the_best_network_of_another_run_is_refused(tmp_path: Path, capsys: pyte
     assert "epoch protocol" in capsys.readouterr().out
 
 
-def test_a_changed_version_is_said_on_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A run that can be made longer, with what it said forgotten."""
     run = tmp_path / "run"
     assert wn_rl(*TRAIN, "--keep-replay", "--run-dir", str(run)) == 0
-    record = json.loads((run / "config.json").read_text())
-    record["versions"]["torch"] = "1.0"
-    (run / "config.json").write_text(json.dumps(record))
     capsys.readouterr()
-    assert wn_rl("resume", str(run), "--steps", "700", "--track", "jsonl", "--device", "cpu") == 0
-    assert "torch was 1.0" in capsys.readouterr().err
+    return run
+
+
+def change_record(run: Path, **changes: Any) -> dict[str, Any]:
+    """Write config.json with other parts; what it holds then."""
+    record = {**json.loads((run / "config.json").read_text()), **changes}
+    (run / "config.json").write_text(json.dumps(record))
+    return record
+
+
+def test_what_decides_numbers_is_recorded_and_said_where_it_changes(
+    stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = change_record(stopped)
+    change_record(stopped, versions={**now["versions"], "torch": "1.0"}, machine="another")
+    for steps, said in (("700", "torch was 1.0"), ("800", "")):
+        assert wn_rl("resume", str(stopped), "--steps", steps, "--device", "cpu") == 0
+        printed = capsys.readouterr().err
+        assert said in printed
+        assert ("warning" in printed) == bool(said)
+        record = change_record(stopped)
+        assert (record["versions"]["torch"], record["machine"]) == ("1.0", "another")
+        assert record["sessions"] == [{"step": 600, "versions": now["versions"], "machine": now["machine"]}]
+
+
+def test_a_session_of_which_nothing_is_left_is_not_recorded() -> None:
+    config = dataclasses.replace(minatar("breakout"), device="cpu")
+    began = training._circumstances(config)
+    lost = {"step": 400, "versions": {"torch": "1.0"}, "machine": "another"}
+    assert training._with_session({**began, "sessions": [lost]}, config, 400) == {**began, "sessions": []}
+    known = training._with_session({**began, "sessions": [lost]}, config, 600)
+    assert known == {**began, "sessions": [lost, {"step": 600, **began}]}
+    assert training.last_session(known)["step"] == 600
+
+
+def test_how_a_run_is_computed_may_change_and_is_said(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = change_record(stopped)["config"]
+    change_record(stopped, config={**config, "accelerate": "cuda_graph", "device": "cuda:0"})
+    arguments = ["resume", str(stopped), "--steps", "700", "--device", "cpu"]
+    assert wn_rl(*arguments) == 2
+    assert "--accelerate cuda_graph needs a CUDA device" in capsys.readouterr().err
+    assert wn_rl(*arguments, "--accelerate", "eager", "--checkpoint-period", "50") == 0
+    said = capsys.readouterr().err
+    assert "warning: device was cuda:0, is cpu: the run does not go on bit for bit" in said
+    assert "warning: accelerate was cuda_graph, is eager: the run does not go on bit for bit" in said
+    resumed = change_record(stopped)["config"]
+    assert (resumed["accelerate"], resumed["device"], resumed["checkpoint_period"]) == ("eager", "cpu", 50)
+    assert [path.name for path in sorted((stopped / "checkpoints").glob("step_*"))] == [
+        "step_000000000652", "step_000000000700",
+    ]  # fmt: skip
+
+
+def test_a_run_may_go_on_with_other_emulator_threads() -> None:
+    config = laptop("breakout")
+    changed = resume._changed(config, parse_flags(resume.Resume, ["run", "--environment.emulator-threads", "3"]))
+    assert changed == dataclasses.replace(config, environment=EnvironmentConfig(emulator_threads=3))
+    assert resume._changed(config, resume.Resume(Path("run"))) == config

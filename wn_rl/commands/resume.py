@@ -3,9 +3,12 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
 
 from wn_rl.commands._runs import RunPath
-from wn_rl.config import TrackerName, to_json
+from wn_rl.config import Config, TrackerName, to_json
 from wn_rl.errors import say
 from wn_rl.flags import parse_flags
 from wn_rl.runs import open_run
@@ -22,36 +25,53 @@ class Resume:
     keep_replay: bool | None = None
     """Keep the replay when the run finishes, or not; None: as it was started."""
     device: str | None = None
-    """auto, cpu, cuda or cuda:N; None: as it was started."""
+    """auto, cpu, cuda or cuda:N; None: as it was started, which alone goes on bit for bit."""
     track: tuple[TrackerName, ...] | None = None
     """Where metrics go; None: as it was started."""
     torch_threads: int | None = None
     """CPU threads of torch; None: as it was started, which alone goes on bit for bit."""
+    accelerate: Literal["eager", "compile", "cuda_graph"] | None = None
+    """How updates are computed; None: as it was started, which alone goes on bit for bit."""
+    checkpoint_period: int | None = None
+    """Steps between checkpoints; None: as it was started."""
+    emulator_threads: Annotated[int | None, tyro.conf.arg(name="environment.emulator-threads")] = None
+    """Threads of the emulator of several Atari lanes; None: as it was started. Results do not depend on it."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl resume`."""
     options = parse_flags(Resume, arguments)
-    from wn_rl.agents.training import train_in, use_threads
-    from wn_rl.machine import resolve_device, versions
+    from wn_rl.agents.training import last_session, train_in, use_threads
+    from wn_rl.machine import versions
 
     folder, record, config = open_run(options.run)
-    changes = {name: getattr(options, name) for name in ("steps", "keep_replay", "track", "torch_threads")}
-    if options.device is not None:
-        changes["device"] = str(resolve_device(options.device))
-    changed = dataclasses.replace(config, **{name: value for name, value in changes.items() if value is not None})
+    changed = _changed(config, options)
     if changed.steps < config.steps:
         raise ValueError(f"--steps {changed.steps} is less than the run's {config.steps}: a run can only grow")
     if folder.is_finished() and changed.steps == config.steps:
         say(f"{folder.path} is finished at {config.steps:,} steps; --steps N makes it longer")
         return 0
-    now = versions()
-    differing = [
-        f"{name} was {old}, is {now.get(name)}" for name, old in record["versions"].items() if old != now.get(name)
-    ]
+    before, now = last_session(record)["versions"], versions()
+    differing = [f"{name} was {old}, is {now.get(name)}" for name, old in before.items() if old != now.get(name)]
     if differing:
         say(f"warning: {'; '.join(differing)}: the run may not go on bit for bit")
     changed = use_threads(changed)
-    if changed.torch_threads != config.torch_threads:
-        say(f"warning: {changed.torch_threads} torch threads instead of {config.torch_threads}: not bit for bit")
+    for name in ("device", "accelerate", "torch_threads"):
+        old, new = getattr(config, name), getattr(changed, name)
+        if old != new:
+            say(f"warning: {name} was {old}, is {new}: the run does not go on bit for bit")
     return train_in(changed, folder, {**record, "config": to_json(changed)}, resume=True).exit_code
+
+
+def _changed(config: Config, options: Resume) -> Config:
+    """The config with what the options say otherwise. ValueError: it cannot be."""
+    from wn_rl.machine import resolve_device
+
+    names = ("steps", "keep_replay", "track", "torch_threads", "accelerate", "checkpoint_period")
+    changes = {name: getattr(options, name) for name in names}
+    if options.device is not None:
+        changes["device"] = str(resolve_device(options.device))
+    if options.emulator_threads is not None:
+        threads = options.emulator_threads
+        changes["environment"] = dataclasses.replace(config.environment, emulator_threads=threads)
+    return dataclasses.replace(config, **{name: value for name, value in changes.items() if value is not None})
