@@ -1,8 +1,9 @@
 """Train the `minatar` preset, three games with three seeds each, and print the table of docs/results.md.
 
-Runs that are finished are skipped and runs that stopped are resumed, so that the command may be repeated:
+The runs are those of a `wn-rl compare`: finished ones are left alone and stopped ones go on, so that the command
+may be repeated:
 
-    python scripts/reproduce_minatar.py [FOLDER]        (5 to 14 minutes a run on one core)
+    python scripts/reproduce_minatar.py [FOLDER]        (5 to 14 minutes a run, one on each core)
 """
 
 import json
@@ -16,16 +17,6 @@ SEEDS = (1, 2, 3)
 STEPS = (200_000, 500_000)
 
 
-def command_of(folder: Path, game: str, seed: int) -> list[str] | None:
-    """The command that brings a run further; None if it is finished."""
-    status = folder / "status.json"
-    if status.exists() and json.loads(status.read_text())["status"] == "finished":
-        return None
-    if (folder / "config.json").exists():
-        return ["resume", str(folder)]
-    return ["train", game, "--suite", "minatar", "--seed", str(seed), "--run-dir", str(folder)]
-
-
 def return_at(folder: Path, step: int) -> float:
     """Mean raw return of the last 100 training games at a step."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -33,18 +24,16 @@ def return_at(folder: Path, step: int) -> float:
 
 
 def main() -> None:
-    """Run what is missing, one after the other, and print the table."""
-    root = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/minatar")
-    folders = {(game, seed): root / f"{game}-{seed}" for seed in SEEDS for game in GAMES}
-    for (game, seed), folder in folders.items():
-        command = command_of(folder, game, seed)
-        if command is not None:
-            subprocess.run([sys.executable, "-m", "wn_rl.cli", *command], check=True)
+    """Run what is missing, and print the table."""
+    out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/minatar")
+    grid = ["--suite", "minatar", "--games", *GAMES, "--arms", "weight_norm:3e-4", "--seeds", str(len(SEEDS))]
+    subprocess.run([sys.executable, "-m", "wn_rl.cli", "compare", *grid, "--out", str(out)], check=True)
     print("| game | steps | " + " | ".join(f"seed {seed}" for seed in SEEDS) + " | mean |")
     print("|---|---|" + "---|" * (len(SEEDS) + 1))
     for game in GAMES:
+        folders = [out / "runs" / f"minatar-{game}-weight_norm-lr0.0003-seed{seed}" for seed in SEEDS]
         for step in STEPS:
-            returns = [return_at(folders[game, seed], step) for seed in SEEDS]
+            returns = [return_at(folder, step) for folder in folders]
             cells = [f"{value:.1f}" for value in (*returns, statistics.mean(returns))]
             print(f"| {game} | {step:,} | " + " | ".join(cells) + " |")
 
