@@ -30,7 +30,7 @@ class Agent:
     dtype: of observations as the environment gives them, "uint8" or "float32".
     actions: the meaning of each.
     name: which network of its training it is, e.g. "best network, step 75,000".
-    run: "config" and "versions" of its run's config.json; empty for a network that no run of ours made.
+    run: its run's config.json but for "command"; empty for a network that no run of ours made.
     """
 
     network: nn.Sequential
