@@ -1,7 +1,12 @@
-"""Which preset a command takes its defaults from, if none is named."""
+"""Which suite a command takes, and which preset its defaults come from, if none is named."""
 
 from wn_rl.config import choices
 from wn_rl.presets import PRESETS, default_preset, preset_for_frames
+
+
+def suite_of(suite: str | None, preset: str | None) -> str:
+    """The suite that was named, else that of the preset, else Atari."""
+    return suite or (PRESETS[preset]("any").suite if preset else "atari")
 
 
 def preset_of(suite: str, game: str, device: str) -> str:

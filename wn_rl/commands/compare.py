@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from wn_rl.commands._presets import preset_of
+from wn_rl.commands._presets import preset_of, suite_of
 from wn_rl.commands.train import Train
 from wn_rl.config import Config, SuiteName
 from wn_rl.errors import UserError, say
@@ -135,7 +135,7 @@ def _runs_of(options: Compare, others: Sequence[str]) -> tuple[Run, ...]:
 
     if options.preset is not None and options.preset not in PRESETS:
         raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {options.preset!r}")
-    own_suite = options.suite or (PRESETS[options.preset]("any").suite if options.preset else "atari")
+    own_suite = suite_of(options.suite, options.preset)
     bases = []
     for name in options.games:
         suite, slash, game = name.partition("/")

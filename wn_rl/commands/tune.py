@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from wn_rl.commands._presets import preset_of
+from wn_rl.commands._presets import preset_of, suite_of
 from wn_rl.commands.train import Train
 from wn_rl.config import Config, PresetName, SuiteName
 from wn_rl.errors import UserError, say
@@ -86,7 +86,7 @@ class _Settings:
         """ValueError: the game is unknown."""
         from wn_rl import envs
 
-        suite = options.suite or (PRESETS[options.preset]("any").suite if options.preset else "atari")
+        suite = suite_of(options.suite, options.preset)
         game = envs.normalize_game(suite, options.game)
         preset = PRESETS[options.preset or preset_of(suite, game, options.device)](tyro.MISSING)
         default = Train(dataclasses.replace(preset, suite=suite))
