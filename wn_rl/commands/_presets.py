@@ -1,10 +1,10 @@
 """Which suite a command takes, and which preset its defaults come from, if none is named."""
 
-from wn_rl.config import choices
+from wn_rl.config import SuiteName, choices
 from wn_rl.presets import PRESETS, default_preset, preset_for_frames
 
 
-def suite_of(suite: str | None, preset: str | None) -> str:
+def suite_of(suite: SuiteName | None, preset: str | None) -> SuiteName:
     """The suite that was named, else that of the preset, else Atari."""
     return suite or (PRESETS[preset]("any").suite if preset else "atari")
 
