@@ -187,9 +187,10 @@ def test_a_run_that_goes_on_takes_what_may_differ_from_the_command(undisturbed: 
         time.sleep(0.01)
     process.kill()
     process.communicate()
-    complete(*grid, "--track", "jsonl", "tensorboard", "--keep-replay")
+    complete(*grid, "--track", "jsonl", "tensorboard", "--keep-replay", "--checkpoint-period", "300")
     saved = json.loads((run.path / "config.json").read_text())["config"]
     assert (saved["track"], saved["keep_replay"]) == (["jsonl", "tensorboard"], True)
+    assert saved["checkpoint_period"] == 300
 
 
 def test_an_unreadable_run_is_named_and_skipped_and_the_rest_is_reported(

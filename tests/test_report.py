@@ -9,6 +9,7 @@ import pytest
 from report_tools import write_arm, write_run
 
 from wn_rl import sweep
+from wn_rl.arms import parse_arms
 from wn_rl.commands import report as command
 from wn_rl.errors import UserError
 from wn_rl.presets import minatar
@@ -153,7 +154,7 @@ def test_a_grid_is_found_from_its_runs_too(named: str, tmp_path: Path) -> None:
 
 
 def test_the_cells_of_a_grid_are_of_the_methods_of_its_runs(tmp_path: Path) -> None:
-    arms = sweep.parse_arms(["normal+initialization=torch:1e-4"])
+    arms = parse_arms(["normal+initialization=torch:1e-4"])
     (run,) = sweep.expand([minatar("breakout")], arms, [1], tmp_path / "comparison")
     write_run(tmp_path / "comparison" / "runs" / "other", [1.0])
     sweep.write_grid([run], ["wn-rl", "compare"])

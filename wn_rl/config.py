@@ -10,7 +10,7 @@ import json
 import math
 import operator
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -182,6 +182,17 @@ METHOD_OPTIONS: dict[str, float | str | None] = {
 }
 """Fields of NetworkConfig that say how layers are parameterized, with their defaults: with the parameterization
 and the learning rate, what arms of a comparison differ in."""
+
+
+def method_options(network: Mapping[str, Any]) -> dict[str, float | str]:
+    """Those of `METHOD_OPTIONS` among a network's settings that are not at their defaults.
+
+    >>> method_options({"name": "mlp", "log_scale": 3.0, "initialization": "data_dependent"})
+    {'log_scale': 3.0}
+    """
+    values = {name: network.get(name, default) for name, default in METHOD_OPTIONS.items()}
+    return {name: value for name, value in values.items() if value != METHOD_OPTIONS[name]}
+
 
 MAX_ENVS = 4096  # more lanes than this are a mistake that would build environments for hours
 

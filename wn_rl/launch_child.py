@@ -65,8 +65,13 @@ def describe_end(run: Run, exit_code: int) -> str:
 def _arguments_of(run: Run, device: str) -> list[str]:
     if RunFolder(run.path).config_file.exists():
         config = run.config  # some of which may differ from what the run began with
-        may_differ = ["--torch-threads", str(config.torch_threads), "--keep-replay", str(config.keep_replay)]
-        return ["resume", str(run.path), "--device", device, *may_differ, "--track", *config.track]
+        may_differ = {
+            "--torch-threads": config.torch_threads,
+            "--keep-replay": config.keep_replay,
+            "--checkpoint-period": config.checkpoint_period,
+        }
+        flags = [word for flag, value in may_differ.items() for word in (flag, str(value))]
+        return ["resume", str(run.path), "--device", device, *flags, "--track", *config.track]
     return ["train", *flags_of(dataclasses.replace(run.config, device=device)), "--run-dir", str(run.path)]
 
 

@@ -8,18 +8,16 @@ A name says which cell of the grid a run is, so the same command finds its runs 
 """
 
 import dataclasses
-import difflib
 import json
-import math
 import re
 import shutil
-import typing
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wn_rl.config import METHOD_OPTIONS, Config, Parameterization, choices, from_json, to_json
+from wn_rl.arms import Arm
+from wn_rl.config import Config, from_json, method_options, to_json
 from wn_rl.errors import UserError, say
 from wn_rl.extensions import import_flags
 from wn_rl.presets import PRESETS
@@ -32,16 +30,6 @@ _CIRCUMSTANCES = {
 }
 # What a run may leave that was killed before it wrote its config: it never took a step.
 _DEBRIS = re.compile(r"\.lock|\.config\.json\.\d+\.tmp|wandb|tensorboard")
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A parameterization and the rate that it learns at; None: the rate that its config resolves to."""
-
-    parameterization: Parameterization
-    learning_rate: float | None = None
-    options: tuple[tuple[str, float | str], ...] = ()
-    """Names of `METHOD_OPTIONS`, and what they are; others are as in the settings that all runs share."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +50,7 @@ class Run:
     @property
     def options(self) -> dict[str, float | str]:
         """The method's options that are not at their defaults."""
-        values = {name: getattr(self.config.network, name) for name in METHOD_OPTIONS}
-        return {name: value for name, value in values.items() if value != METHOD_OPTIONS[name]}
+        return method_options(vars(self.config.network))
 
     @property
     def path(self) -> Path:
@@ -85,20 +72,6 @@ class Found:
 
     state: Literal["new", "began", "finished", "unreadable"]
     message: str = ""
-
-
-def parse_arms(texts: Iterable[str]) -> tuple[Arm, ...]:
-    """Arms as they are typed: a parameterization, its options after plus signs, and after a colon its rates.
-
-    >>> [arm.learning_rate for arm in parse_arms(["weight_norm", "normal:1e-4,3e-4"])]
-    [None, 0.0001, 0.0003]
-    >>> parse_arms(["weight_norm+log-scale=3:1e-4"])[0].options
-    (('log_scale', 3.0),)
-
-    Raises:
-        UserError: a name is unknown, or a rate or the value of an option is none.
-    """
-    return tuple(arm for text in texts for arm in _parse_arm(text))
 
 
 def expand(bases: Sequence[Config], arms: Sequence[Arm], seeds: Iterable[int], out: Path) -> tuple[Run, ...]:
@@ -252,42 +225,6 @@ def write_wandb_sweep(file: Path, sweep: dict[str, Any], track: Sequence[str]) -
         raise UserError("--wandb-sweep: an agent follows its runs in W&B: add --track jsonl wandb")
     file.write_text(json.dumps(sweep, indent=2) + "\n")  # JSON is YAML
     print(f"a sweep is in {file}; start it with: wandb sweep {file}")
-
-
-def _parse_arm(text: str) -> Iterator[Arm]:
-    method, colon, rates = text.partition(":")
-    name, *given = method.split("+")
-    known = choices("parameterization")
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"--arms: no parameterization {name!r}: choose from {', '.join(known)}{hint}")
-    parameterization = typing.cast(Parameterization, name)
-    options = tuple(_parse_option(option, text) for option in given)
-    if not colon:
-        yield Arm(parameterization, None, options)
-        return
-    for rate in rates.split(","):
-        try:
-            value = float(rate)
-        except ValueError:
-            value = math.nan
-        if not 0 < value < math.inf:
-            raise UserError(f"--arms: {rate!r} in {text!r} is no learning rate: give numbers greater than 0")
-        yield Arm(parameterization, value, options)
-
-
-def _parse_option(text: str, arm: str) -> tuple[str, float | str]:
-    """E.g. log-scale=3, max-v-norm=1 or initialization=torch."""
-    flag, _, value = text.partition("=")
-    name = flag.replace("-", "_")
-    if name not in METHOD_OPTIONS:
-        flags = [option.replace("_", "-") for option in METHOD_OPTIONS]
-        raise UserError(f"--arms: no option {flag!r} in {arm!r}: choose from {', '.join(flags)}")
-    try:
-        return name, value if isinstance(METHOD_OPTIONS[name], str) else float(value)
-    except ValueError:
-        raise UserError(f"--arms: {value!r} in {arm!r} is no number") from None
 
 
 def _config_of(base: Config, arm: Arm, seed: int, out: Path) -> Config:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from wn_rl.arms import parse_arms
 from wn_rl.commands._presets import preset_of, suite_of
 from wn_rl.commands.train import Train
 from wn_rl.config import Config, SuiteName
@@ -25,7 +26,6 @@ from wn_rl.sweep import (
     Run,
     differing_flags,
     expand,
-    parse_arms,
     wandb_sweep_of_runs,
     write_grid,
     write_wandb_sweep,

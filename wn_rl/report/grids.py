@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wn_rl.files import last_line
-from wn_rl.report.records import Arm, LeftOut, method_of
+from wn_rl.report.records import Arm, LeftOut, Method
 from wn_rl.report.words import counted, game_title, listed
 
 
@@ -109,6 +109,9 @@ def _cell(out: Path, record: dict[str, Any]) -> Cell:
         out / "logs" / f"{name}.log",
         str(record["suite"]),
         str(record["game"]),
-        Arm(method_of(str(record["parameterization"]), record["options"]), float(record["learning_rate"])),
+        Arm(
+            Method(str(record["parameterization"]), tuple(record["options"].items())),
+            float(record["learning_rate"]),
+        ),
         int(record["seed"]),
     )

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from wn_rl.config import METHOD_OPTIONS
+from wn_rl.config import method_options
 from wn_rl.errors import UserError
 from wn_rl.runs import RunFolder
 from wn_rl.stats import FloatArray
@@ -35,13 +35,6 @@ class Method:
         name = _LABELS.get(self.parameterization, self.parameterization.replace("_", " "))
         options = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in self.options)
         return f"{name} ({options})" if options else name
-
-
-def method_of(parameterization: str, options: Mapping[str, Any]) -> Method:
-    """The method with these values of `METHOD_OPTIONS`."""
-    given = {name: value for name, value in options.items() if value != METHOD_OPTIONS[name]}
-    values = {name: value if isinstance(value, str) else float(value) for name, value in given.items()}
-    return Method(parameterization, tuple(values.items()))
 
 
 def _plain(value: float | str) -> str:
@@ -105,11 +98,8 @@ class Run:
     def arm(self) -> Arm:
         """The method and learning rate."""
         network = self.config["network"]
-        options = {name: network.get(name, default) for name, default in METHOD_OPTIONS.items()}
-        return Arm(
-            method_of(str(self.config["parameterization"]), options),
-            float(self.config["optimizer"]["learning_rate"]),
-        )
+        method = Method(str(self.config["parameterization"]), tuple(method_options(network).items()))
+        return Arm(method, float(self.config["optimizer"]["learning_rate"]))
 
     @cached_property
     def last_step(self) -> int:

@@ -1,0 +1,70 @@
+"""Arms of a comparison, and how they are typed: weight_norm:3e-4, normal+initialization=torch:1e-4,3e-4."""
+
+import difflib
+import math
+import typing
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from wn_rl.config import METHOD_OPTIONS, Parameterization, choices
+from wn_rl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A parameterization and the rate that it learns at; None: the rate that its config resolves to."""
+
+    parameterization: Parameterization
+    learning_rate: float | None = None
+    options: tuple[tuple[str, float | str], ...] = ()
+    """Names of `METHOD_OPTIONS`, and what they are; others are as in the settings that all runs share."""
+
+
+def parse_arms(texts: Iterable[str]) -> tuple[Arm, ...]:
+    """Arms as they are typed: a parameterization, its options after plus signs, and after a colon its rates.
+
+    >>> [arm.learning_rate for arm in parse_arms(["weight_norm", "normal:1e-4,3e-4"])]
+    [None, 0.0001, 0.0003]
+    >>> parse_arms(["weight_norm+log-scale=3:1e-4"])[0].options
+    (('log_scale', 3.0),)
+
+    Raises:
+        UserError: a name is unknown, or a rate or the value of an option is none.
+    """
+    return tuple(arm for text in texts for arm in _parse_arm(text))
+
+
+def _parse_arm(text: str) -> Iterator[Arm]:
+    method, colon, rates = text.partition(":")
+    name, *given = method.split("+")
+    known = choices("parameterization")
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"--arms: no parameterization {name!r}: choose from {', '.join(known)}{hint}")
+    parameterization = typing.cast(Parameterization, name)
+    options = tuple(_parse_option(option, text) for option in given)
+    if not colon:
+        yield Arm(parameterization, None, options)
+        return
+    for rate in rates.split(","):
+        try:
+            value = float(rate)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise UserError(f"--arms: {rate!r} in {text!r} is no learning rate: give numbers greater than 0")
+        yield Arm(parameterization, value, options)
+
+
+def _parse_option(text: str, arm: str) -> tuple[str, float | str]:
+    """E.g. log-scale=3, max-v-norm=1 or initialization=torch."""
+    flag, _, value = text.partition("=")
+    name = flag.replace("-", "_")
+    if name not in METHOD_OPTIONS:
+        flags = [option.replace("_", "-") for option in METHOD_OPTIONS]
+        raise UserError(f"--arms: no option {flag!r} in {arm!r}: choose from {', '.join(flags)}")
+    try:
+        return name, value if isinstance(METHOD_OPTIONS[name], str) else float(value)
+    except ValueError:
+        raise UserError(f"--arms: {value!r} in {arm!r} is no number") from None
