@@ -11,18 +11,20 @@ from wn_rl.agents.types import Batch
 from wn_rl.config import Config
 from wn_rl.envs.base import EnvironmentSpec
 from wn_rl.nn import (
-    FastLinear,
-    bound_v,
+    Adamax,
     data_dependent_init,
     default_init,
     fold,
+    hold_weights,
     load_optimizer_tree,
     make_network,
     make_optimizer,
+    make_step,
     norms,
     optimizer_tree,
     refill,
 )
+from wn_rl.nn.steps import Step
 from wn_rl.seeding import derive_seed
 
 # Not on a CPU: there the libraries' products are nearly all of a network, and what the compiler puts around
@@ -86,18 +88,15 @@ class Learner:
         self.device = device
         set_tf32(config, device)
         self.online = make_online_network(config, spec).to(device).train()
-        self.acting = cast(nn.Sequential, fold(self.online, FastLinear))
-        self.target = cast(nn.Sequential, fold(self.online, FastLinear))
+        if device.type in NETWORKS_COMPILED_ON:
+            # As compiled convolutions take their weights.
+            self.online.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.acting = cast(nn.Sequential, fold(self.online, fast=True))
+        self.target = cast(nn.Sequential, fold(self.online, fast=True))
         self.optimizer = make_optimizer(config.optimizer.name, self.online.parameters(), config.learning_rate)
-        self._parameters = list(self.online.parameters())
         self._compute_targets = self._targets
         self._compute_loss = self._loss
-        if config.accelerate != "eager":
-            self.optimizer.compile_update()
-            if device.type in NETWORKS_COMPILED_ON:
-                allow_programs(DRAW_AHEAD)  # a round of each number of updates that there is
-                self._compute_targets = torch.compile(self._targets, dynamic=False)
-                self._compute_loss = torch.compile(self._loss, dynamic=False)
+        self._step = self._prepare_step()
         self.num_updates = 0
         self._updates_per_target = config.learning.target_period // config.learning.update_period
         # Sums since the last `metrics` call; read there, so that no update waits for the device.
@@ -105,10 +104,29 @@ class Learner:
         self._q_sum = torch.zeros((), device=device)
         self._summed_updates = 0
 
+    def _prepare_step(self) -> Step:
+        """Compile what `--accelerate` asks for; how an update ends follows from that."""
+        config = self._config
+        compiles = config.accelerate != "eager"
+        compiles_networks = compiles and self.device.type in NETWORKS_COMPILED_ON
+        fuses = compiles_networks and isinstance(self.optimizer, Adamax)
+        if compiles_networks:
+            allow_programs(DRAW_AHEAD)  # a round of each number of updates that there is
+            self._compute_targets = torch.compile(self._targets, dynamic=False)
+            self._compute_loss = torch.compile(self._loss, dynamic=False)
+        if fuses:
+            in_bfloat16 = config.learning.precision == "bfloat16"
+            hold_weights(self.online[:-1], torch.bfloat16 if in_bfloat16 else torch.float32)
+            hold_weights(self.online[-1], torch.float32)  # see `_values`
+        elif compiles:
+            self.optimizer.compile_update()
+        return make_step(self.online, self.optimizer, config.network.max_v_norm, fuse=fuses)
+
     def initialize(self, states: Tensor) -> None:
         """Set scales and biases from replay states [N, K, *O] (Salimans & Kingma, equations 4 and 5)."""
         if self._config.network.initialization == "data_dependent":
             data_dependent_init(self.online, states)
+        self._step.refresh()
         refill(self.acting, self.online)
         refill(self.target, self.online)
 
@@ -139,18 +157,18 @@ class Learner:
             features = network[:-1](states)
         return network[-1](features.float())  # type: ignore[no-any-return]
 
-    def _loss(self, s_tm1: Tensor, a_tm1: Tensor, target_t: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, summed over the batch, and the mean action value."""
+    def _loss(self, s_tm1: Tensor, a_tm1: Tensor, target_t: Tensor, weight: Tensor) -> Tensor:
+        """The loss, summed over the batch; its mean and that of the action values join the sums for metrics."""
         q_tm1 = self._values(self.online, s_tm1)
-        return q_learning_loss(q_tm1, a_tm1, target_t, weight), q_tm1.detach().mean()
+        loss = q_learning_loss(q_tm1, a_tm1, target_t, weight)
+        with torch.no_grad():
+            self._loss_sum += loss / self._config.learning.batch_size
+            self._q_sum += q_tm1.mean()
+        return loss
 
     def _update(self, s_tm1: Tensor, a_tm1: Tensor, target_t: Tensor, weight: Tensor) -> None:
-        loss, q_mean = self._compute_loss(s_tm1, a_tm1, target_t, weight)
-        self.optimizer.apply(torch.autograd.grad(loss, self._parameters))
-        if self._config.network.max_v_norm is not None:
-            bound_v(self.online, self._config.network.max_v_norm)
-        self._loss_sum += loss.detach() / self._config.learning.batch_size
-        self._q_sum += q_mean
+        loss = self._compute_loss(s_tm1, a_tm1, target_t, weight)
+        self._step.apply(torch.autograd.grad(loss, self._step.leaves))
 
     @property
     def updates_until_copy(self) -> int:
@@ -220,4 +238,5 @@ class Learner:
         self._loss_sum.copy_(state["sums"][0])
         self._q_sum.copy_(state["sums"][1])
         self._summed_updates = state["summed_updates"]
+        self._step.refresh()
         refill(self.acting, self.online)

@@ -1,13 +1,23 @@
-"""The dense product through oneDNN gives what F.linear gives, and leaves alone what it cannot do."""
+"""Our products give what torch's give, and leave alone what they cannot do."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wn_rl.nn import PARAMETERIZATIONS, FastLinear, Layers, data_dependent_init, fold, make_network, refill
+from wn_rl.nn import (
+    PARAMETERIZATIONS,
+    FastConv2d,
+    FastLinear,
+    Layers,
+    data_dependent_init,
+    fold,
+    make_network,
+    refill,
+)
 from wn_rl.nn import products as module
 from wn_rl.nn.products import dense_product, normalized_dense_product
 
@@ -176,7 +186,7 @@ def test_a_fold_with_fast_layers_has_the_plain_fold_s_keys_and_values() -> None:
         generator=torch.Generator().manual_seed(0),
     )
     states = torch.randint(0, 2, (5, 1, 4, 10, 10), generator=torch.Generator().manual_seed(1))
-    plain, fast = fold(network), fold(network, FastLinear)
+    plain, fast = fold(network), fold(network, fast=True)
     assert [type(layer) for layer in fast if isinstance(layer, nn.Linear)] == [FastLinear] * 2
     assert [type(layer) for layer in plain if isinstance(layer, nn.Linear)] == [nn.Linear] * 2
     assert plain.state_dict().keys() == fast.state_dict().keys()
@@ -184,3 +194,55 @@ def test_a_fold_with_fast_layers_has_the_plain_fold_s_keys_and_values() -> None:
     again = copy.deepcopy(fast)
     refill(fast, network)
     assert torch.equal(again(states), fast(states))
+
+
+GEOMETRIES = [
+    (84, 8, 4),
+    (20, 4, 2),
+    (23, 4, 2),
+    (9, 3, 1),
+    (10, 3, 2),
+]  # size, kernel, stride; the last does not fit
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), GEOMETRIES)
+def test_a_convolution_over_blocks_is_that_of_torch(
+    size: int, kernel: int, stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on CUDA. Values and gradients of x, weight and bias."""
+    monkeypatch.setattr(module, "BLOCKS_ON", ("cpu",))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, size, size, dtype=torch.float64, generator=generator, requires_grad=True)
+    plain = nn.Conv2d(3, 5, kernel, stride, dtype=torch.float64)
+    fast = FastConv2d(3, 5, kernel, stride, dtype=torch.float64)
+    fast.load_state_dict(plain.state_dict())
+    geometry: Any = plain.stride, plain.padding, plain.dilation, plain.groups
+    assert module.blocks_pay(x, plain.weight, *geometry) == (stride > 1 and kernel % stride == 0)
+    ours, theirs = fast(x), plain(x)
+    torch.testing.assert_close(ours, theirs)
+    of_ours = torch.autograd.grad(ours.square().sum(), [x, *fast.parameters()])
+    of_theirs = torch.autograd.grad(theirs.square().sum(), [x, *plain.parameters()])
+    for one, other in zip(of_ours, of_theirs, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("changes", [{"padding": 2}, {"dilation": 2}, {"groups": 2}, {"stride": (2, 4)}])
+def test_convolutions_that_do_not_go_over_blocks_are_torch_s(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BLOCKS_ON", ("cpu",))
+    plain = nn.Conv2d(4, 6, 4, **{"stride": 2, **changes})
+    geometry: Any = plain.stride, plain.padding, plain.dilation, plain.groups
+    x = torch.randn(2, 4, 12, 12)
+    assert not module.blocks_pay(x, plain.weight, *geometry)
+    assert torch.equal(module.convolution(x, plain.weight, plain.bias, *geometry), plain(x))
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_sum_of_products_is_a_linear_layer(has_bias: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (
+        torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in [(7, 5), (3, 5), (3,)]
+    )
+    given = bias if has_bias else None
+    torch.testing.assert_close(module.sum_of_products(x, weight, given), F.linear(x, weight, given))

@@ -9,6 +9,7 @@ from wn_rl.nn.layers import (
     Layers,
     Parameterization,
     bound_v,
+    hold_weights,
     is_normalized,
     norms,
 )
@@ -22,8 +23,9 @@ from wn_rl.nn.optimizers import (
     make_optimizer,
     optimizer_tree,
 )
-from wn_rl.nn.products import FastLinear
+from wn_rl.nn.products import FastConv2d, FastLinear
 from wn_rl.nn.shifts import BatchNorm, Bias, MeanOnlyBatchNorm
+from wn_rl.nn.steps import make_step
 from wn_rl.nn.surgery import fold, refill, reparameterize
 from wn_rl.nn.torch_keys import from_torch_weight_norm, to_torch_weight_norm
 from wn_rl.nn.weights import Direct, Normalized
@@ -40,6 +42,7 @@ __all__ = [
     "Conv",
     "Dense",
     "Direct",
+    "FastConv2d",
     "FastLinear",
     "Layer",
     "Layers",
@@ -52,10 +55,12 @@ __all__ = [
     "default_init",
     "fold",
     "from_torch_weight_norm",
+    "hold_weights",
     "is_normalized",
     "load_optimizer_tree",
     "make_network",
     "make_optimizer",
+    "make_step",
     "norms",
     "optimizer_tree",
     "refill",

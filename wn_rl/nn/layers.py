@@ -16,10 +16,9 @@ from functools import partial
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wn_rl.nn.products import dense_product, normalized_dense_product, onednn_pays
+from wn_rl.nn.products import convolution, dense_product, normalized_dense_product, onednn_pays
 from wn_rl.nn.shifts import BatchNorm, Bias, MeanOnlyBatchNorm, Shift
 from wn_rl.nn.weights import Direct, Normalized, Weight, unit_norms
 
@@ -37,9 +36,13 @@ def look_up(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
 
 
 class Layer(nn.Module, ABC):
-    """An operation with a Weight and a Shift; Dense and Conv say which operation."""
+    """An operation with a Weight and a Shift; Dense and Conv say which operation.
+
+    held: what to take for the weight in training mode, where it was computed before (see `hold_weights`).
+    """
 
     feature_axis: int
+    held: Tensor | None = None
 
     def __init__(self, weight: Weight, shift: Shift) -> None:
         super().__init__()
@@ -51,7 +54,8 @@ class Layer(nn.Module, ABC):
         """w.x (+ b), features on `feature_axis`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        t = self.operate(x, self.weight(), self.shift.operand)
+        weight = self.weight() if self.held is None or not self.training else self.held
+        t = self.operate(x, weight, self.shift.operand)
         shifted: Tensor = self.shift(t, self.feature_axis)
         return shifted
 
@@ -67,7 +71,7 @@ class Dense(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight
-        if not (isinstance(weight, Normalized) and onednn_pays(x, weight.v)):
+        if not (isinstance(weight, Normalized) and self.held is None and onednn_pays(x, weight.v)):
             return super().forward(x)
         t = normalized_dense_product(x, weight.v, weight.gain(), self.shift.operand)
         shifted: Tensor = self.shift(t, self.feature_axis)
@@ -92,10 +96,15 @@ class Conv(Layer):
         groups: int = 1,
     ) -> None:
         super().__init__(weight, shift)
-        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        self.stride, self.dilation, self.groups = _pair(stride), _pair(dilation), groups
+        self.padding = padding if isinstance(padding, str) else _pair(padding)
 
     def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        return convolution(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+def _pair(size: int | tuple[int, ...]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 @dataclass(frozen=True)
@@ -166,6 +175,33 @@ class Layers:
         weight = self.make_weight(self.draw((out_channels, in_channels, kernel, kernel)))
         shift = self.make_shift(torch.zeros(out_channels, device=weight.v.device))
         return Conv(weight, shift, stride, padding)
+
+
+def layers_of(module: nn.Module) -> list[Layer]:
+    """The layers of ours in a module."""
+    return [layer for layer in module.modules() if isinstance(layer, Layer)]
+
+
+@torch.no_grad()
+def hold_weights(module: nn.Module, dtype: torch.dtype) -> None:
+    """From now on, take the weights of training mode from tensors `held` [out, in, ...] of this type.
+
+    They are leaves: a loss has gradients for them, not for v and g. Whoever changes v or g must refill them
+    (`refill_held`). Weights that are v itself, in this type, need no such tensor.
+    """
+    for layer in layers_of(module):
+        v = layer.weight.v
+        itself = isinstance(layer.weight, Direct) and v.dtype == dtype
+        layer.held = None if itself else torch.empty_like(v, dtype=dtype).requires_grad_()
+    refill_held(module)
+
+
+@torch.no_grad()
+def refill_held(module: nn.Module) -> None:
+    """Bring what `hold_weights` made up to date, in place."""
+    for layer in layers_of(module):
+        if layer.held is not None:
+            layer.held.copy_(layer.weight())
 
 
 def named_normalized(module: nn.Module) -> Iterator[tuple[str, Normalized]]:

@@ -57,11 +57,15 @@ class MultiTensorOptimizer(Optimizer, ABC):
             parameters = group["params"]
             self._apply(group, parameters, [next(given) for _ in parameters])
 
-    @torch.no_grad()
-    def _apply(self, group: dict[str, Any], parameters: Tensors, gradients: Tensors) -> None:
+    def make_buffers(self, parameters: Iterable[Tensor]) -> None:
+        """Give these parameters their state, where they have none yet."""
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter] = {name: torch.zeros_like(parameter) for name in self.buffers}
+
+    @torch.no_grad()
+    def _apply(self, group: dict[str, Any], parameters: Tensors, gradients: Tensors) -> None:
+        self.make_buffers(parameters)
         buffers = [[self.state[parameter][name] for parameter in parameters] for name in self.buffers]
         settings = {name: value for name, value in group.items() if name != "params"}
         (self._fused or self.update)(parameters, gradients, buffers, settings)

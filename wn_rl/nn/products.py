@@ -1,6 +1,9 @@
-"""The products of dense layers on a CPU, through oneDNN: on processors that torch's BLAS (MKL) does not know
-well they take half the time in float32. They have first derivatives alone, by backward: double backward, forward
-mode and torch.func raise an error. Everything else is torch's own `F.linear`.
+"""The products of dense layers and convolutions where torch's own `F.linear` and `F.conv2d` are slow.
+
+Dense layers on a CPU go through oneDNN: on processors that torch's BLAS (MKL) does not know well they take half
+the time in float32. They have first derivatives alone, by backward: double backward, forward mode and torch.func
+raise an error. On a CUDA device convolutions with a stride go over blocks of pixels, and compiled dense layers of
+few outputs are sums that the compiler writes.
 """
 
 from typing import Any
@@ -11,6 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 SMALLEST = 2**15  # weights; below, oneDNN's overhead is more than it saves
+BLOCKS_ON = ("cuda",)  # devices; on a CPU making the blocks took longer than they saved
+FEW_OUTPUTS = 32  # up to so many, cuBLAS takes several times as long as a sum that Inductor writes out
 
 # What torch.compile calls for inference. None where torch was built without oneDNN.
 _onednn = None
@@ -99,10 +104,18 @@ def onednn_pays(x: Tensor, weight: Tensor) -> bool:
 
 def dense_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x [..., in] times weight [out, in] transposed, plus bias [out]: F.linear, faster where it can be."""
+    if torch.compiler.is_compiling() and x.device.type == "cuda" and len(weight) <= FEW_OUTPUTS:
+        return sum_of_products(x, weight, bias)
     if torch.is_autocast_enabled("cpu") or not onednn_pays(x, weight):
         return F.linear(x, weight, bias)
     result: Tensor = _DenseProduct.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return result
+
+
+def sum_of_products(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """F.linear for few outputs, written out for torch.compile, which makes one kernel of it."""
+    products = (x.unsqueeze(-2) * weight).sum(-1)
+    return products if bias is None else products + bias
 
 
 def normalized_dense_product(x: Tensor, v: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:
@@ -111,8 +124,57 @@ def normalized_dense_product(x: Tensor, v: Tensor, gain: Tensor, bias: Tensor | 
     return result
 
 
+def convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, int],
+    padding: str | tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> Tensor:
+    """F.conv2d, faster where it can be.
+
+    A kernel of 8x8 with stride 4 is one of 2x2 with stride 1 over blocks of 4x4 pixels, each block's pixels as
+    channels: the same products in another order. Few input channels and strides are what cuDNN is slow with.
+    """
+    if not blocks_pay(x, weight, stride, padding, dilation, groups):
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    side = stride[0]
+    height, width = (size - size % side for size in x.shape[2:])  # a rest shorter than a block is in no product
+    blocks = F.pixel_unshuffle(x[:, :, :height, :width], side)
+    return F.conv2d(blocks, F.pixel_unshuffle(weight, side), bias)
+
+
+def blocks_pay(
+    x: Tensor,
+    weight: Tensor,
+    stride: tuple[int, int],
+    padding: str | tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> bool:
+    """Whether a convolution goes over blocks: on CUDA, where its square stride divides its kernel."""
+    return (
+        x.device.type in BLOCKS_ON
+        and stride[0] == stride[1] > 1
+        and all(size % stride[0] == 0 for size in weight.shape[2:])
+        and padding in ((0, 0), "valid")
+        and dilation == (1, 1)
+        and groups == 1
+    )
+
+
 class FastLinear(nn.Linear):
     """nn.Linear, its product by `dense_product`."""
 
     def forward(self, input: Tensor) -> Tensor:
         return dense_product(input, self.weight, self.bias)
+
+
+class FastConv2d(nn.Conv2d):
+    """nn.Conv2d without padding modes, its product by `convolution`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        geometry: Any = self.stride, self.padding, self.dilation, self.groups
+        return convolution(input, self.weight, self.bias, *geometry)

@@ -1,0 +1,178 @@
+"""The fused step against the plain one: on a CPU by Triton's interpreter, on CUDA as it is."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from wn_rl.nn import (
+    PARAMETERIZATIONS,
+    Layers,
+    data_dependent_init,
+    hold_weights,
+    is_normalized,
+    make_optimizer,
+    make_step,
+    norms,
+    optimizer_tree,
+)
+from wn_rl.nn.layers import layers_of
+from wn_rl.nn.steps import Step
+
+pytest.importorskip("triton")
+
+DEVICE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Case:
+    parameterization: str
+    log_scale: float | None = None
+    max_v_norm: float | None = None
+
+
+NORMALIZED = [name for name in PARAMETERIZATIONS if is_normalized(name)]
+CASES = [
+    *(Case(name) for name in PARAMETERIZATIONS),
+    *(
+        Case(name, log_scale, bound)
+        for name in NORMALIZED
+        for log_scale, bound in [(3, None), (None, 0.2), (0.5, 0.3)]
+    ),
+]
+
+
+def states(seed: int) -> Tensor:
+    return torch.randn(16, 3, 6, 6, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+
+
+def network_of(case: Case) -> nn.Sequential:
+    layers = Layers(case.parameterization, case.log_scale, torch.Generator().manual_seed(0))
+    network = nn.Sequential(
+        layers.conv(3, 5, 3), nn.ReLU(), nn.Flatten(), layers.dense(5 * 16, 7), nn.ReLU(), layers.dense(7, 2)
+    ).to(DEVICE)
+    data_dependent_init(network, states(0))
+    return network.train()
+
+
+def random_gradients(network: nn.Module, seed: int) -> dict[int, Tensor]:
+    """One for each layer's weights, by the id of its v, and one for each parameter that is none of v, g and s."""
+    generator = torch.Generator().manual_seed(seed)
+    hidden = {id(p) for layer in layers_of(network) for name, p in layer.weight.named_parameters() if name != "v"}
+    shapes = {id(p): p.shape for p in network.parameters() if id(p) not in hidden}
+    return {key: torch.randn(shape, generator=generator).to(DEVICE) for key, shape in shapes.items()}
+
+
+def plain_update(network: nn.Module, step: Step, gradients: dict[int, Tensor]) -> None:
+    """Autograd takes the gradients of weights back to v and g."""
+    weights = {id(layer.weight.v): layer.weight() for layer in layers_of(network)}
+    others = {id(parameter): parameter for parameter in network.parameters()}
+    loss = torch.stack([((others | weights)[key] * gradient).sum() for key, gradient in gradients.items()]).sum()
+    step.apply(torch.autograd.grad(loss, step.leaves))
+
+
+def fused_update(network: nn.Module, step: Step, gradients: dict[int, Tensor]) -> None:
+    """The gradients are given as they are."""
+    of_held = {id(layer.held): id(layer.weight.v) for layer in layers_of(network) if layer.held is not None}
+    step.apply([gradients[of_held.get(id(leaf), id(leaf))] for leaf in step.leaves])
+
+
+def flat(tree: dict[str, object], prefix: str = "") -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for name, value in tree.items():
+        found |= {prefix + name: value} if isinstance(value, Tensor) else flat(value, f"{prefix}{name}.")  # type: ignore[arg-type]
+    return found
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_fused_step_is_the_plain_one(case: Case) -> None:
+    """Parameters and the optimizer's state, after five updates by the same gradients of w from the same start."""
+    ends = []
+    for fuse, update in ((False, plain_update), (True, fused_update)):
+        network = network_of(case)
+        if fuse:
+            hold_weights(network, torch.float32)
+        optimizer = make_optimizer("adamax", network.parameters(), 0.01)
+        step = make_step(network, optimizer, case.max_v_norm, fuse=fuse)
+        for seed in range(10, 15):
+            update(network, step, random_gradients(network, seed))
+        ends.append(flat({"network": network.state_dict(), "optimizer": optimizer_tree(optimizer)}))
+        if case.max_v_norm is not None:
+            assert all(value <= case.max_v_norm * 1.0001 for name, value in norms(network).items() if "_v" in name)
+    assert ends[0].keys() == ends[1].keys()
+    for name, value in ends[0].items():
+        torch.testing.assert_close(
+            ends[1][name], value, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def test_a_network_learns_by_its_held_weights() -> None:
+    """The gradients of a real loss reach what the layers hold: a regression is fitted."""
+    network = network_of(Case("weight_norm"))
+    hold_weights(network, torch.float32)
+    step = make_step(network, make_optimizer("adamax", network.parameters(), 0.01), None, fuse=True)
+    losses = []
+    for _ in range(40):
+        loss = (network(states(1)) - torch.tensor([1.0, -1.0], device=DEVICE)).square().mean()
+        step.apply(torch.autograd.grad(loss, step.leaves))
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.1 * losses[0]
+
+
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_held_weights_are_those_of_the_parameters_after_each_step(
+    parameterization: str, dtype: torch.dtype
+) -> None:
+    network = network_of(Case(parameterization))
+    hold_weights(network, dtype)
+    optimizer = make_optimizer("adamax", network.parameters(), 0.01)
+    step = make_step(network, optimizer, None, fuse=True)
+    generator = torch.Generator().manual_seed(1)
+    before = [leaf.detach().clone() for leaf in step.leaves]
+    for _ in range(3):
+        step.apply([torch.randn(leaf.shape, generator=generator).to(leaf) for leaf in step.leaves])
+    assert all(not torch.equal(leaf, value) for leaf, value in zip(step.leaves, before, strict=True))
+    for layer in layers_of(network):
+        assert (layer.held is None) == (dtype == torch.float32 and not is_normalized(parameterization))
+        if layer.held is not None:
+            rounding = 1e-6 if dtype == torch.float32 else 2**-7  # the interpreter cuts off
+            torch.testing.assert_close(layer.held.float(), layer.weight(), rtol=rounding, atol=1e-7)
+
+
+def test_refresh_takes_notice_of_new_parameters() -> None:
+    network, other = network_of(Case("weight_norm")), network_of(Case("weight_norm"))
+    hold_weights(network, torch.float32)
+    step = make_step(network, make_optimizer("adamax", network.parameters(), 0.01), None, fuse=True)
+    with torch.no_grad():
+        for parameter in (*network.parameters(), *other.parameters()):
+            parameter.mul_(1.5)
+    assert not torch.allclose(network(states(1)), other(states(1)))
+    step.refresh()
+    torch.testing.assert_close(network(states(1)), other(states(1)))
+
+
+def test_held_weights_are_for_training_mode_alone() -> None:
+    network = network_of(Case("weight_norm"))
+    expected = network(states(1)).detach()
+    hold_weights(network, torch.float32)
+    for layer in layers_of(network):
+        assert layer.held is not None
+        layer.held.detach().zero_()
+    torch.testing.assert_close(network.eval()(states(1)), expected)
+    assert network.train()(states(1)).abs().max() < expected.abs().max()
+
+
+def test_what_cannot_be_fused_is_refused() -> None:
+    network = network_of(Case("weight_norm"))
+    parameters = list(network.parameters())
+    with pytest.raises(ValueError, match="must be held"):
+        make_step(network, make_optimizer("adamax", parameters, 0.01), None, fuse=True)
+    hold_weights(network, torch.float32)
+    with pytest.raises(ValueError, match="only an Adamax"):
+        make_step(network, make_optimizer("rmsprop_centered", parameters, 0.01), None, fuse=True)
+    mixed = nn.Sequential(network, network_of(Case("weight_norm", log_scale=3)))
+    hold_weights(mixed, torch.float32)
+    with pytest.raises(ValueError, match="one log-scale"):
+        make_step(mixed, make_optimizer("adamax", mixed.parameters(), 0.01), None, fuse=True)
