@@ -1,4 +1,4 @@
-"""Acting: the frame stack of each lane, the greedy action, and epsilon-greedy exploration."""
+"""Acting: the greedy action of each lane, and epsilon-greedy exploration."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wn_rl.agents.accelerate import accelerated
+from wn_rl.agents.stacks import make_stacks
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.seeding import random_bits, scale_to_range, scale_to_unit
 
@@ -35,19 +36,16 @@ class Actor:
         self.seed = seed
         self.num_actions = spec.num_actions
         self.num_steps = 0
+        self._num_envs = num_envs
         device = next(network.parameters()).device
-        on_cpu = device.type == "cpu"
-        shape, dtype = (num_envs, stack, *spec.frame_shape), getattr(torch, spec.dtype)
-        self._host = torch.zeros(shape, dtype=dtype, pin_memory=not on_cpu)
-        self._frames = self._host.numpy()
-        self._input = self._host if on_cpu else torch.zeros(shape, dtype=dtype, device=device)
+        self._stacks = make_stacks(num_envs, spec, stack, device, accelerate)
         self._greedy = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self._ask_network = accelerated(self._choose_greedily, accelerate)
         self._draws: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None
 
     def act(self, step: Step, epsilon: float) -> NDArray[np.int64]:
         """Push the newest frames and choose actions [E]: random with probability epsilon, else greedy."""
-        self._push(step)
+        self._stacks.push(step)
         uniform, random_action = self._random_numbers()
         explore = uniform < epsilon
         self.num_steps += 1
@@ -58,23 +56,14 @@ class Actor:
 
     @torch.no_grad()
     def _choose_greedily(self) -> None:
-        if self._input is not self._host:
-            self._input.copy_(self._host, non_blocking=True)
-        self._greedy.copy_(self.network(self._input).argmax(dim=1))
-
-    def _push(self, step: Step) -> None:
-        if self._frames.shape[1] > 1:
-            self._frames[:, :-1] = self._frames[:, 1:]
-        if step.first.any():
-            self._frames[step.first] = 0
-        self._frames[:, -1] = step.observation
+        self._greedy.copy_(self.network(self._stacks.frames).argmax(dim=1))
 
     def _random_numbers(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         offset = self.num_steps % DRAW_AHEAD
         if self._draws is None or offset == 0:
             start = self.num_steps - offset
             steps = torch.arange(start, start + DRAW_AHEAD)[:, None]
-            lanes = torch.arange(len(self._frames))
+            lanes = torch.arange(self._num_envs)
             uniform = scale_to_unit(random_bits((self.seed, _STREAM, 0), steps, lanes))
             action = scale_to_range(random_bits((self.seed, _STREAM, 1), steps, lanes), self.num_actions)
             self._draws = uniform.numpy(), action.numpy()
@@ -83,10 +72,10 @@ class Actor:
 
     def state_dict(self) -> dict[str, Any]:
         """The stacks and the step count."""
-        return {"frames": self._frames.copy(), "num_steps": self.num_steps}
+        return {"frames": self._stacks.frames.cpu().numpy().copy(), "num_steps": self.num_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state that `state_dict` gave."""
-        self._frames[:] = state["frames"]
+        self._stacks.frames.copy_(torch.from_numpy(state["frames"]))
         self.num_steps = state["num_steps"]
         self._draws = None

@@ -11,13 +11,12 @@ is a discount of 0 and no more. The oldest K - 1 rows of the ring end no stack o
     pair (14, 15)  s_tm1 = 0 0 d e, s_t = 0 d e f
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wn_rl.agents.transfer import Transfer
 from wn_rl.agents.types import Batch
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.seeding import random_bits, scale_to_range
@@ -60,18 +59,15 @@ class Draws:
         self._slots = torch.arange(batch_size * TRIES, device=device).view(batch_size, TRIES)
         self._ahead = torch.arange(DRAW_AHEAD, device=device)
         self._bits = torch.zeros((DRAW_AHEAD, batch_size, TRIES), dtype=torch.int64, device=device)
-        self._block: int | None = None
+        self._start: int | None = None  # index of the first batch whose bits are there
         self._offset = torch.zeros((), dtype=torch.int64, device=device)
 
-    def seek(self, index: int) -> int:
-        """Let `take` begin at the batch of this index; returns how many batches it may take."""
-        block, offset = divmod(index, DRAW_AHEAD)
-        if block != self._block:
-            indices = self._ahead + block * DRAW_AHEAD
-            self._bits.copy_(random_bits(self._key, indices[:, None, None], self._slots))
-            self._block = block
-        self._offset.fill_(offset)
-        return DRAW_AHEAD - offset
+    def seek(self, index: int, num_batches: int = 1) -> None:
+        """Let `take` begin at the batch of this index; it may take so many, at most DRAW_AHEAD."""
+        if self._start is None or not self._start <= index <= self._start + DRAW_AHEAD - num_batches:
+            self._bits.copy_(random_bits(self._key, (self._ahead + index)[:, None, None], self._slots))
+            self._start = index
+        self._offset.fill_(index - self._start)
 
     def take(self, num_batches: int) -> Tensor:
         """Bits [num_batches * B, TRIES] from where `seek` pointed."""
@@ -121,7 +117,8 @@ class Replay:
         # The rows held, for draws inside a CUDA graph, which sees tensors change and no integers.
         self._oldest_row, self._num_rows = torch.zeros(2, dtype=torch.int64, device=device)
         on_cpu = self.device.type == "cpu"  # there numpy writes a row in a fifth of torch's time
-        self._writable: list[Any] = [column.numpy() if on_cpu else column for column in self._columns.values()]
+        self._arrays = [column.numpy() for column in self._columns.values()] if on_cpu else None
+        self._transfer = Transfer(self.device)
 
     @staticmethod
     def num_bytes(capacity: int, spec: EnvironmentSpec) -> int:
@@ -138,8 +135,15 @@ class Replay:
         """Append one row: a step of each lane, and the actions [E] taken on it."""
         slot = self.num_rows % self.ring_rows
         values = (step.observation, actions, step.reward, step.discount, step.first)
-        for column, value in zip(self._writable, values, strict=True):
-            column[slot] = torch.from_numpy(value) if isinstance(column, Tensor) else value
+        if self._arrays is not None:
+            for array, value in zip(self._arrays, values, strict=True):
+                array[slot] = value
+        else:
+            self._transfer.send([torch.from_numpy(value) for value in values])
+            for column, received in zip(
+                self._columns.values(), self._transfer.receive(self.num_envs), strict=True
+            ):
+                column[slot].copy_(received)
         self._set_num_rows(self.num_rows + 1)
 
     def _set_num_rows(self, num_rows: int) -> None:

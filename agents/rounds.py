@@ -1,10 +1,9 @@
 """A round: the updates that fall due together, from drawing their transitions to the last gradient step."""
 
-import torch
-
 from wn_rl.agents.accelerate import accelerated
 from wn_rl.agents.learner import Learner
-from wn_rl.agents.replay import Draws, Replay
+from wn_rl.agents.replay import DRAW_AHEAD, Draws, Replay
+from wn_rl.agents.transfer import Transfer
 from wn_rl.agents.types import Batch
 from wn_rl.config import Config
 from wn_rl.seeding import derive_seed
@@ -35,8 +34,8 @@ class Rounds:
         """
         self._replay.require_transitions()
         while num_updates > 0:
-            drawn_ahead = self._draws.seek(self._learner.num_updates)
-            count = min(num_updates, drawn_ahead, self._learner.updates_until_copy)
+            count = min(num_updates, DRAW_AHEAD, self._learner.updates_until_copy)
+            self._draws.seek(self._learner.num_updates, count)
             if self._transfer is not None:
                 self._transfer.send(self._sample(count))
             self._run(count)
@@ -51,36 +50,5 @@ class Rounds:
         if self._transfer is None:
             batch = self._sample(num_updates)
         else:
-            batch = self._transfer.receive(num_updates * self._batch_size)
+            batch = Batch(*self._transfer.receive(num_updates * self._batch_size))
         self._learner.learn(batch, num_updates)
-
-
-class Transfer:
-    """Batches from host memory to tensors on the device that stay in place, one set for each batch size."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._pinned: dict[int, Batch] = {}
-        self._received: dict[int, Batch] = {}
-        self._copied = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-
-    def send(self, batch: Batch) -> None:
-        """Begin to copy a batch in host memory; the device works on meanwhile."""
-        size = len(batch.weight)
-        if size not in self._pinned:
-            pin = self._device.type == "cuda"
-            self._pinned[size] = Batch(*(torch.empty(x.shape, dtype=x.dtype, pin_memory=pin) for x in batch))
-            self._received[size] = Batch(
-                *(torch.empty(x.shape, dtype=x.dtype, device=self._device) for x in batch)
-            )
-        if self._copied is not None:
-            self._copied.synchronize()  # of the last copy alone: the learner may be at work
-        for source, pinned, received in zip(batch, self._pinned[size], self._received[size], strict=True):
-            pinned.copy_(source)
-            received.copy_(pinned, non_blocking=True)
-        if self._copied is not None:
-            self._copied.record()
-
-    def receive(self, size: int) -> Batch:
-        """The last batch sent of this size, on the device."""
-        return self._received[size]

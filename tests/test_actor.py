@@ -1,8 +1,14 @@
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
+from recorder import record
 from torch import Tensor, nn
 
+from wn_rl.agents.accelerate import Captured
 from wn_rl.agents.actor import Actor
+from wn_rl.agents.stacks import DeviceStacks, HostStacks
 from wn_rl.envs.base import EnvironmentSpec, Step
 
 SPEC = EnvironmentSpec(
@@ -83,3 +89,18 @@ def test_a_restored_actor_goes_on_with_the_same_actions() -> None:
     assert again.network.seen[-1] == whole.network.seen[-1]  # type: ignore[union-attr, index]
     other = Actor(Recorder(), 2, SPEC, stack=3, seed=8)
     assert play(other, 300) != play(Actor(Recorder(), 2, SPEC, stack=3, seed=7), 300)
+
+
+@pytest.mark.parametrize("stack", [1, 3])
+@pytest.mark.parametrize("capture", [None, record], ids=["eager", "captured"])
+def test_stacks_on_a_device_are_those_in_host_memory(stack: int, capture: Any) -> None:
+    """The device is a CPU here, as is the graph."""
+    host, device = HostStacks(2, SPEC, stack), DeviceStacks(2, SPEC, stack, torch.device("cpu"), "eager")
+    if capture is not None:
+        device._append = Captured(device._append_received, capture)
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        shown = step(generator.integers(0, 255, 2).tolist(), (generator.random(2) < 0.3).tolist())
+        host.push(shown)
+        device.push(shown)
+        assert torch.equal(host.frames, device.frames)

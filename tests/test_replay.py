@@ -151,13 +151,24 @@ def test_a_batch_is_a_function_of_seed_purpose_and_index() -> None:
 
 def test_batches_taken_together_are_those_taken_one_by_one() -> None:
     draws, replay = Draws(7, "update", 16), filled()
-    assert draws.seek(DRAW_AHEAD + 5) == DRAW_AHEAD - 5
+    draws.seek(DRAW_AHEAD + 2)
+    draws.seek(DRAW_AHEAD + 5, 3)
     together = replay.sample(draws.take(3))
     for number in range(3):
         part = slice(16 * number, 16 * (number + 1))
         alone = sampled(replay, DRAW_AHEAD + 5 + number, 16, seed=7)
         for a, b in zip(together, alone, strict=True):
             assert torch.equal(a[part], b)
+
+
+def test_what_is_drawn_does_not_depend_on_where_the_bits_drawn_ahead_begin() -> None:
+    draws, other = Draws(7, "update", 16), Draws(7, "update", 16)
+    for index, num_batches in [(3, 16), (19, 16), (51, 16), (52, 15), (67, DRAW_AHEAD), (3, 1)]:
+        draws.seek(index, num_batches)
+        other.seek(0)  # a block of its own each time
+        for number, bits in enumerate(draws.take(num_batches).split(16)):
+            other.seek(index + number)
+            assert torch.equal(bits, other.take(1))
 
 
 def test_rows_read_in_segments_and_written_back_give_the_same_replay() -> None:
