@@ -16,7 +16,7 @@ from wn_rl.envs import atari
 from wn_rl.envs.base import Step
 from wn_rl.envs.lanes import Settings, check_actions, lane_seed
 
-WINDOW = 10_000  # steps; longer: fewer slow resets (some 90 ms, a plain one 5 ms), but slower restores
+WINDOW = 50_000  # steps; longer: fewer slow resets (some 90 ms, a plain one 9 ms), but slower restores
 PICTURE_SIZE = (160, 210)  # width and height of the real screen
 
 
