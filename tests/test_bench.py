@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,16 @@ import pytest
 import torch
 from run_tools import wn_rl
 
-from wn_rl.bench import workers
+from wn_rl.agents.experiment import make_training_environments
+from wn_rl.agents.replay import Replay
+from wn_rl.bench import clock as clock_module
+from wn_rl.bench import cuda_workers, workers
+from wn_rl.bench.clock import SteadyState
 from wn_rl.bench.measure import Row, flop_of, matrix_rate, measure_apart, seconds_in_turns
-from wn_rl.bench.page import render
-from wn_rl.bench.sections import SB3, SECTIONS, Options, _lanes_against_one, require_equal_work
-from wn_rl.bench.workers import SteadyState
-from wn_rl.config import OptimizerConfig, to_json
+from wn_rl.bench.page import TITLES, render, section_key
+from wn_rl.bench.sections import SB3, SECTIONS, _lanes_against_one, require_equal_work
+from wn_rl.bench.setups import Options, filled_replay
+from wn_rl.config import OptimizerConfig, from_json, to_json
 from wn_rl.presets import minatar
 
 CPU = torch.device("cpu")
@@ -55,8 +60,9 @@ def test_both_loops_do_the_same_work(num_envs: int, parameterization: str, peer:
 
 
 def test_the_emulator_is_timed_without_a_network() -> None:
-    rate = workers.emulator(quick(4), 0.1)["steps_per_second"]
-    assert 1e3 < rate < 1e6
+    result = workers.emulator(quick(4), 0.1)
+    assert 1e3 < result["steps_per_second"] < 1e6
+    assert 1e3 < result["steps_per_second_without_start"] < 1e6
 
 
 def test_replays_are_weighed() -> None:
@@ -75,7 +81,7 @@ def test_a_worker_that_fails_says_why() -> None:
 
 def test_the_clock_starts_at_the_steady_state(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(workers.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(clock_module.time, "perf_counter", lambda: now[0])
     clock = SteadyState(begin=100, seconds=2.0)
     for second, steps, updates in [(0.0, 99, 0), (5.0, 100, 7), (6.0, 300, 50)]:
         now[0] = second
@@ -109,7 +115,7 @@ def test_the_page_names_machine_and_command_and_says_what_is_missing() -> None:
     assert "| mlp | 1.23 ratio |  |" in page
     assert "2 x CPU. `wn-rl bench updates`, 2026-01-01." in page
     assert "References: 4.37 GFLOP." in page
-    assert page.count("Not measured.") == len(SECTIONS) - 1
+    assert page.count("Not measured.") == len(TITLES) - 1
 
 
 def test_sections_merge_into_one_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,14 +129,60 @@ def test_sections_merge_into_one_page(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "| 1 | 1 GB |" in (tmp_path / "results.md").read_text()
 
 
-def test_without_cuda_the_cuda_section_is_empty() -> None:
-    assert SECTIONS["cuda_runs"](Options("cpu", 1, 1, 0.1)) == []
+@pytest.mark.parametrize("section", ["cuda_runs", "cuda_together"])
+def test_without_cuda_the_cuda_sections_are_empty(section: str) -> None:
+    assert list(SECTIONS[section](Options("cpu", 1, 1, 0.1))) == []
+
+
+def test_what_a_cuda_machine_measures_stands_beside_what_a_cpu_does() -> None:
+    assert section_key("updates", "cuda") == "cuda_updates"
+    assert section_key("updates", "cpu") == "updates"
+    assert section_key("cuda_runs", "cuda") == "cuda_runs"
+    assert section_key("memory", "cuda") == "memory"
+    page = render({})
+    assert "`wn-rl bench updates --device cuda`" in page
+    assert "`wn-rl bench updates`" in page
+    assert "`wn-rl bench cuda_runs`" in page
+
+
+@pytest.mark.parametrize("period", [0, 400])
+def test_a_full_replay_is_timed_without_tests_and_with_them(period: int) -> None:
+    config = quick(8)
+    learning = {**config["learning"], "replay_start": 400, "epsilon_start": 1.0, "epsilon_steps": 1}
+    evaluation = {**config["evaluation"], "period": period, "steps": 50, "num_envs": 4}
+    changed = {**config, "learning": learning, "evaluation": evaluation}
+    result = measure_apart("prefilled", {"config": changed, "seconds": 0.5})
+    assert abs(result["steps"] - 4 * result["updates"]) <= 8
+    assert result["steps_per_second"] > 0
+    assert result["tests"] == (result["steps"] // period if period else 0)
+
+
+def test_filling_repeats_the_rows_of_a_replay() -> None:
+    config = from_json(quick(2))
+    replay = filled_replay(config, CPU, num_rows=10)
+    larger = Replay(50, 2, make_training_environments(config).spec, stack=1)
+    larger.write_rows(0, replay.read_rows(0, 10))
+    cuda_workers.fill(larger)
+    assert larger.num_rows >= larger.ring_rows == 25
+    again = larger.read_rows(larger.num_rows - 10, larger.num_rows)
+    for name, column in replay.read_rows(0, 10).items():
+        assert torch.equal(again[name], column)
+
+
+def test_learners_meet_before_they_are_timed_together(tmp_path: Path) -> None:
+    names = [f"2-{number}" for number in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda name: cuda_workers.meet(tmp_path, name, "2-*", 3), names))
+    with pytest.raises(TimeoutError, match="only 1 of 2 came"):
+        cuda_workers.meet(tmp_path, "4-0", "4-*", 2, patience=0.05)
 
 
 def test_wrong_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert wn_rl("bench", "updats") == 2
     assert "no section 'updats'" in capsys.readouterr().err
     assert wn_rl("bench", "matrix", "--repetitions", "0") == 2
+    assert wn_rl("bench", "emulators", "--games", "breakuot") == 2
+    assert "breakout" in capsys.readouterr().err
 
 
 def test_lanes_are_also_held_against_one_lane_of_the_peer() -> None:

@@ -14,8 +14,18 @@ TITLES = {
     "emulators": "The emulator",
     "peers": "Whole training loops beside Stable-Baselines3",
     "memory": "Memory of a million-frame replay",
+    "cuda_matrix": "The rate of matrix products on a CUDA device",
+    "cuda_updates": "One update on a CUDA device",
+    "cuda_emulators": "The emulator beside a CUDA device",
+    "cuda_peers": "Whole training loops beside Stable-Baselines3 on a CUDA device",
     "cuda_runs": "Whole runs on a CUDA device",
+    "cuda_together": "Several learners on one CUDA device",
 }
+EMULATORS = (
+    "Random play, no network; one lane is driven from Python, several are ale-py's C++ lanes. Lanes go in "
+    "lockstep, so all wait where one begins a game, as random play often does: where rows are told apart, the "
+    "second figure is that of rows in which none does."
+)
 NOTES = {
     "updates": (
         "Batch 64, drawing and gathering included, two updates a round with one target forward for both. Threads: "
@@ -23,7 +33,8 @@ NOTES = {
         "rate of a square product by torch's BLAS with as many threads; dense layers here go through oneDNN, "
         "which may be faster."
     ),
-    "emulators": "Random play, no network; one lane is driven from Python, several are ale-py's C++ lanes.",
+    "emulators": EMULATORS,
+    "cuda_emulators": EMULATORS,
     "peers": (
         "The same game, network, batch of 64, one update in four steps, Adamax, replay, exploration and torch "
         "threads in both loops, each in a process of its own, in turns; checked in every turn: parameters, "
@@ -34,8 +45,28 @@ NOTES = {
         "ours have emulator threads beside the update. bfloat16 and `compile` are options of ours alone."
     ),
     "memory": "Every byte written; what the process grew by.",
-    "cuda_runs": "The `fast` preset with its replay filled by random play before the clock starts.",
+    "cuda_updates": (
+        "The `fast` preset: batch 64, sixteen updates a round with one target forward for all, drawing and "
+        "gathering included. `weight_norm / normal` is taken within a turn. Reference: the time of the update's "
+        "products at the rate of a large square product; at this size latency is the limit."
+    ),
+    "cuda_peers": "As on a CPU; our rounds are CUDA graphs.",
+    "cuda_runs": (
+        "The `fast` preset, weight_norm, bfloat16, at a full replay of a million frames on the device (50,000 "
+        "steps of random play, repeated) and one update in four steps. Tests run within the time, 125,000 steps "
+        "after each 250,000 of training, whose frames alone count."
+    ),
+    "cuda_together": (
+        "Rounds of sixteen updates (nature_cnn, batch 64, weight_norm), each learner a process with a replay of "
+        "its own; no emulators."
+    ),
 }
+
+
+def section_key(section: str, device_type: str) -> str:
+    """Where a section's results stand: those of a CUDA device beside those of a CPU, where there are both."""
+    on_cuda = f"cuda_{section}"
+    return on_cuda if device_type == "cuda" and on_cuda in TITLES else section
 
 
 def merge(path: Path, section: str, rows: list[Row], about: dict[str, Any]) -> dict[str, Any]:
@@ -61,14 +92,17 @@ def render(results: dict[str, Any]) -> str:
             lines += [NOTES[section], ""]
         found = results.get(section)
         if found is None or not found["rows"]:
-            lines.append(
-                f"Not measured. `wn-rl bench {section}` fills this in on a machine that has what it needs."
-            )
+            lines.append(f"Not measured. `{_command(section)}` fills this in on a machine that has what it needs.")
             continue
         commit = f", commit {found['commit']}" if "commit" in found else ""
         lines += [f"{found['machine']}. `{found['command']}`, {found['date']}{commit}.", ""]
         lines += _table([Row(**row) for row in found["rows"]])
     return "\n".join(lines) + "\n"
+
+
+def _command(key: str) -> str:
+    section = key.removeprefix("cuda_")
+    return f"wn-rl bench {section} --device cuda" if section in TITLES and section != key else f"wn-rl bench {key}"
 
 
 def _table(rows: list[Row]) -> list[str]:

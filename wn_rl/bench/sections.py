@@ -4,57 +4,24 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 
 from wn_rl.agents.experiment import make_training_environments
-from wn_rl.agents.learner import Learner, make_online_network
+from wn_rl.agents.learner import make_online_network
 from wn_rl.agents.replay import Draws, Replay
-from wn_rl.agents.rounds import Rounds
-from wn_rl.bench.measure import Row, flop_of, matrix_rate, measure_apart, measure_together, seconds_in_turns
-from wn_rl.config import Config, LearningConfig, OptimizerConfig, to_json
+from wn_rl.bench.cuda_sections import cuda_runs, cuda_together
+from wn_rl.bench.measure import Row, flop_of, matrix_rate, measure_apart, seconds_in_turns
+from wn_rl.bench.setups import Options, config_of, filled_replay, round_function
+from wn_rl.config import Config, LearningConfig, to_json
 from wn_rl.nn import fold
 from wn_rl.presets import PRESETS
 
 SB3 = "SB3 DQN, float32"
 SB3_WITH_OUR_LAYERS = "SB3 DQN with our layers, weight_norm, float32"
-ATARI_GAMES = ("breakout", "enduro", "seaquest", "space_invaders")
-FOREVER = 10**9  # steps
 GIGABYTE = 1e9
-
-
-@dataclass(frozen=True)
-class Options:
-    """How long and where to measure. threads: of torch, in every process."""
-
-    device: str
-    threads: int
-    repetitions: int
-    seconds: float
-
-    @property
-    def torch_device(self) -> torch.device:
-        """The device as torch names it."""
-        return torch.device(self.device)
-
-
-def _config(preset: str, game: str, options: Options, **changes: Any) -> Config:
-    """A preset's game for measuring: one learning rate, constant exploration, no end."""
-    config = PRESETS[preset](game)
-    learning = {"epsilon_start": 0.1, "epsilon_end": 0.1, **changes.pop("learning", {})}
-    return dataclasses.replace(
-        config,
-        steps=FOREVER,
-        device=options.device,
-        torch_threads=config.torch_threads or options.threads,  # small networks are faster with one
-        optimizer=OptimizerConfig(learning_rate=1e-4),
-        learning=dataclasses.replace(config.learning, **learning),
-        **changes,
-    )
 
 
 def matrix(options: Options) -> list[Row]:
@@ -72,8 +39,9 @@ def updates(options: Options) -> list[Row]:
     modes = ("eager", "compile", "cuda_graph") if on_cuda else ("eager", "compile")
     precisions = ("float32", "tf32", "bfloat16") if on_cuda else ("float32", "bfloat16")
     rows = []
-    for preset in ("laptop", "minatar"):
-        base = _config(preset, "breakout", options, num_envs=8)
+    for preset in ("laptop",) if on_cuda else ("laptop", "minatar"):
+        base = config_of(preset, "breakout", options, num_envs=64 if on_cuda else 8)
+        updates_in_a_round = base.num_envs // base.learning.update_period
         torch.set_num_threads(base.torch_threads)
         replay = filled_replay(base, options.torch_device, num_rows=500)
         rates = {"float32": matrix_rate(torch.float32, options.torch_device)}
@@ -88,9 +56,10 @@ def updates(options: Options) -> list[Row]:
                 parameterization=parameterization,  # type: ignore[arg-type]
                 learning=learning,
             )
-            arms[precision, mode, parameterization] = _round_of(config, replay, options.torch_device)
+            round_of = round_function(config, replay, options.torch_device)
+            arms[precision, mode, parameterization] = functools.partial(round_of, updates_in_a_round)
         flop = flop_of(functools.partial(_plain_update, base, replay))
-        calls = 2 if preset == "laptop" else 20
+        calls = 20 if preset == "minatar" else 2
         named = {"/".join(arm): function for arm, function in arms.items()}
         seconds = seconds_in_turns(named, options.repetitions * 5, calls, options.torch_device)
         for precision, mode, parameterization in arms:
@@ -105,7 +74,7 @@ def updates(options: Options) -> list[Row]:
             limit = flop / rates[precision] * 1e6
             of = "half of bfloat16's, as tf32's," if precision == "tf32" else f"of {precision}"
             source = f"{flop / 1e9:.3g} GFLOP at the matrix rate {of} measured in this run"
-            microseconds = [1e6 * second / UPDATES_IN_A_ROUND for second in each]
+            microseconds = [1e6 * second / updates_in_a_round for second in each]
             rows.append(Row(what, "microseconds", microseconds, limit, source))
             if parameterization == "weight_norm":
                 normal = seconds[f"{precision}/{mode}/normal"]
@@ -113,9 +82,6 @@ def updates(options: Options) -> list[Row]:
                 rows.append(Row({**what, "parameterization": "weight_norm / normal"}, "ratio", ratios))
     torch.set_num_threads(options.threads)
     return rows
-
-
-UPDATES_IN_A_ROUND = 2  # eight lanes
 
 
 def _plain_update(config: Config, replay: Replay) -> None:
@@ -131,73 +97,58 @@ def _plain_update(config: Config, replay: Replay) -> None:
     network(states).sum().backward()
 
 
-def filled_replay(config: Config, device: torch.device, num_rows: int) -> Replay:
-    """A replay of random play of the config's game."""
-    environments = make_training_environments(config)
-    spec = environments.spec
-    replay = Replay(num_rows * config.num_envs, config.num_envs, spec, stack=config.network.stack, device=device)
-    generator = np.random.default_rng(0)
-    step = environments.reset()
-    for _ in range(num_rows):
-        actions = generator.integers(0, spec.num_actions, config.num_envs)
-        replay.add(step, actions)
-        environments.send(actions)
-        step = environments.recv()
-    environments.close()
-    return replay
-
-
-def _round_of(config: Config, replay: Replay, device: torch.device) -> Callable[[], None]:
-    environments = make_training_environments(dataclasses.replace(config, num_envs=1))
-    learner = Learner(config, environments.spec, device)
-    environments.close()
-    draws = Draws(0, "initialize", config.network.init_states, replay.device)
-    draws.seek(0)
-    learner.initialize(replay.sample(draws.take(1)).s_tm1.to(device))
-    rounds = Rounds(config, learner, replay)
-    return lambda: rounds.learn(UPDATES_IN_A_ROUND)
-
-
-def emulators(options: Options) -> list[Row]:
+def emulators(options: Options) -> Iterator[Row]:
     """Emulator frames a second under random play, by lanes and threads."""
     cores = os.cpu_count() or 1
     lanes_and_threads = {(1, 0), (8, 1), (8, cores), (64, cores)}
-    rows = []
-    for game, (lanes, threads) in itertools.product(ATARI_GAMES, sorted(lanes_and_threads)):
-        config = _config("paper", game, options, num_envs=lanes)
+    for game, (lanes, threads) in itertools.product(options.games, sorted(lanes_and_threads)):
+        config = config_of("paper", game, options, num_envs=lanes)
         environment = dataclasses.replace(config.environment, emulator_threads=threads)
         settings = to_json(dataclasses.replace(config, environment=environment))
-        rates = [
-            4 * measure_apart("emulator", {"config": settings, "seconds": options.seconds / 4})["steps_per_second"]
+        results = [
+            measure_apart("emulator", {"config": settings, "seconds": options.seconds / 4})
             for _ in range(options.repetitions)
         ]
-        rows.append(Row({"game": game, "lanes": lanes, "threads": threads or 1}, "frames/s", rates))
-    return rows
+        for rows, key in (("all", "steps_per_second"), ("no game begins", "steps_per_second_without_start")):
+            what: dict[str, str | int | float] = {
+                "game": game,
+                "lanes": lanes,
+                "threads": threads or 1,
+                "rows": rows,
+            }
+            yield Row(what, "frames/s", [4 * result[key] for result in results])
+
+
+PEERS = (
+    ("laptop", "breakout", 1),
+    ("laptop", "breakout", 8),
+    ("laptop", "seaquest", 1),
+    ("laptop", "seaquest", 8),
+    ("minatar", "breakout", 1),
+    ("minatar", "breakout", 16),
+    ("minatar", "space_invaders", 1),
+    ("minatar", "space_invaders", 16),
+)
+PEERS_ON_CUDA = (("laptop", "breakout", 1), ("laptop", "breakout", 8))
 
 
 def peers(options: Options) -> list[Row]:
     """Steps a second of whole training loops: ours beside Stable-Baselines3's DQN at the same work."""
+    on_cuda = options.torch_device.type == "cuda"
     small = {"replay_capacity": 50_000, "replay_start": 2_000, "target_period": 10_000}
-    in_bfloat16 = {"parameterization": "normal", "learning": {**small, "precision": "bfloat16"}}
+    fast: dict[str, Any] = {"accelerate": "cuda_graph"} if on_cuda else {}
+    in_bfloat16 = {"parameterization": "normal", "learning": {**small, "precision": "bfloat16"}, **fast}
+    arms: dict[str, dict[str, Any]] = {
+        "ours, normal, float32": {"parameterization": "normal", "learning": small, **fast},
+        "ours, weight_norm, float32": {"parameterization": "weight_norm", "learning": small, **fast},
+        "ours, normal, bfloat16": in_bfloat16,
+    }
+    if not on_cuda:
+        arms["ours, normal, bfloat16, compile"] = {**in_bfloat16, "accelerate": "compile"}
     rows = []
-    for preset, game, lanes in (
-        ("laptop", "breakout", 1),
-        ("laptop", "breakout", 8),
-        ("laptop", "seaquest", 1),
-        ("laptop", "seaquest", 8),
-        ("minatar", "breakout", 1),
-        ("minatar", "breakout", 16),
-        ("minatar", "space_invaders", 1),
-        ("minatar", "space_invaders", 16),
-    ):
-        arms = {
-            "ours, normal, float32": {"parameterization": "normal", "learning": small},
-            "ours, weight_norm, float32": {"parameterization": "weight_norm", "learning": small},
-            "ours, normal, bfloat16": in_bfloat16,
-            "ours, normal, bfloat16, compile": {**in_bfloat16, "accelerate": "compile"},
-        }
+    for preset, game, lanes in PEERS_ON_CUDA if on_cuda else PEERS:
         configs = {
-            name: _config(preset, game, options, num_envs=lanes, **changes) for name, changes in arms.items()
+            name: config_of(preset, game, options, num_envs=lanes, **changes) for name, changes in arms.items()
         }
         rows += _against_sb3(
             configs, options, {"suite": PRESETS[preset](game).suite, "game": game, "lanes": lanes}
@@ -261,8 +212,8 @@ def require_equal_work(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 def memory(options: Options) -> list[Row]:
     """Resident bytes of a full replay of Atari, every byte written; SB3's measured small and scaled."""
-    million = _config("paper", "breakout", options)
-    tenth = _config("paper", "breakout", options, learning={"replay_capacity": 20_000, "replay_start": 20_000})
+    million = config_of("paper", "breakout", options)
+    tenth = config_of("paper", "breakout", options, learning={"replay_capacity": 20_000, "replay_start": 20_000})
     ours = measure_apart("replay_memory", {"config": to_json(million), "seconds": 0})
     theirs = measure_apart("sb3_replay_memory", {"config": to_json(tenth), "seconds": 0})
     limit = 84 * 84 * 1e6 / GIGABYTE
@@ -273,37 +224,12 @@ def memory(options: Options) -> list[Row]:
     return [*rows, Row({"replay": name}, "GB", [scaled], limit, source)]
 
 
-def cuda_runs(options: Options) -> list[Row]:
-    """Frames a second of the `fast` preset at a full replay, with and without tests; and several runs at once."""
-    if options.torch_device.type != "cuda":
-        return []
-    rows = []
-    for precision, tests in itertools.product(("float32", "bfloat16"), (False, True)):
-        config = _config("fast", "breakout", options, learning={"precision": precision})
-        evaluation = dataclasses.replace(config.evaluation, period=250_000 if tests else 0)
-        settings = to_json(dataclasses.replace(config, evaluation=evaluation))
-        result = measure_apart("prefilled", {"config": settings, "seconds": 12 * options.seconds})
-        what: dict[str, str | int | float] = {
-            "precision": precision,
-            "tests": "yes" if tests else "no",
-            "device memory, GB": round(result["device_bytes"] / GIGABYTE, 1),
-        }
-        rows.append(Row({"runs": 1, **what}, "frames/s", [4 * result["steps_per_second"]]))
-    for runs in (1, 2, 4, 8):
-        config = _config("fast", "breakout", options, learning={"replay_capacity": 100_000})
-        evaluation = dataclasses.replace(config.evaluation, period=0)
-        settings = to_json(dataclasses.replace(config, evaluation=evaluation))
-        results = measure_together("prefilled", [{"config": settings, "seconds": 3 * options.seconds}] * runs)
-        total = sum(4 * result["steps_per_second"] for result in results)
-        rows.append(Row({"runs": runs, "precision": "float32", "tests": "no"}, "frames/s", [total]))
-    return rows
-
-
-SECTIONS: dict[str, Callable[[Options], list[Row]]] = {
+SECTIONS: dict[str, Callable[[Options], Iterable[Row]]] = {
     "matrix": matrix,
     "updates": updates,
     "emulators": emulators,
     "peers": peers,
     "memory": memory,
     "cuda_runs": cuda_runs,
+    "cuda_together": cuda_together,
 }

@@ -6,10 +6,8 @@ prints one JSON object. Both loops do the same work, and say what they did so th
 """
 
 import contextlib
-import dataclasses
 import json
 import os
-import resource
 import sys
 import time
 from typing import Any
@@ -17,40 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from wn_rl.bench.clock import SteadyState, TimeIsUp
+from wn_rl.bench.cuda_workers import prefilled, updates_together
 from wn_rl.config import Config, from_json
 
 WARM_UP_STEPS = 400  # after replay start, before the clock
-
-
-class _TimeIsUp(Exception):
-    pass
-
-
-class SteadyState:
-    """Counts steps and updates from the first call at or after `begin` steps, for so many seconds."""
-
-    def __init__(self, begin: int, seconds: float) -> None:
-        self._begin, self._seconds = begin, seconds
-        self._start: tuple[float, int, int] | None = None
-        self.result: dict[str, float] = {}
-
-    def __call__(self, steps: int, updates: int) -> bool:
-        """Whether to go on."""
-        now = time.perf_counter()
-        if self._start is None:
-            if steps >= self._begin:
-                self._start = now, steps, updates
-            return True
-        start, first_steps, first_updates = self._start
-        if now - start < self._seconds:
-            return True
-        self.result = {
-            "steps_per_second": (steps - first_steps) / (now - start),
-            "steps": steps - first_steps,
-            "updates": updates - first_updates,
-            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        }
-        return False
 
 
 def ours(config: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -64,9 +33,9 @@ def ours(config: dict[str, Any], seconds: float) -> dict[str, Any]:
 
     def after_step(experiment: Any) -> None:
         if not clock(experiment.num_steps, experiment.learner.num_updates):
-            raise _TimeIsUp
+            raise TimeIsUp
 
-    with contextlib.suppress(_TimeIsUp):
+    with contextlib.suppress(TimeIsUp):
         experiment.run(after_step)
     network = experiment.learner.online
     return {**clock.result, **_work(settings, sum(p.numel() for p in network.parameters()))}
@@ -187,7 +156,10 @@ def _work(settings: Config, num_parameters: int) -> dict[str, Any]:
 
 
 def emulator(config: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Random play without a network: agent steps a second."""
+    """Random play without a network: agent steps a second, of all rows and of those in which no game begins.
+
+    Lanes go in lockstep, so all wait where one begins a game, which takes as long as twenty steps.
+    """
     from wn_rl.agents.experiment import make_training_environments
 
     settings = from_json(config)
@@ -198,44 +170,21 @@ def emulator(config: dict[str, Any], seconds: float) -> dict[str, Any]:
     for row in range(50):  # warm-up
         environments.send(actions[row])
         environments.recv()
-    rows, start = 0, time.perf_counter()
-    while (passed := time.perf_counter() - start) < seconds:
-        environments.send(actions[rows % 1000])
-        environments.recv()
-        rows += 1
+    seconds_of = {"any": 0.0, "no_start": 0.0}
+    rows_of = {"any": 0, "no_start": 0}
+    while seconds_of["any"] < seconds:
+        start = time.perf_counter()
+        environments.send(actions[rows_of["any"] % 1000])
+        step = environments.recv()
+        took = time.perf_counter() - start
+        for kind in ("any",) if step.first.any() else ("any", "no_start"):
+            seconds_of[kind] += took
+            rows_of[kind] += 1
     environments.close()
-    return {"steps_per_second": rows * settings.num_envs / passed}
-
-
-def prefilled(config: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Our loop at a full replay: random play fills it before the clock starts; tests run inside the time if on."""
-    from wn_rl.agents.evaluation import run_epoch_test
-    from wn_rl.agents.experiment import Experiment
-
-    settings = from_json(config)
-    torch.set_num_threads(settings.torch_threads or torch.get_num_threads())
-    filled = dataclasses.replace(settings.learning, replay_start=settings.learning.replay_capacity)
-    settings = dataclasses.replace(settings, learning=filled)
-    experiment = Experiment(settings, torch.device(settings.device))
-    # By the eighth copy of the target, rounds of every size have come and been compiled and captured.
-    begin = settings.learning.replay_start + 8 * settings.learning.target_period
-    clock = SteadyState(begin, seconds)
-    tested = 0
-
-    def after_step(experiment: Any) -> None:
-        nonlocal tested
-        period = settings.evaluation.period
-        since = experiment.num_steps - settings.learning.replay_start
-        if period and since // period > tested:
-            tested = since // period
-            run_epoch_test(settings, experiment.learner.acting, seed=tested, tick=lambda: None)
-        if not clock(experiment.num_steps, experiment.learner.num_updates):
-            raise _TimeIsUp
-
-    with contextlib.suppress(_TimeIsUp):
-        experiment.run(after_step)
-    device_bytes = torch.cuda.max_memory_reserved() if settings.device.startswith("cuda") else 0
-    return {**clock.result, "tests": tested, "device_bytes": device_bytes}
+    return {
+        "steps_per_second": settings.num_envs * rows_of["any"] / seconds_of["any"],
+        "steps_per_second_without_start": settings.num_envs * rows_of["no_start"] / (seconds_of["no_start"] or 1),
+    }
 
 
 def replay_memory(config: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -283,10 +232,12 @@ WORKERS = {
     "sb3_with_our_layers": sb3_with_our_layers,
     "emulator": emulator,
     "prefilled": prefilled,
+    "updates_together": updates_together,
     "replay_memory": replay_memory,
     "sb3_replay_memory": sb3_replay_memory,
 }
 
 if __name__ == "__main__":
     name, settings = sys.argv[1], json.loads(sys.argv[2])
-    print(json.dumps(WORKERS[name](**settings)))
+    worker: Any = WORKERS[name]
+    print(json.dumps(worker(**settings)))

@@ -17,7 +17,7 @@ class Bench:
     """Measure one section after another; results of other sections are kept."""
 
     sections: tyro.conf.Positional[tuple[str, ...]] = ()
-    """matrix, updates, emulators, peers, memory, cuda_runs; none: all that this machine can."""
+    """matrix, updates, emulators, peers, memory, cuda_runs, cuda_together; none: all that this machine can."""
     out: Path = Path("docs/benchmarks.json")
     """Results; the page stands beside it as Markdown."""
     device: str = "auto"
@@ -28,6 +28,8 @@ class Bench:
     """Measurements of each figure, in turns; updates have five times as many."""
     seconds: float = 10
     """Length of one measurement of a whole loop."""
+    games: tuple[str, ...] = ("breakout", "enduro", "seaquest", "space_invaders")
+    """Games of emulators and cuda_runs."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -35,8 +37,10 @@ def run(arguments: Sequence[str]) -> int:
     options = parse_flags(Bench, arguments)
     import torch
 
-    from wn_rl.bench.page import TITLES, merge, render
-    from wn_rl.bench.sections import SECTIONS, Options
+    from wn_rl.bench.page import TITLES, merge, render, section_key
+    from wn_rl.bench.sections import SECTIONS
+    from wn_rl.bench.setups import Options
+    from wn_rl.envs import normalize_game
     from wn_rl.machine import git_commit, machine_line, resolve_device
 
     unknown = [name for name in options.sections if name not in SECTIONS]
@@ -44,27 +48,30 @@ def run(arguments: Sequence[str]) -> int:
         raise ValueError(f"no section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
     if options.repetitions < 1 or not options.seconds > 0 or options.torch_threads < 0:
         raise ValueError("--repetitions must be at least 1, --seconds greater than 0, --torch-threads at least 0")
+    games = tuple(normalize_game("atari", game) for game in options.games)
     device = resolve_device(options.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     threads = options.torch_threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
-    measured = Options(str(device), threads, options.repetitions, options.seconds)
+    measured = Options(str(device), threads, options.repetitions, options.seconds, games)
     command = " ".join(["wn-rl bench", *arguments])
     page = options.out.with_suffix(".md")
     page.parent.mkdir(parents=True, exist_ok=True)
     for name in options.sections or SECTIONS:
-        say(f"measuring: {TITLES[name]}")
-        rows = SECTIONS[name](measured)
+        key = section_key(name, device.type)
+        say(f"measuring: {TITLES[key]}")
         about = {
             "machine": f"{machine_line(device)}, {threads} torch threads",
             "command": command,
             "commit": (git_commit() or "unknown")[:10],
             "date": datetime.date.today().isoformat(),
         }
-        if rows:
-            page.write_text(render(merge(options.out, name, rows, about)))
-        else:
+        rows = []
+        for row in SECTIONS[name](measured):  # some take minutes for each
+            rows.append(row)
+            page.write_text(render(merge(options.out, key, rows, about)))
+        if not rows:
             say(f"{name}: not on this machine")
     print(page)
     return 0

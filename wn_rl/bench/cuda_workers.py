@@ -1,0 +1,91 @@
+"""What is measured on a CUDA device: whole runs at a full replay, and learners side by side."""
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wn_rl.bench.clock import SteadyState, TimeIsUp
+from wn_rl.config import from_json
+
+
+def prefilled(config: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Our loop at a full replay; tests, if the config has any, run within the time.
+
+    Random play until replay start gives the replay's rows, which are repeated until it is full.
+    """
+    from wn_rl.agents.evaluation import run_epoch_test
+    from wn_rl.agents.experiment import Experiment
+
+    settings = from_json(config)
+    torch.set_num_threads(settings.torch_threads or torch.get_num_threads())
+    experiment = Experiment(settings, torch.device(settings.device))
+    # By the eighth copy of the target, rounds of every size have come and been compiled and captured.
+    clock = SteadyState(settings.learning.replay_start + 8 * settings.learning.target_period, seconds)
+    num_tests = 0
+
+    def after_step(experiment: Any) -> None:
+        nonlocal num_tests
+        if experiment.num_steps + settings.num_envs >= settings.learning.replay_start:
+            fill(experiment.replay)
+        if not clock(experiment.num_steps, experiment.learner.num_updates):
+            raise TimeIsUp
+        since_start = clock.steps_since_start(experiment.num_steps)
+        if settings.evaluation.period and since_start >= (num_tests + 1) * settings.evaluation.period:
+            num_tests += 1
+            run_epoch_test(settings, experiment.learner.acting, seed=num_tests, tick=lambda: None)
+
+    with contextlib.suppress(TimeIsUp):
+        experiment.run(after_step)
+    device_bytes = torch.cuda.max_memory_reserved() if settings.device.startswith("cuda") else 0
+    return {**clock.result, "tests": num_tests, "device_bytes": device_bytes}
+
+
+def fill(replay: Any) -> None:
+    """Repeat the rows of a replay until it is full; nothing if it is."""
+    if replay.num_rows >= replay.ring_rows:
+        return
+    rows = replay.read_rows(replay.oldest_row, replay.num_rows)
+    while replay.num_rows < replay.ring_rows:
+        replay.write_rows(replay.num_rows, rows)
+
+
+def updates_together(
+    config: dict[str, Any], seconds: float, folder: str, number: int, counts: list[int]
+) -> dict[str, Any]:
+    """Updates a second of this learner while so many run: by turns each count of them; the others wait."""
+    from wn_rl.bench.setups import filled_replay, round_function
+
+    settings = from_json(config)
+    torch.set_num_threads(settings.torch_threads)
+    device = torch.device(settings.device)
+    updates_in_a_round = settings.num_envs // settings.learning.update_period
+    num_rows = settings.learning.replay_start // settings.num_envs
+    learn = round_function(settings, filled_replay(settings, device, num_rows), device)
+    for _ in range(8):
+        learn(updates_in_a_round)
+    rates = {}
+    for count in counts:
+        torch.cuda.synchronize()
+        meet(Path(folder), f"{count}-{number}", f"{count}-*", max(counts))
+        if number >= count:
+            continue
+        updates, start = 0, time.perf_counter()
+        while (passed := time.perf_counter() - start) < seconds:
+            learn(updates_in_a_round)
+            torch.cuda.synchronize()
+            updates += updates_in_a_round
+        rates[str(count)] = updates / passed
+    return {"rates": rates}
+
+
+def meet(folder: Path, name: str, pattern: str, size: int, patience: float = 300) -> None:
+    """Wait until so many processes have left their names in the folder. TimeoutError: they did not."""
+    (folder / name).touch()
+    deadline = time.monotonic() + patience
+    while len(list(folder.glob(pattern))) < size:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"only {len(list(folder.glob(pattern)))} of {size} came")
+        time.sleep(0.01)
