@@ -38,10 +38,8 @@ def random_policy_return(num_games: int) -> float:
     return total / games
 
 
-@pytest.mark.parametrize(
-    ("parameterization", "learning_rate"),
-    [("weight_norm", 3e-4), pytest.param("normal", 1e-4, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("parameterization", "learning_rate"), [("weight_norm", 3e-4), ("normal", 1e-4)])
 def test_it_learns_minatar_breakout(parameterization: str, learning_rate: float) -> None:
     model = DQN(
         WeightNormCnnPolicy,
