@@ -34,10 +34,15 @@ compare: install
 	    --arms weight_norm:3e-4 normal:1e-4,3e-4 --steps 80000 --learning.epsilon-steps 40000 \
 	    --evaluation.period 10000 --out runs/compare $(ARGS)
 
-test: install
+# What the tests need besides: Triton, whose interpreter runs the CUDA kernel on a CPU.
+.venv/.installed-for-tests: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable ".[dev,interpreter]"
+	@touch $@
+
+test: .venv/.installed-for-tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
-test-slow: install
+test-slow: .venv/.installed-for-tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: install

@@ -24,7 +24,7 @@ from wn_rl.nn import (
     optimizer_tree,
     refill,
 )
-from wn_rl.nn.steps import Step
+from wn_rl.nn.steps import UpdateStep
 from wn_rl.seeding import derive_seed
 
 # Not on a CPU: there the libraries' products are nearly all of a network, and what the compiler puts around
@@ -87,8 +87,9 @@ class Learner:
         self._config = config
         self.device = device
         set_tf32(config, device)
+        self._compiles_networks = config.accelerate != "eager" and device.type in NETWORKS_COMPILED_ON
         self.online = make_online_network(config, spec).to(device).train()
-        if device.type in NETWORKS_COMPILED_ON:
+        if self._compiles_networks:
             # As compiled convolutions take their weights.
             self.online.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.acting = cast(nn.Sequential, fold(self.online, fast=True))
@@ -104,13 +105,11 @@ class Learner:
         self._q_sum = torch.zeros((), device=device)
         self._summed_updates = 0
 
-    def _prepare_step(self) -> Step:
+    def _prepare_step(self) -> UpdateStep:
         """Compile what `--accelerate` asks for; how an update ends follows from that."""
         config = self._config
-        compiles = config.accelerate != "eager"
-        compiles_networks = compiles and self.device.type in NETWORKS_COMPILED_ON
-        fuses = compiles_networks and isinstance(self.optimizer, Adamax)
-        if compiles_networks:
+        fuses = self._compiles_networks and isinstance(self.optimizer, Adamax)
+        if self._compiles_networks:
             allow_programs(DRAW_AHEAD)  # a round of each number of updates that there is
             self._compute_targets = torch.compile(self._targets, dynamic=False)
             self._compute_loss = torch.compile(self._loss, dynamic=False)
@@ -118,7 +117,7 @@ class Learner:
             in_bfloat16 = config.learning.precision == "bfloat16"
             hold_weights(self.online[:-1], torch.bfloat16 if in_bfloat16 else torch.float32)
             hold_weights(self.online[-1], torch.float32)  # see `_values`
-        elif compiles:
+        elif config.accelerate != "eager":
             self.optimizer.compile_update()
         return make_step(self.online, self.optimizer, config.network.max_v_norm, fuse=fuses)
 

@@ -16,7 +16,8 @@ from wn_rl.envs import atari
 from wn_rl.envs.base import Step
 from wn_rl.envs.lanes import Settings, check_actions, lane_seed
 
-WINDOW = 50_000  # steps; longer: fewer slow resets (some 90 ms, a plain one 9 ms), but slower restores
+WINDOW = 25_000  # steps; longer: fewer slow resets (some 90 ms, a plain one 9 ms), but slower restores
+WINDOW_OF_OLD_STATES = 10_000  # which do not tell
 PICTURE_SIZE = (160, 210)  # width and height of the real screen
 
 
@@ -28,6 +29,7 @@ class AtariVector:
             raise ValueError(f"resize {settings.resize!r} needs one lane: with several it is always 'area'")
         self.num_envs = settings.num_envs
         self._seed = settings.seed
+        self._window = WINDOW
         self._life_loss_terminates = settings.life_loss_terminates
         self._emulators = AtariVectorEnv(
             game,
@@ -90,7 +92,7 @@ class AtariVector:
         self._in_flight = False
         self._row += 1
         observation, lives, first = frames[:, 0], info["lives"], self._over
-        due = first & (self._row // WINDOW > self._starts // WINDOW)
+        due = first & (self._row // self._window > self._starts // self._window)
         if due.any():
             self._shorten_log(due)
             observation, lives = self._seeded_reset(due)
@@ -113,7 +115,7 @@ class AtariVector:
 
     def _seeded_reset(self, lanes: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """Begin a game in these lanes [E], seeded by window: frames [E, 84, 84] and lives [E] of all."""
-        windows = (self._starts // WINDOW).tolist()
+        windows = (self._starts // self._window).tolist()
         seeds = [lane_seed(self._seed, int(lane), windows[lane]) for lane in np.flatnonzero(lanes)]
         frames, info = self._emulators.reset(seed=np.array(seeds), options={"reset_mask": lanes})
         return frames[:, 0], info["lives"]
@@ -132,6 +134,7 @@ class AtariVector:
     def state_dict(self) -> dict[str, Any]:
         """Where each lane was last seeded, and the actions since."""
         return {
+            "window": self._window,
             "row": self._row,
             "starts": self._starts.copy(),
             "log": np.frombuffer(bytes(self._log), dtype=np.uint8).reshape(-1, self.num_envs),
@@ -145,6 +148,7 @@ class AtariVector:
         What a lane does before its start does not matter. No lane is lost.
         """
         self._settle()
+        self._window = int(state.get("window", WINDOW_OF_OLD_STATES))
         self._row = int(state["row"])
         self._starts = state["starts"].copy()
         self._lives = state["lives"].copy()

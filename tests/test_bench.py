@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,21 @@ import torch
 from run_tools import wn_rl
 
 from wn_rl.agents.experiment import make_training_environments
-from wn_rl.agents.replay import Replay
+from wn_rl.agents.replay import DRAW_AHEAD, Replay
 from wn_rl.bench import clock as clock_module
 from wn_rl.bench import cuda_workers, workers
 from wn_rl.bench.clock import SteadyState
-from wn_rl.bench.measure import Row, flop_of, matrix_rate, measure_apart, seconds_in_turns
+from wn_rl.bench.measure import (
+    Row,
+    flop_of,
+    matrix_rate,
+    measure_apart,
+    measure_together,
+    seconds_in_turns,
+)
 from wn_rl.bench.page import TITLES, render, section_key
-from wn_rl.bench.sections import SB3, SECTIONS, _lanes_against_one, require_equal_work
-from wn_rl.bench.setups import Options, filled_replay
+from wn_rl.bench.sections import SB3, SECTIONS, UPDATES_ON_CUDA, _lanes_against_one, require_equal_work
+from wn_rl.bench.setups import Options, config_of, filled_replay
 from wn_rl.config import OptimizerConfig, from_json, to_json
 from wn_rl.presets import minatar
 
@@ -131,7 +139,7 @@ def test_sections_merge_into_one_page(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("section", ["cuda_runs", "cuda_together"])
 def test_without_cuda_the_cuda_sections_are_empty(section: str) -> None:
-    assert list(SECTIONS[section](Options("cpu", 1, 1, 0.1))) == []
+    assert list(SECTIONS[section](Options("cpu", 1, 1, 0.1, ()))) == []
 
 
 def test_what_a_cuda_machine_measures_stands_beside_what_a_cpu_does() -> None:
@@ -155,6 +163,8 @@ def test_a_full_replay_is_timed_without_tests_and_with_them(period: int) -> None
     assert abs(result["steps"] - 4 * result["updates"]) <= 8
     assert result["steps_per_second"] > 0
     assert result["tests"] == (result["steps"] // period if period else 0)
+    if period:  # the time ends with a test
+        assert result["steps"] % period < 8
 
 
 def test_filling_repeats_the_rows_of_a_replay() -> None:
@@ -167,6 +177,40 @@ def test_filling_repeats_the_rows_of_a_replay() -> None:
     again = larger.read_rows(larger.num_rows - 10, larger.num_rows)
     for name, column in replay.read_rows(0, 10).items():
         assert torch.equal(again[name], column)
+
+
+def test_learners_are_timed_together_by_turns(tmp_path: Path) -> None:
+    config = {**quick(8), "torch_threads": 1}
+    settings = {"config": config, "seconds": 0.1, "folder": str(tmp_path), "counts": [1, 2]}
+    results = measure_together("updates_together", [{**settings, "number": number} for number in range(2)])
+    assert [sorted(result["rates"]) for result in results] == [["1", "2"], ["2"]]
+    assert all(rate > 0 for result in results for rate in result["rates"].values())
+
+
+def test_what_is_timed_on_cuda_never_splits_a_round() -> None:
+    """A split round is of a new size, which is compiled when it comes."""
+    options = Options("cpu", 1, 10, 1.0, ("breakout",))
+    config = config_of("fast", "breakout", options, learning=UPDATES_ON_CUDA)
+    updates_in_a_round = config.num_envs // config.learning.update_period
+    updates_per_target = config.learning.target_period // config.learning.update_period
+    assert updates_per_target % updates_in_a_round == 0
+    assert updates_in_a_round <= DRAW_AHEAD
+
+
+def test_the_page_in_the_documentation_shows_the_results_beside_it() -> None:
+    page = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+    assert page.read_text() == render(json.loads(page.with_suffix(".json").read_text()))
+
+
+def test_a_section_that_was_interrupted_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(options: Options) -> Iterator[Row]:
+        yield Row({"n": 1}, "GB", [1.0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(SECTIONS, "memory", interrupted)
+    out = tmp_path / "results.json"
+    assert wn_rl("bench", "memory", "--out", str(out), "--device", "cpu", "--torch-threads", "1") == 130
+    assert "Interrupted: rows are missing." in render(json.loads(out.read_text()))
 
 
 def test_learners_meet_before_they_are_timed_together(tmp_path: Path) -> None:

@@ -198,6 +198,26 @@ def test_state_of_many_lanes_over_windows(monkeypatch):
     restored.close()
 
 
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_state_keeps_the_windows_that_it_was_played_with(tells: bool, monkeypatch: pytest.MonkeyPatch):
+    """Also one of before states told their window."""
+    monkeypatch.setattr(atari_vector, "WINDOW", 40)
+    original = make("atari", "breakout", 2, max_episode_frames=4 * 25)
+    monkeypatch.setattr(atari_vector, "WINDOW", 1000)
+    monkeypatch.setattr(atari_vector, "WINDOW_OF_OLD_STATES", 40)
+    restored = make("atari", "breakout", 2, max_episode_frames=4 * 25)
+    actions = actions_for(original, 110)
+    original.reset()
+    play(original, actions[:60])
+    state = original.state_dict()
+    if not tells:
+        del state["window"]
+    restored.load_state_dict(state)
+    assert_equal_steps(play(restored, actions[60:]), play(original, actions[60:]))  # row 104 is in a new window
+    original.close()
+    restored.close()
+
+
 def test_lanes_of_different_log_lengths(monkeypatch):
     """Lanes whose games end at different rows are seeded at different rows."""
     monkeypatch.setattr(atari_vector, "WINDOW", 100)

@@ -18,7 +18,7 @@ from wn_rl.nn import (
     optimizer_tree,
 )
 from wn_rl.nn.layers import layers_of
-from wn_rl.nn.steps import Step
+from wn_rl.nn.steps import UpdateStep
 
 pytest.importorskip("triton")
 
@@ -30,10 +30,12 @@ class Case:
     parameterization: str
     log_scale: float | None = None
     max_v_norm: float | None = None
+    memory_format: torch.memory_format = torch.contiguous_format
 
 
 NORMALIZED = [name for name in PARAMETERIZATIONS if is_normalized(name)]
 CASES = [
+    *(Case(name, memory_format=torch.channels_last) for name in ("normal", "weight_norm")),
     *(Case(name) for name in PARAMETERIZATIONS),
     *(
         Case(name, log_scale, bound)
@@ -53,6 +55,7 @@ def network_of(case: Case) -> nn.Sequential:
         layers.conv(3, 5, 3), nn.ReLU(), nn.Flatten(), layers.dense(5 * 16, 7), nn.ReLU(), layers.dense(7, 2)
     ).to(DEVICE)
     data_dependent_init(network, states(0))
+    network.to(memory_format=case.memory_format)  # type: ignore[call-overload]
     return network.train()
 
 
@@ -64,7 +67,7 @@ def random_gradients(network: nn.Module, seed: int) -> dict[int, Tensor]:
     return {key: torch.randn(shape, generator=generator).to(DEVICE) for key, shape in shapes.items()}
 
 
-def plain_update(network: nn.Module, step: Step, gradients: dict[int, Tensor]) -> None:
+def plain_update(network: nn.Module, step: UpdateStep, gradients: dict[int, Tensor]) -> None:
     """Autograd takes the gradients of weights back to v and g."""
     weights = {id(layer.weight.v): layer.weight() for layer in layers_of(network)}
     others = {id(parameter): parameter for parameter in network.parameters()}
@@ -72,7 +75,7 @@ def plain_update(network: nn.Module, step: Step, gradients: dict[int, Tensor]) -
     step.apply(torch.autograd.grad(loss, step.leaves))
 
 
-def fused_update(network: nn.Module, step: Step, gradients: dict[int, Tensor]) -> None:
+def fused_update(network: nn.Module, step: UpdateStep, gradients: dict[int, Tensor]) -> None:
     """The gradients are given as they are."""
     of_held = {id(layer.held): id(layer.weight.v) for layer in layers_of(network) if layer.held is not None}
     step.apply([gradients[of_held.get(id(leaf), id(leaf))] for leaf in step.leaves])

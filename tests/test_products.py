@@ -238,6 +238,13 @@ def test_convolutions_that_do_not_go_over_blocks_are_torch_s(
     assert torch.equal(module.convolution(x, plain.weight, plain.bias, *geometry), plain(x))
 
 
+def test_an_image_without_a_batch_is_torch_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCKS_ON", ("cpu",))
+    conv = FastConv2d(4, 6, 4, stride=2)
+    image = torch.randn(4, 12, 12)
+    torch.testing.assert_close(conv(image), conv(image[None])[0])
+
+
 @pytest.mark.parametrize("has_bias", [True, False])
 def test_a_sum_of_products_is_a_linear_layer(has_bias: bool) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -21,6 +21,7 @@ from wn_rl.config import Config, LearningConfig, NetworkConfig
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.errors import UserError
 from wn_rl.nn import OPTIMIZERS, PARAMETERIZATIONS
+from wn_rl.nn.layers import layers_of
 from wn_rl.presets import minatar
 from wn_rl.seeding import derive_seed
 
@@ -242,6 +243,23 @@ def test_bfloat16_keeps_the_output_layer_and_every_state_in_float32() -> None:
     bench.rounds.learn(2)
     assert seen == [(torch.float32, torch.float32)] * 3
     assert {tensor.dtype for tensor in bench.tensors().values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_state_that_is_loaded_reaches_the_weights_that_are_held(
+    precision: Literal["float32", "bfloat16"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on CUDA; nothing is compiled before the first update."""
+    pytest.importorskip("triton")
+    monkeypatch.setattr(learner_module, "NETWORKS_COMPILED_ON", ("cpu",))
+    config = with_precision(dataclasses.replace(CONFIG, accelerate="compile"), precision)
+    saved, loaded = (Bench(dataclasses.replace(config, seed=seed)).learner for seed in (1, 2))
+    loaded.load_state_dict(saved.state_dict())
+    for layer, other in zip(layers_of(loaded.online), layers_of(saved.online), strict=True):
+        assert layer.held is not None
+        assert other.held is not None
+        assert torch.equal(layer.held, other.held)
+        assert torch.equal(layer.held, layer.weight().to(layer.held.dtype))
 
 
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 
 from wn_rl.bench.measure import Row, measure_apart, measure_together
-from wn_rl.bench.setups import Options, config_of
+from wn_rl.bench.setups import UNSPLIT, Options, config_of
 from wn_rl.config import to_json
 
 TOGETHER = (1, 2, 4, 8)
@@ -35,7 +35,12 @@ def cuda_together(options: Options) -> Iterator[Row]:
     """Updates a second of several learners at once, each in a process with a replay of its own; no emulators."""
     if options.torch_device.type != "cuda":
         return
-    learning = {"precision": "bfloat16", "replay_capacity": 20_000, "replay_start": 10_000}
+    learning = {
+        "precision": "bfloat16",
+        "replay_capacity": 20_000,
+        "replay_start": 10_000,
+        "target_period": UNSPLIT,
+    }
     config = dataclasses.replace(config_of("fast", "breakout", options, learning=learning), torch_threads=1)
     with tempfile.TemporaryDirectory() as folder:
         shared = {"config": to_json(config), "seconds": options.seconds, "folder": folder, "counts": TOGETHER}

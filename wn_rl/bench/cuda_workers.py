@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from wn_rl.bench.clock import SteadyState, TimeIsUp
+from wn_rl.bench.measure import synchronize
 from wn_rl.config import from_json
 
 
 def prefilled(config: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Our loop at a full replay; tests, if the config has any, run within the time.
+    """Our loop at a full replay, for so many seconds; if the config has tests, to the end of the next one.
 
     Random play until replay start gives the replay's rows, which are repeated until it is full.
     """
@@ -22,20 +23,22 @@ def prefilled(config: dict[str, Any], seconds: float) -> dict[str, Any]:
     settings = from_json(config)
     torch.set_num_threads(settings.torch_threads or torch.get_num_threads())
     experiment = Experiment(settings, torch.device(settings.device))
-    # By the eighth copy of the target, rounds of every size have come and been compiled and captured.
-    clock = SteadyState(settings.learning.replay_start + 8 * settings.learning.target_period, seconds)
-    num_tests = 0
+    # Some rows after the eighth copy of the target, rounds of every size have come, been compiled and captured.
+    clock = SteadyState(settings.learning.replay_start + 9 * settings.learning.target_period, seconds)
+    period, num_tests = settings.evaluation.period, 0
 
     def after_step(experiment: Any) -> None:
         nonlocal num_tests
         if experiment.num_steps + settings.num_envs >= settings.learning.replay_start:
             fill(experiment.replay)
-        if not clock(experiment.num_steps, experiment.learner.num_updates):
-            raise TimeIsUp
         since_start = clock.steps_since_start(experiment.num_steps)
-        if settings.evaluation.period and since_start >= (num_tests + 1) * settings.evaluation.period:
+        if period and since_start:
+            if since_start < (num_tests + 1) * period:
+                return  # the time ends with a test: each belongs to the training before it
             num_tests += 1
             run_epoch_test(settings, experiment.learner.acting, seed=num_tests, tick=lambda: None)
+        if not clock(experiment.num_steps, experiment.learner.num_updates):
+            raise TimeIsUp
 
     with contextlib.suppress(TimeIsUp):
         experiment.run(after_step)
@@ -68,14 +71,14 @@ def updates_together(
         learn(updates_in_a_round)
     rates = {}
     for count in counts:
-        torch.cuda.synchronize()
+        synchronize(device)
         meet(Path(folder), f"{count}-{number}", f"{count}-*", max(counts))
         if number >= count:
             continue
         updates, start = 0, time.perf_counter()
         while (passed := time.perf_counter() - start) < seconds:
             learn(updates_in_a_round)
-            torch.cuda.synchronize()
+            synchronize(device)
             updates += updates_in_a_round
         rates[str(count)] = updates / passed
     return {"rates": rates}

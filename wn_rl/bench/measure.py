@@ -44,16 +44,17 @@ def seconds_in_turns(
             function()
     for _ in range(repetitions):
         for name, function in functions.items():
-            _synchronize(device)
+            synchronize(device)
             start = time.perf_counter()
             for _ in range(calls):
                 function()
-            _synchronize(device)
+            synchronize(device)
             seconds[name].append((time.perf_counter() - start) / calls)
     return seconds
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait until a CUDA device has done what was asked of it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -95,7 +95,8 @@ def render(results: dict[str, Any]) -> str:
             lines.append(f"Not measured. `{_command(section)}` fills this in on a machine that has what it needs.")
             continue
         commit = f", commit {found['commit']}" if "commit" in found else ""
-        lines += [f"{found['machine']}. `{found['command']}`, {found['date']}{commit}.", ""]
+        interrupted = "" if found.get("complete", True) else " Interrupted: rows are missing."
+        lines += [f"{found['machine']}. `{found['command']}`, {found['date']}{commit}.{interrupted}", ""]
         lines += _table([Row(**row) for row in found["rows"]])
     return "\n".join(lines) + "\n"
 

@@ -14,7 +14,7 @@ from wn_rl.agents.learner import make_online_network
 from wn_rl.agents.replay import Draws, Replay
 from wn_rl.bench.cuda_sections import cuda_runs, cuda_together
 from wn_rl.bench.measure import Row, flop_of, matrix_rate, measure_apart, seconds_in_turns
-from wn_rl.bench.setups import Options, config_of, filled_replay, round_function
+from wn_rl.bench.setups import UNSPLIT, Options, config_of, filled_replay, round_function
 from wn_rl.config import Config, LearningConfig, to_json
 from wn_rl.nn import fold
 from wn_rl.presets import PRESETS
@@ -33,14 +33,19 @@ def matrix(options: Options) -> list[Row]:
     ]
 
 
+UPDATES_ON_CUDA = {"replay_capacity": 50_000, "target_period": UNSPLIT}
+
+
 def updates(options: Options) -> list[Row]:
     """Time of one update at batch 64 on rotating batches of a real replay, drawing and gathering included."""
     on_cuda = options.torch_device.type == "cuda"
     modes = ("eager", "compile", "cuda_graph") if on_cuda else ("eager", "compile")
     precisions = ("float32", "tf32", "bfloat16") if on_cuda else ("float32", "bfloat16")
     rows = []
-    for preset in ("laptop",) if on_cuda else ("laptop", "minatar"):
-        base = config_of(preset, "breakout", options, num_envs=64 if on_cuda else 8)
+    for preset in ("fast",) if on_cuda else ("laptop", "minatar"):
+        base = config_of(
+            preset, "breakout", options, **({"learning": UPDATES_ON_CUDA} if on_cuda else {"num_envs": 8})
+        )
         updates_in_a_round = base.num_envs // base.learning.update_period
         torch.set_num_threads(base.torch_threads)
         replay = filled_replay(base, options.torch_device, num_rows=500)

@@ -16,6 +16,7 @@ from wn_rl.config import Config, OptimizerConfig
 from wn_rl.presets import PRESETS
 
 FOREVER = 10**9  # steps
+UNSPLIT = 64_000  # steps between copies of the target: rounds of sixteen updates are never split
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Options:
     threads: int
     repetitions: int
     seconds: float
-    games: tuple[str, ...] = ("breakout", "enduro", "seaquest", "space_invaders")
+    games: tuple[str, ...]
 
     @property
     def torch_device(self) -> torch.device:

@@ -70,8 +70,10 @@ def run(arguments: Sequence[str]) -> int:
         rows = []
         for row in SECTIONS[name](measured):  # some take minutes for each
             rows.append(row)
-            page.write_text(render(merge(options.out, key, rows, about)))
-        if not rows:
+            merge(options.out, key, rows, {**about, "complete": False})
+        if rows:
+            page.write_text(render(merge(options.out, key, rows, {**about, "complete": True})))
+        else:
             say(f"{name}: not on this machine")
     print(page)
     return 0

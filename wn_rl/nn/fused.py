@@ -9,18 +9,18 @@ ones do.
 from collections.abc import Sequence
 
 import torch
-import triton  # type: ignore[import-not-found, unused-ignore]
-import triton.language as tl  # type: ignore[import-not-found, unused-ignore]
+import triton
+import triton.language as tl
 from torch import Tensor, nn
 
 from wn_rl.nn.layers import Layer, layers_of, refill_held
 from wn_rl.nn.optimizers import Adamax, MultiTensorOptimizer
 from wn_rl.nn.weights import Normalized
 
-WARPS = 4  # of a program; on an H100 8 and 16 were slower by a tenth
+WARPS = 4  # of a program, for rows up to 4096; on an H100 8 and 16 were slower by a tenth there
 
 # What a row is: of a parameter itself, of one of which a copy is held, or of a weight-normalized weight.
-PLAIN, HELD, NORMALIZED = range(3)
+PLAIN, HELD, NORMALIZED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
@@ -46,16 +46,17 @@ def _update_row(  # type: ignore[no-untyped-def]
     mean = tl.load(tensors[2] + place, mask=mask, other=0.0)
     maximum = tl.load(tensors[3] + place, mask=mask, other=0.0)
     gain = 1.0
-    if KIND == 2:
+    if KIND == NORMALIZED:
         parameter = tl.load(tensors[5] + row)  # g, or s where g = exp(c s)
         gain = tl.exp(log_scale * parameter) if HAS_LOG_SCALE else parameter
+        # Loaded before the sums: in those all threads meet, so that none reads what another has stored below.
+        gain_mean = tl.load(tensors[6] + row)
+        gain_maximum = tl.load(tensors[7] + row)
         norm = tl.sqrt(tl.sum(v * v, axis=0))
         gradient_of_gain = tl.sum(gradient * v, axis=0) / norm  # eq. 3
         gradient = (gradient - v * (gradient_of_gain / norm)) * (gain / norm)
         if HAS_LOG_SCALE:
             gradient_of_gain *= log_scale * gain
-        gain_mean = tl.load(tensors[6] + row)
-        gain_maximum = tl.load(tensors[7] + row)
         parameter, gain_mean, gain_maximum = _adamax(
             parameter, gradient_of_gain, gain_mean, gain_maximum, rate, beta1, beta2, eps
         )
@@ -65,7 +66,7 @@ def _update_row(  # type: ignore[no-untyped-def]
         tl.store(tensors[7] + row, gain_maximum)
     v, mean, maximum = _adamax(v, gradient, mean, maximum, rate, beta1, beta2, eps)
     weight = v
-    if KIND == 2:
+    if KIND == NORMALIZED:
         norm = tl.sqrt(tl.sum(v * v, axis=0))
         if BOUNDED:
             shrink = tl.minimum(max_v_norm / norm, 1.0)
@@ -75,7 +76,7 @@ def _update_row(  # type: ignore[no-untyped-def]
     tl.store(tensors[0] + place, v, mask=mask)
     tl.store(tensors[2] + place, mean, mask=mask)
     tl.store(tensors[3] + place, maximum, mask=mask)
-    if KIND != 0:
+    if KIND != PLAIN:
         tl.store(tensors[4] + place, weight.to(tensors[4].dtype.element_ty), mask=mask)
 
 
@@ -97,7 +98,7 @@ def _update_rows(  # type: ignore[no-untyped-def]
 
 
 class FusedAdamax:
-    """The step (`wn_rl.nn.steps.Step`) of a network with an Adamax, to rounding that of `ParameterStep`.
+    """The step (`wn_rl.nn.steps.UpdateStep`) of a network with an Adamax, to rounding that of `ParameterStep`.
 
     Layers whose weights are held (`hold_weights`) are differentiated by those, others by their parameters.
 
@@ -121,7 +122,7 @@ class FusedAdamax:
 
         self.leaves: list[Tensor] = []
         self._rows: list[tuple[Tensor, ...]] = []  # per leaf: parameter, mean, maximum, held, g and its two
-        self._kinds: list[int] = []
+        self._kinds: list[tl.constexpr] = []
         done = set()
         for layer in layers_of(network):
             v, gain, kind = layer.weight.v, _gain_parameter(layer), _kind(layer)
@@ -135,8 +136,9 @@ class FusedAdamax:
         num_rows = [len(leaf) if leaf.dim() > 1 else 1 for leaf in self.leaves]
         self._starts = tuple(sum(num_rows[:number]) for number in range(len(num_rows) + 1))
         self._sizes = tuple(leaf.numel() // rows for leaf, rows in zip(self.leaves, num_rows, strict=True))
+        self._blocks = tuple(triton.next_power_of_2(size) for size in self._sizes)
 
-    def _add(self, leaf: Tensor, kind: int, tensors: tuple[Tensor, ...]) -> None:
+    def _add(self, leaf: Tensor, kind: tl.constexpr, tensors: tuple[Tensor, ...]) -> None:
         """tensors: the leaf's row of `self._rows`, whose first four must lie in memory alike, row after row."""
         channels_last = leaf.dim() == 4 and leaf.is_contiguous(memory_format=torch.channels_last)
         if not (leaf.is_contiguous() or channels_last) or {t.stride() for t in tensors[:4]} != {leaf.stride()}:
@@ -147,7 +149,7 @@ class FusedAdamax:
 
     @torch.no_grad()
     def apply(self, gradients: Sequence[Tensor]) -> None:
-        """As `Step.apply`."""
+        """As `UpdateStep.apply`."""
         beta1, beta2 = self._group["betas"]
         decay = self._group["decay"].mul_(beta1)
         parameters = tuple(
@@ -165,15 +167,15 @@ class FusedAdamax:
             self._max_v_norm or 1.0,
             STARTS=self._starts,
             SIZES=self._sizes,
-            BLOCKS=tuple(triton.next_power_of_2(size) for size in self._sizes),
-            KINDS=tuple(self._kinds),
+            BLOCKS=self._blocks,
+            KINDS=tuple(kind.value for kind in self._kinds),
             HAS_LOG_SCALE=self._log_scale is not None,
             BOUNDED=self._max_v_norm is not None,
-            num_warps=WARPS,
+            num_warps=min(32, max(WARPS, max(self._blocks) // 1024)),
         )
 
     def refresh(self) -> None:
-        """As `Step.refresh`."""
+        """As `UpdateStep.refresh`."""
         refill_held(self._network)
 
 
@@ -184,7 +186,7 @@ def _laid_out_as(values: Tensor, gradient: Tensor) -> Tensor:
     return torch.empty_like(values, dtype=gradient.dtype).copy_(gradient)
 
 
-def _kind(layer: Layer) -> int:
+def _kind(layer: Layer) -> tl.constexpr:
     if isinstance(layer.weight, Normalized):
         if layer.held is None:
             raise ValueError("the weights of normalized layers must be held")

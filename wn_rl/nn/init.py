@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wn_rl.nn.layers import Layer
+from wn_rl.nn.layers import Layer, layers_of
 from wn_rl.nn.shifts import feature_statistics_axes
 from wn_rl.nn.weights import unit_norms
 
@@ -16,7 +16,7 @@ DEGENERATE = 1e-4  # a unit whose standard deviation is below this part of its r
 
 
 def _layers(network: nn.Module) -> list[Layer]:
-    layers = [module for module in network.modules() if isinstance(module, Layer)]
+    layers = layers_of(network)
     if not layers:
         raise ValueError("the network has no layer of wn_rl.nn to initialize: reparameterize it first")
     return layers

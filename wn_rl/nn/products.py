@@ -157,6 +157,7 @@ def blocks_pay(
     """Whether a convolution goes over blocks: on CUDA, where its square stride divides its kernel."""
     return (
         x.device.type in BLOCKS_ON
+        and x.dim() == 4
         and stride[0] == stride[1] > 1
         and all(size % stride[0] == 0 for size in weight.shape[2:])
         and padding in ((0, 0), "valid")

@@ -9,7 +9,7 @@ from wn_rl.nn.layers import bound_v
 from wn_rl.nn.optimizers import MultiTensorOptimizer
 
 
-class Step(Protocol):
+class UpdateStep(Protocol):
     """What an update does after backward."""
 
     leaves: list[Tensor]
@@ -32,7 +32,7 @@ class ParameterStep:
         self._network, self._optimizer, self._max_v_norm = network, optimizer, max_v_norm
 
     def apply(self, gradients: Sequence[Tensor]) -> None:
-        """As `Step.apply`."""
+        """As `UpdateStep.apply`."""
         self._optimizer.apply(gradients)
         if self._max_v_norm is not None:
             bound_v(self._network, self._max_v_norm)
@@ -43,7 +43,7 @@ class ParameterStep:
 
 def make_step(
     network: nn.Sequential, optimizer: MultiTensorOptimizer, max_v_norm: float | None, *, fuse: bool
-) -> Step:
+) -> UpdateStep:
     """The step of a network whose parameters are the optimizer's.
 
     fuse: let one Triton kernel do it all, where there is one for this optimizer. `hold_weights` comes before.
