@@ -137,7 +137,7 @@ PEERS = (
 PEERS_ON_CUDA = (("laptop", "breakout", 1), ("laptop", "breakout", 8))
 
 
-def peers(options: Options) -> list[Row]:
+def peers(options: Options) -> Iterator[Row]:
     """Steps a second of whole training loops: ours beside Stable-Baselines3's DQN at the same work."""
     on_cuda = options.torch_device.type == "cuda"
     small = {"replay_capacity": 50_000, "replay_start": 2_000, "target_period": 10_000}
@@ -150,15 +150,17 @@ def peers(options: Options) -> list[Row]:
     }
     if not on_cuda:
         arms["ours, normal, bfloat16, compile"] = {**in_bfloat16, "accelerate": "compile"}
-    rows = []
+    rows: list[Row] = []
     for preset, game, lanes in PEERS_ON_CUDA if on_cuda else PEERS:
         configs = {
             name: config_of(preset, game, options, num_envs=lanes, **changes) for name, changes in arms.items()
         }
-        rows += _against_sb3(
+        of_game = _against_sb3(
             configs, options, {"suite": PRESETS[preset](game).suite, "game": game, "lanes": lanes}
         )
-    return rows + _lanes_against_one(rows)
+        yield from of_game
+        rows += of_game
+    yield from _lanes_against_one(rows)
 
 
 def _lanes_against_one(rows: list[Row]) -> list[Row]:
