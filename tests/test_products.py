@@ -1,6 +1,7 @@
 """Our products give what torch's give, and leave alone what they cannot do."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,7 +35,8 @@ def tensors(
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Counts the products that go through oneDNN."""
+    """Counts the products that go through oneDNN, on an Intel processor too."""
+    monkeypatch.setattr(module, "MKL_IS_FASTER", False)
     if module._onednn is None:
         pytest.skip("this build of torch has no oneDNN")
     calls: list[int] = []
@@ -145,14 +147,24 @@ def test_a_layer_gives_the_same_through_onednn_and_without(
         pytest.skip("a log-scale belongs to weight norm")
     x, _, _, gradient = tensors()
     results = []
-    for through in (module._onednn, None):
+    for through, mkl_is_faster in ((module._onednn, False), (module._onednn, True), (None, False)):
         monkeypatch.setattr(module, "_onednn", through)
+        monkeypatch.setattr(module, "MKL_IS_FASTER", mkl_is_faster)
         layer = Layers(parameterization, log_scale, torch.Generator().manual_seed(2)).dense(IN, OUT)
         data_dependent_init(layer, x)
         y = layer(x)
         results.append([y, *torch.autograd.grad(y, list(layer.parameters()), gradient)])
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, atol=2e-4, rtol=2e-4)
+    for one, *others in zip(*results, strict=True):
+        for other in others:
+            torch.testing.assert_close(one, other, atol=2e-4, rtol=2e-4)
+
+
+def test_the_processor_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    for vendor, is_intel in (("GenuineIntel", True), ("AuthenticAMD", False)):
+        monkeypatch.setattr(Path, "read_text", lambda path, vendor=vendor: f"vendor_id\t: {vendor}\n")
+        assert module._is_intel() == is_intel
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    assert not module._is_intel()
 
 
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)

@@ -30,7 +30,7 @@ NOTES = {
     "updates": (
         "Batch 64, drawing and gathering included, two updates a round with one target forward for both. Threads: "
         "those of the preset, one where the network is small. Reference: the time of the update's products at the "
-        "rate of a square product by torch's BLAS with as many threads; dense layers here go through oneDNN, "
+        "rate of a square product by torch's BLAS with as many threads; dense layers may go through oneDNN, "
         "which may be faster."
     ),
     "emulators": EMULATORS,
