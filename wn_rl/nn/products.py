@@ -1,10 +1,10 @@
 """The products of dense layers and convolutions where torch's own `F.linear` and `F.conv2d` are slow.
 
 Large dense layers on a CPU that is not Intel's go through oneDNN: there torch's BLAS (MKL) takes twice the time in
-float32, on Intel's a fifth less. Weight-normalized ones are one function of our own on both. Such layers have first
-derivatives alone, by backward: double backward, forward mode and torch.func raise an error. On a CUDA device
-convolutions with a stride go over blocks of pixels, and compiled dense layers of few outputs are sums that the
-compiler writes.
+float32, on Intel's a fifth less. Weight-normalized ones are one function of our own on both. Such layers have
+first derivatives alone, by backward: double backward, forward mode and torch.func raise an error. On a CUDA
+device convolutions with a stride go over blocks of pixels, and compiled dense layers of few outputs are sums that
+the compiler writes.
 """
 
 from pathlib import Path
