@@ -12,6 +12,7 @@ from wn_rl.nn.layers import (
     hold_weights,
     is_normalized,
     norms,
+    refill_held,
 )
 from wn_rl.nn.networks import NETWORKS, Preprocess, make_network
 from wn_rl.nn.optimizers import (
@@ -64,6 +65,7 @@ __all__ = [
     "norms",
     "optimizer_tree",
     "refill",
+    "refill_held",
     "reparameterize",
     "to_torch_weight_norm",
 ]
