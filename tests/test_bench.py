@@ -187,6 +187,11 @@ def test_learners_are_timed_together_by_turns(tmp_path: Path) -> None:
     assert all(rate > 0 for result in results for rate in result["rates"].values())
 
 
+def test_a_round_is_compiled_for_another_process() -> None:
+    """Not compiled here, which takes long, but made."""
+    assert measure_apart("compile_round", {"config": quick(8)}) == {}
+
+
 def test_what_is_timed_on_cuda_never_splits_a_round() -> None:
     """A split round is of a new size, which is compiled when it comes."""
     options = Options("cpu", 1, 10, 1.0, ("breakout",))

@@ -84,6 +84,18 @@ def updates_together(
     return {"rates": rates}
 
 
+def compile_round(config: dict[str, Any]) -> dict[str, Any]:
+    """Make one round, so that what torch compiles for it lies in its cache for the process that measures."""
+    from wn_rl.bench.setups import filled_replay, round_function
+
+    settings = from_json(config)
+    device = torch.device(settings.device)
+    learn = round_function(settings, filled_replay(settings, device, num_rows=20), device)
+    learn(settings.num_envs // settings.learning.update_period)
+    synchronize(device)
+    return {}
+
+
 def meet(folder: Path, name: str, pattern: str, size: int, patience: float = 300) -> None:
     """Wait until so many processes have left their names in the folder. TimeoutError: they did not."""
     (folder / name).touch()

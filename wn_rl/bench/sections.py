@@ -13,7 +13,7 @@ from wn_rl.agents.experiment import make_training_environments
 from wn_rl.agents.learner import make_online_network
 from wn_rl.agents.replay import Draws, Replay
 from wn_rl.bench.cuda_sections import cuda_runs, cuda_together
-from wn_rl.bench.measure import Row, flop_of, matrix_rate, measure_apart, seconds_in_turns
+from wn_rl.bench.measure import Row, flop_of, matrix_rate, measure_apart, measure_together, seconds_in_turns
 from wn_rl.bench.setups import UNSPLIT, Options, config_of, filled_replay, round_function
 from wn_rl.config import Config, LearningConfig, to_json
 from wn_rl.nn import fold
@@ -52,17 +52,24 @@ def updates(options: Options) -> list[Row]:
         rates = {"float32": matrix_rate(torch.float32, options.torch_device)}
         rates["bfloat16"] = matrix_rate(torch.bfloat16, options.torch_device)
         rates["tf32"] = rates["bfloat16"] / 2
-        arms = {}
+        configs = {}
         for precision, mode, parameterization in itertools.product(precisions, modes, ("normal", "weight_norm")):
             learning: LearningConfig = dataclasses.replace(base.learning, precision=precision)  # type: ignore[arg-type]
-            config = dataclasses.replace(
+            configs[precision, mode, parameterization] = dataclasses.replace(
                 base,
                 accelerate=mode,  # type: ignore[arg-type]
                 parameterization=parameterization,  # type: ignore[arg-type]
                 learning=learning,
             )
-            round_of = round_function(config, replay, options.torch_device)
-            arms[precision, mode, parameterization] = functools.partial(round_of, updates_in_a_round)
+        if on_cuda:  # all at once: one after another they take minutes
+            compiled = [
+                {"config": to_json(config)} for (_, mode, _), config in configs.items() if mode == "compile"
+            ]
+            measure_together("compile_round", compiled)
+        arms = {
+            arm: functools.partial(round_function(config, replay, options.torch_device), updates_in_a_round)
+            for arm, config in configs.items()
+        }
         flop = flop_of(functools.partial(_plain_update, base, replay))
         calls = 20 if preset == "minatar" else 2
         named = {"/".join(arm): function for arm, function in arms.items()}

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from wn_rl.bench.clock import SteadyState, TimeIsUp
-from wn_rl.bench.cuda_workers import prefilled, updates_together
+from wn_rl.bench.cuda_workers import compile_round, prefilled, updates_together
 from wn_rl.config import Config, from_json
 
 WARM_UP_STEPS = 400  # after replay start, before the clock
@@ -231,6 +231,7 @@ WORKERS = {
     "stable_baselines3": stable_baselines3,
     "sb3_with_our_layers": sb3_with_our_layers,
     "emulator": emulator,
+    "compile_round": compile_round,
     "prefilled": prefilled,
     "updates_together": updates_together,
     "replay_memory": replay_memory,
