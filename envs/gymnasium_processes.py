@@ -7,9 +7,9 @@ What a lane shows is the same as in `GymnasiumLanes`.
 import contextlib
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from multiprocessing import connection
 from typing import Any
 
 import gymnasium
@@ -101,8 +101,9 @@ class GymnasiumProcesses:
             return question(*arguments, **named)
         except (EOFError, OSError) as error:
             processes = self._vector.processes
-            connection.wait([process.sentinel for process in processes], timeout=1)  # the pipe may close before
-            deaths = [f"{lane} (exit code {p.exitcode})" for lane, p in enumerate(processes) if p.exitcode]
+            deadline = time.monotonic() + 1  # the pipe may close before the process has ended
+            while not (deaths := _deaths(processes)) and time.monotonic() < deadline:
+                time.sleep(0.01)
             if not deaths:  # an error of the environment's own
                 raise
             # Gymnasium would wait for answers that never come, and tell the dead to close.
@@ -111,6 +112,11 @@ class GymnasiumProcesses:
                 process.join()
             self._vector.closed = True
             raise RuntimeError(f"the process of lane {' and '.join(deaths)} has died") from error
+
+
+def _deaths(processes: Sequence[Any]) -> list[str]:
+    """The lanes whose processes have ended otherwise than by being closed."""
+    return [f"{lane} (exit code {p.exitcode})" for lane, p in enumerate(processes) if p.exitcode]
 
 
 class _LaneOfMany(gymnasium.Env[NDArray[Any], np.int64]):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -34,6 +35,7 @@ from wn_rl.agents.evaluation import EpisodeReturns
 from wn_rl.agents.experiment import Experiment
 from wn_rl.envs.base import Step
 from wn_rl.envs.gymnasium_lanes import PROBE_STEPS, describe
+from wn_rl.envs.gymnasium_processes import GymnasiumProcesses
 from wn_rl.envs.lanes import lane_seed
 from wn_rl.presets import PRESETS, preset_for_frames, vectors
 
@@ -301,6 +303,37 @@ def test_processes_that_are_dead_can_be_closed() -> None:
     environments._vector.processes[1].kill()  # type: ignore[attr-defined]
     environments.close()
     environments.close()
+
+
+class Dying:
+    """A process whose exit code is known only after a while; None: it goes on."""
+
+    def __init__(self, exit_code: int, looks_before: int) -> None:
+        self._exit_code, self._looks_before = exit_code, looks_before
+
+    @property
+    def exitcode(self) -> int | None:
+        self._looks_before -= 1
+        return None if self._looks_before >= 0 else self._exit_code
+
+    def kill(self) -> None:
+        pass
+
+    def join(self) -> None:
+        pass
+
+
+def test_a_death_is_waited_for_though_another_process_was_closed() -> None:
+    environments = object.__new__(GymnasiumProcesses)
+    vector = SimpleNamespace(processes=[Dying(0, 0), Dying(-9, 4)], closed=False)
+    environments._vector = vector
+
+    def reset_by_peer() -> None:
+        raise ConnectionResetError
+
+    with pytest.raises(RuntimeError, match=r"the process of lane 1 \(exit code -9\) has died"):
+        environments._ask(reset_by_peer)
+    assert vector.closed
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Gymnasium shows each worker's traceback so
