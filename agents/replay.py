@@ -117,8 +117,8 @@ class Replay:
         # The rows held, for draws inside a CUDA graph, which sees tensors change and no integers.
         self._oldest_row, self._num_rows = torch.zeros(2, dtype=torch.int64, device=device)
         on_cpu = self.device.type == "cpu"  # there numpy writes a row in a fifth of torch's time
-        self._arrays = [column.numpy() for column in self._columns.values()] if on_cpu else None
-        self._transfer = Transfer(self.device)
+        self._arrays = [column.numpy() for column in self._columns.values()] if on_cpu else []
+        self._transfer = None if on_cpu else Transfer(self.device)
 
     @staticmethod
     def num_bytes(capacity: int, spec: EnvironmentSpec) -> int:
@@ -135,7 +135,7 @@ class Replay:
         """Append one row: a step of each lane, and the actions [E] taken on it."""
         slot = self.num_rows % self.ring_rows
         values = (step.observation, actions, step.reward, step.discount, step.first)
-        if self._arrays is not None:
+        if self._transfer is None:
             for array, value in zip(self._arrays, values, strict=True):
                 array[slot] = value
         else:

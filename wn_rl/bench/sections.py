@@ -15,7 +15,7 @@ from wn_rl.agents.replay import Draws, Replay
 from wn_rl.bench.cuda_sections import cuda_runs, cuda_together
 from wn_rl.bench.measure import Row, flop_of, matrix_rate, measure_apart, measure_together, seconds_in_turns
 from wn_rl.bench.setups import UNSPLIT, Options, config_of, filled_replay, round_function
-from wn_rl.config import Config, LearningConfig, to_json
+from wn_rl.config import Config, to_json
 from wn_rl.nn import fold
 from wn_rl.presets import PRESETS
 
@@ -35,65 +35,69 @@ def matrix(options: Options) -> list[Row]:
 
 UPDATES_ON_CUDA = {"replay_capacity": 50_000, "target_period": UNSPLIT}
 
+UpdateArm = tuple[str, str, str]  # precision, mode of --accelerate, parameterization
 
-def updates(options: Options) -> list[Row]:
+
+def updates(options: Options) -> Iterator[Row]:
     """Time of one update at batch 64 on rotating batches of a real replay, drawing and gathering included."""
-    on_cuda = options.torch_device.type == "cuda"
-    modes = ("eager", "compile", "cuda_graph") if on_cuda else ("eager", "compile")
-    precisions = ("float32", "tf32", "bfloat16") if on_cuda else ("float32", "bfloat16")
-    rows = []
-    for preset in ("fast",) if on_cuda else ("laptop", "minatar"):
-        base = config_of(
-            preset, "breakout", options, **({"learning": UPDATES_ON_CUDA} if on_cuda else {"num_envs": 8})
-        )
-        updates_in_a_round = base.num_envs // base.learning.update_period
-        torch.set_num_threads(base.torch_threads)
-        replay = filled_replay(base, options.torch_device, num_rows=500)
-        rates = {"float32": matrix_rate(torch.float32, options.torch_device)}
-        rates["bfloat16"] = matrix_rate(torch.bfloat16, options.torch_device)
-        rates["tf32"] = rates["bfloat16"] / 2
-        configs = {}
-        for precision, mode, parameterization in itertools.product(precisions, modes, ("normal", "weight_norm")):
-            learning: LearningConfig = dataclasses.replace(base.learning, precision=precision)  # type: ignore[arg-type]
-            configs[precision, mode, parameterization] = dataclasses.replace(
-                base,
-                accelerate=mode,  # type: ignore[arg-type]
-                parameterization=parameterization,  # type: ignore[arg-type]
-                learning=learning,
-            )
-        if on_cuda:  # all at once: one after another they take minutes
-            compiled = [
-                {"config": to_json(config)} for (_, mode, _), config in configs.items() if mode == "compile"
-            ]
-            measure_together("compile_round", compiled)
-        arms = {
-            arm: functools.partial(round_function(config, replay, options.torch_device), updates_in_a_round)
-            for arm, config in configs.items()
+    if options.torch_device.type == "cuda":
+        yield from _updates(config_of("fast", "breakout", options, learning=UPDATES_ON_CUDA), options, calls=2)
+    else:
+        yield from _updates(config_of("laptop", "breakout", options, num_envs=8), options, calls=2)
+        yield from _updates(config_of("minatar", "breakout", options, num_envs=8), options, calls=20)
+
+
+def _updates(base: Config, options: Options, calls: int) -> Iterator[Row]:
+    """Of one network. calls: rounds in one measurement."""
+    device = options.torch_device
+    torch.set_num_threads(base.torch_threads)
+    replay = filled_replay(base, device, num_rows=500)
+    rates = {"float32": matrix_rate(torch.float32, device), "bfloat16": matrix_rate(torch.bfloat16, device)}
+    rates["tf32"] = rates["bfloat16"] / 2
+    configs = _configs_of_arms(base, on_cuda=device.type == "cuda")
+    if device.type == "cuda":  # all at once: one after another they take minutes
+        compiled = [{"config": to_json(config)} for (_, mode, _), config in configs.items() if mode == "compile"]
+        measure_together("compile_round", compiled)
+    updates_in_a_round = base.num_envs // base.learning.update_period
+    rounds = {
+        "/".join(arm): functools.partial(round_function(config, replay, device), updates_in_a_round)
+        for arm, config in configs.items()
+    }
+    flop = flop_of(functools.partial(_plain_update, base, replay))
+    seconds = seconds_in_turns(rounds, options.repetitions * 5, calls, device)
+    for precision, mode, parameterization in configs:
+        each = seconds[f"{precision}/{mode}/{parameterization}"]
+        what: dict[str, str | int | float] = {
+            "network": base.network.name,
+            "threads": base.torch_threads,
+            "precision": precision,
+            "accelerate": mode,
+            "parameterization": parameterization,
         }
-        flop = flop_of(functools.partial(_plain_update, base, replay))
-        calls = 20 if preset == "minatar" else 2
-        named = {"/".join(arm): function for arm, function in arms.items()}
-        seconds = seconds_in_turns(named, options.repetitions * 5, calls, options.torch_device)
-        for precision, mode, parameterization in arms:
-            each = seconds[f"{precision}/{mode}/{parameterization}"]
-            what: dict[str, str | int | float] = {
-                "network": base.network.name,
-                "threads": base.torch_threads,
-                "precision": precision,
-                "accelerate": mode,
-                "parameterization": parameterization,
-            }
-            limit = flop / rates[precision] * 1e6
-            of = "half of bfloat16's, as tf32's," if precision == "tf32" else f"of {precision}"
-            source = f"{flop / 1e9:.3g} GFLOP at the matrix rate {of} measured in this run"
-            microseconds = [1e6 * second / updates_in_a_round for second in each]
-            rows.append(Row(what, "microseconds", microseconds, limit, source))
-            if parameterization == "weight_norm":
-                normal = seconds[f"{precision}/{mode}/normal"]
-                ratios = [ours / theirs for ours, theirs in zip(each, normal, strict=True)]
-                rows.append(Row({**what, "parameterization": "weight_norm / normal"}, "ratio", ratios))
+        of = "half of bfloat16's, as tf32's," if precision == "tf32" else f"of {precision}"
+        source = f"{flop / 1e9:.3g} GFLOP at the matrix rate {of} measured in this run"
+        microseconds = [1e6 * second / updates_in_a_round for second in each]
+        yield Row(what, "microseconds", microseconds, flop / rates[precision] * 1e6, source)
+        if parameterization == "weight_norm":
+            normal = seconds[f"{precision}/{mode}/normal"]
+            ratios = [ours / theirs for ours, theirs in zip(each, normal, strict=True)]
+            yield Row({**what, "parameterization": "weight_norm / normal"}, "ratio", ratios)
     torch.set_num_threads(options.threads)
-    return rows
+
+
+def _configs_of_arms(base: Config, on_cuda: bool) -> dict[UpdateArm, Config]:
+    """Every precision, mode and parameterization that an update is timed with."""
+    precisions = ("float32", "tf32", "bfloat16") if on_cuda else ("float32", "bfloat16")
+    modes = ("eager", "compile", "cuda_graph") if on_cuda else ("eager", "compile")
+    return {
+        (precision, mode, parameterization): dataclasses.replace(
+            base,
+            accelerate=mode,  # type: ignore[arg-type]
+            parameterization=parameterization,  # type: ignore[arg-type]
+            learning=dataclasses.replace(base.learning, precision=precision),  # type: ignore[arg-type]
+        )
+        for precision, mode, parameterization in itertools.product(precisions, modes, ("normal", "weight_norm"))
+    }
 
 
 def _plain_update(config: Config, replay: Replay) -> None:
