@@ -11,7 +11,6 @@ from wn_rl.agents.types import Batch
 from wn_rl.config import Config
 from wn_rl.envs.base import EnvironmentSpec
 from wn_rl.nn import (
-    Adamax,
     data_dependent_init,
     default_init,
     fold,
@@ -108,18 +107,16 @@ class Learner:
     def _prepare_step(self) -> UpdateStep:
         """Compile what `--accelerate` asks for; how an update ends follows from that."""
         config = self._config
-        fuses = self._compiles_networks and isinstance(self.optimizer, Adamax)
+        compiles = config.accelerate != "eager"
         if self._compiles_networks:
             allow_programs(DRAW_AHEAD)  # a round of each number of updates that there is
             self._compute_targets = torch.compile(self._targets, dynamic=False)
             self._compute_loss = torch.compile(self._loss, dynamic=False)
-        if fuses:
+        if compiles:
             in_bfloat16 = config.learning.precision == "bfloat16"
             hold_weights(self.online[:-1], torch.bfloat16 if in_bfloat16 else torch.float32)
             hold_weights(self.online[-1], torch.float32)  # see `_values`
-        elif config.accelerate != "eager":
-            self.optimizer.compile_update()
-        return make_step(self.online, self.optimizer, config.network.max_v_norm, fuse=fuses)
+        return make_step(self.online, self.optimizer, config.network.max_v_norm, fuse=compiles)
 
     def initialize(self, states: Tensor) -> None:
         """Set scales and biases from replay states [N, K, *O] (Salimans & Kingma, equations 4 and 5)."""

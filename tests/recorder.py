@@ -21,6 +21,8 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if function is torch.ops.aten._local_scalar_dense.default:
+            raise RuntimeError("a graph cannot read a number")
         named = dict(zip((argument.name for argument in function._schema.arguments), args, strict=False)) | kwargs
         for argument in function._schema.arguments:
             declared = argument.alias_info is not None and argument.alias_info.is_write

@@ -17,6 +17,7 @@ from wn_rl.nn import (
     make_optimizer,
     optimizer_tree,
 )
+from wn_rl.nn import optimizers as module
 from wn_rl.nn.optimizers import MultiTensorOptimizer
 
 Array = NDArray[np.float64]
@@ -79,8 +80,15 @@ def test_centered_rmsprop_by_hand() -> None:
     np.testing.assert_allclose(run("rmsprop_centered", three), expected)
 
 
+either_way = pytest.mark.parametrize("numbers_read_on", [("cpu",), ()])  # (): as on CUDA
+
+
+@either_way
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_against_a_naive_model(name: str) -> None:
+def test_against_a_naive_model(
+    name: str, numbers_read_on: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "NUMBERS_READ_ON", numbers_read_on)
     np.testing.assert_allclose(run(name, GRADIENTS * 20), naive(name, GRADIENTS * 20), rtol=1e-10)
 
 
@@ -188,7 +196,9 @@ def test_apply_is_step_with_the_gradients_given(name: str) -> None:
         assert other.grad is None
 
 
-def test_adamax_is_that_of_torch() -> None:
+@either_way
+def test_adamax_is_that_of_torch(numbers_read_on: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NUMBERS_READ_ON", numbers_read_on)
     parameters = [[nn.Parameter(torch.linspace(-1, 1, 6).view(2, 3))] for _ in range(2)]
     ours = make_optimizer("adamax", parameters[0], 1e-2)
     theirs = torch.optim.Adamax(parameters[1], lr=1e-2, betas=(0.5, 0.999))

@@ -229,13 +229,68 @@ def test_a_convolution_over_blocks_is_that_of_torch(
     fast = FastConv2d(3, 5, kernel, stride, dtype=torch.float64)
     fast.load_state_dict(plain.state_dict())
     geometry: Any = plain.stride, plain.padding, plain.dilation, plain.groups
-    assert module.blocks_pay(x, plain.weight, *geometry) == (stride > 1 and kernel % stride == 0)
+    assert module.divides(x, plain.weight, *geometry) == (stride > 1 and kernel % stride == 0)
     ours, theirs = fast(x), plain(x)
     torch.testing.assert_close(ours, theirs)
     of_ours = torch.autograd.grad(ours.square().sum(), [x, *fast.parameters()])
     of_theirs = torch.autograd.grad(theirs.square().sum(), [x, *plain.parameters()])
     for one, other in zip(of_ours, of_theirs, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize(("size", "kernel", "stride"), GEOMETRIES)
+def test_a_convolution_over_rows_is_that_of_torch(
+    size: int, kernel: int, stride: int, dtype: torch.dtype, memory_format: torch.memory_format
+) -> None:
+    """Values and gradients of x, weight and bias, from a part of a longer stack as a replay gives it."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 5, size, size, generator=generator).to(dtype)[:, 1:4].requires_grad_()
+    precise = nn.Conv2d(3, 5, kernel, stride, dtype=torch.float64)
+    fast = FastConv2d(3, 5, kernel, stride).to(memory_format=memory_format)  # type: ignore[call-overload]
+    fast.load_state_dict(precise.state_dict())
+    fast.to(dtype)
+    fits = stride > 1 and kernel % stride == 0
+    assert module.rows_pay(x, stride) == (stride * x.element_size() in (4, 8, 16))
+    ours = fast(x)
+    if fits and module.rows_pay(x, stride):
+        assert ours.is_contiguous(memory_format=torch.channels_last)  # as torch's convolution of what rows make
+    copy = x.detach().double().requires_grad_()
+    theirs = precise(copy)
+    of_ours = torch.autograd.grad(ours.float().square().sum(), [x, *fast.parameters()])
+    of_theirs = torch.autograd.grad(theirs.square().sum(), [copy, *precise.parameters()])
+    tolerance = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.04}[dtype]
+    for one, other in zip((ours, *of_ours), (theirs, *of_theirs), strict=True):
+        assert one.dtype == dtype
+        assert (one.double() - other).norm() < tolerance * other.norm()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # by torch itself
+def test_rows_of_pixels_have_every_kind_of_derivative() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 2, 4, 6, dtype=torch.float64, generator=generator, requires_grad=True)
+    weight = torch.randn(3, 2, 2, 2, dtype=torch.float64, generator=generator)
+
+    def convolve(images: Tensor) -> Tensor:
+        return module.convolution(images, weight, None, (2, 2), (0, 0), (1, 1), 1)
+
+    assert module.rows_pay(x, 2)
+    assert torch.autograd.gradcheck(convolve, x, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(convolve, x)
+    images = x.detach()
+    torch.testing.assert_close(torch.vmap(convolve)(torch.stack([images, images]))[1], convolve(images))
+
+
+def test_images_that_begin_anywhere_go_over_rows_and_others_are_left_to_torch() -> None:
+    long = torch.randn(2 * 4 * 12 * 12 + 1)
+    odd = long[1:].view(2, 4, 12, 12)  # begins between two rows of two pixels
+    apart = odd.contiguous(memory_format=torch.channels_last)
+    many = torch.randn(2, module.FEW_CHANNELS + 1, 12, 12)
+    for x, pays in ((odd, True), (apart, False), (many, False)):
+        assert module.rows_pay(x, 2) == pays
+        conv = FastConv2d(x.shape[1], 6, 4, stride=2)
+        torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, conv.bias, 2))
 
 
 @pytest.mark.parametrize("changes", [{"padding": 2}, {"dilation": 2}, {"groups": 2}, {"stride": (2, 4)}])
@@ -246,7 +301,7 @@ def test_convolutions_that_do_not_go_over_blocks_are_torch_s(
     plain = nn.Conv2d(4, 6, 4, **{"stride": 2, **changes})
     geometry: Any = plain.stride, plain.padding, plain.dilation, plain.groups
     x = torch.randn(2, 4, 12, 12)
-    assert not module.blocks_pay(x, plain.weight, *geometry)
+    assert not module.divides(x, plain.weight, *geometry)
     assert torch.equal(module.convolution(x, plain.weight, plain.bias, *geometry), plain(x))
 
 

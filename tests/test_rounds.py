@@ -21,7 +21,10 @@ from wn_rl.config import Config, LearningConfig, NetworkConfig
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.errors import UserError
 from wn_rl.nn import OPTIMIZERS, PARAMETERIZATIONS
+from wn_rl.nn import optimizers as optimizers_module
+from wn_rl.nn import steps as steps_module
 from wn_rl.nn.layers import layers_of
+from wn_rl.nn.steps import PlainStep
 from wn_rl.presets import minatar
 from wn_rl.seeding import derive_seed
 
@@ -125,6 +128,13 @@ def test_a_round_may_cross_the_block_of_drawn_bits() -> None:
     assert_equal(together, sequential, tolerance=1e-3)
 
 
+@pytest.fixture
+def no_numbers_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on CUDA."""
+    monkeypatch.setattr(optimizers_module, "NUMBERS_READ_ON", ())
+
+
+@pytest.mark.usefixtures("no_numbers_read")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
 def test_a_captured_round_gives_what_the_eager_one_gives(parameterization: str, optimizer: str) -> None:
@@ -145,6 +155,7 @@ def test_a_captured_round_gives_what_the_eager_one_gives(parameterization: str, 
     assert captured.rounds._run._graphs.keys() == {(4,), (2,)}  # type: ignore[attr-defined]
 
 
+@pytest.mark.usefixtures("no_numbers_read")
 def test_a_captured_bound_on_v_gives_what_the_eager_one_gives() -> None:
     config = dataclasses.replace(
         CONFIG, network=dataclasses.replace(CONFIG.network, max_v_norm=0.3, log_scale=3.0)
@@ -222,17 +233,18 @@ QUICKEST = ("weight_norm", ())  # the optimizer alone: some twelve seconds of co
 def test_a_compiled_round_equals_the_eager_one(
     parameterization: str, networks_compiled_on: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """("cpu",) as on CUDA: the networks too, and the optimizer in one kernel."""
+    """("cpu",) as on CUDA: the networks too, and how an update ends in one kernel."""
     if networks_compiled_on:
         pytest.importorskip("triton")
     monkeypatch.setattr(learner_module, "NETWORKS_COMPILED_ON", networks_compiled_on)
+    monkeypatch.setattr(steps_module, "KERNEL_ON", networks_compiled_on)
     config = dataclasses.replace(CONFIG, parameterization=parameterization)
     eager, compiled = Bench(config), Bench(dataclasses.replace(config, accelerate="compile"))
     for _ in range(3):
         eager.rounds.learn(4)
         compiled.rounds.learn(4)
         assert_equal(eager, compiled, tolerance=1e-4)
-    assert (compiled.learner.optimizer._fused is None) == bool(networks_compiled_on)
+    assert isinstance(compiled.learner._step, PlainStep) != bool(networks_compiled_on)
 
 
 def test_bfloat16_keeps_the_output_layer_and_every_state_in_float32() -> None:
@@ -245,13 +257,16 @@ def test_bfloat16_keeps_the_output_layer_and_every_state_in_float32() -> None:
     assert {tensor.dtype for tensor in bench.tensors().values()} == {torch.float32}
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as above
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kernel_on", [(), ("cpu",)])
 def test_a_state_that_is_loaded_reaches_the_weights_that_are_held(
-    precision: Literal["float32", "bfloat16"], monkeypatch: pytest.MonkeyPatch
+    precision: Literal["float32", "bfloat16"], kernel_on: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on CUDA; nothing is compiled before the first update."""
-    pytest.importorskip("triton")
-    monkeypatch.setattr(learner_module, "NETWORKS_COMPILED_ON", ("cpu",))
+    """Nothing is compiled before the first update."""
+    if kernel_on:
+        pytest.importorskip("triton")
+    monkeypatch.setattr(steps_module, "KERNEL_ON", kernel_on)
     config = with_precision(dataclasses.replace(CONFIG, accelerate="compile"), precision)
     saved, loaded = (Bench(dataclasses.replace(config, seed=seed)).learner for seed in (1, 2))
     loaded.load_state_dict(saved.state_dict())

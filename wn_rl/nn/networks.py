@@ -37,7 +37,9 @@ class Preprocess(nn.Module):
             dtype = torch.get_autocast_dtype(x.device.type)  # what the first layer would round to
         merged = x.reshape(-1, *self.output_shape)
         is_large = merged.dim() == 4 and merged.shape[2] * merged.shape[3] >= MANY_PIXELS
-        converted = _channels_last(merged, dtype) if is_large else merged.to(dtype)
+        # On a CPU the first convolution arranges its input itself (`wn_rl.nn.products.rows_pay`).
+        arranged = is_large and x.device.type != "cpu"
+        converted = merged.to(dtype, memory_format=torch.channels_last if arranged else torch.preserve_format)
         if self.scale != 1:
             # In place where the conversion made a tensor of our own: half the time on stacks of pixels.
             converted = merged * self.scale if converted is merged else converted.mul_(self.scale)
@@ -45,18 +47,6 @@ class Preprocess(nn.Module):
 
 
 MANY_PIXELS = 1024  # of an image, from which channels-last convolutions are faster by more than they cost
-
-
-def _channels_last(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Images [B, C, H, W] converted to a dtype, in the memory format that convolutions are fastest with."""
-    if images.device.type != "cpu":
-        return images.to(dtype, memory_format=torch.channels_last)
-    # torch's own conversion walks pixel by pixel: three times slower than plane by plane.
-    batch, channels, height, width = images.shape
-    last = torch.empty((batch, height, width, channels), dtype=dtype)
-    for channel in range(channels):
-        last[..., channel].copy_(images[:, channel])
-    return last.permute(0, 3, 1, 2)
 
 
 def _image_shape(name: str, preprocess: Preprocess, smallest: int) -> tuple[int, int, int]:
@@ -93,8 +83,8 @@ def nature_cnn(
             conv2=layers.conv(32, 64, *convolutions[1]),
             relu2=nn.ReLU(),
             conv3=layers.conv(64, 64, *convolutions[2]),
-            relu3=nn.ReLU(),
             flatten=nn.Flatten(),
+            relu3=nn.ReLU(),  # after flatten: faster, where that changes the order in memory
             dense=layers.dense(features, 512),
             relu4=nn.ReLU(),
             output=layers.dense(512, num_actions),

@@ -1,8 +1,8 @@
 """Optimizers by name: Adamax in torch's form and in the authors', and the RMSProp of Mnih et al. 2015.
 
-They update with multi-tensor operations, never read a number back from the device, and keep only tensors
-that exist after the first step: a CUDA graph can capture every later one, and `torch.compile` can fuse it
-(`compile_update`). torch.optim has no form of Adamax that is all of this on a CPU too.
+They update with multi-tensor operations, never read a number back from a GPU, and keep only tensors
+that exist after the first step: a CUDA graph can capture every later one, and torch.compile can fuse it.
+torch.optim has no form of Adamax that is all of this on a CPU too.
 """
 
 import math
@@ -18,22 +18,18 @@ from wn_rl.nn.layers import look_up
 
 Tensors = list[Tensor]
 
+NUMBERS_READ_ON = ("cpu",)  # devices where reading a tensor's number waits for nothing
+
 
 class MultiTensorOptimizer(Optimizer, ABC):
     """One update of all parameters at once; a subclass says which buffers it keeps and what the update is."""
 
     buffers: tuple[str, ...]  # state of each parameter, in its shape and at first zero
 
-    _fused: Callable[[Tensors, Tensors, list[Tensors], dict[str, Any]], None] | None = None
-
     @staticmethod
     @abstractmethod
     def update(parameters: Tensors, gradients: Tensors, buffers: list[Tensors], settings: dict[str, Any]) -> None:
         """Change parameters and buffers in place. settings: the parameter group's, its tensors included."""
-
-    def compile_update(self) -> None:
-        """From now on, fuse the update with torch.compile."""
-        self._fused = torch.compile(self.update, dynamic=False)
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One update of the parameters that have a gradient; returns the closure's loss where there is one."""
@@ -68,7 +64,7 @@ class MultiTensorOptimizer(Optimizer, ABC):
         self.make_buffers(parameters)
         buffers = [[self.state[parameter][name] for parameter in parameters] for name in self.buffers]
         settings = {name: value for name, value in group.items() if name != "params"}
-        (self._fused or self.update)(parameters, gradients, buffers, settings)
+        self.update(parameters, gradients, buffers, settings)
 
 
 class Adamax(MultiTensorOptimizer):
@@ -107,8 +103,12 @@ class Adamax(MultiTensorOptimizer):
         torch._foreach_add_(magnitudes, settings["eps"])
         torch._foreach_mul_(maxima, beta2)
         torch._foreach_maximum_(maxima, magnitudes)
-        divisors = torch._foreach_mul(maxima, (1 - decay) / settings["lr"])
-        torch._foreach_addcdiv_(parameters, means, divisors, -1)
+        if decay.device.type in NUMBERS_READ_ON and not torch.compiler.is_compiling():
+            # With the rate as a number there is one pass less over all parameters.
+            torch._foreach_addcdiv_(parameters, means, maxima, -settings["lr"] / (1 - float(decay)))
+        else:
+            divisors = torch._foreach_mul(maxima, (1 - decay) / settings["lr"])
+            torch._foreach_addcdiv_(parameters, means, divisors, -1)
 
 
 class AuthorsAdamax(MultiTensorOptimizer):

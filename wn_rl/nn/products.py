@@ -2,9 +2,9 @@
 
 Large dense layers on a CPU that is not Intel's go through oneDNN: there torch's BLAS (MKL) takes twice the time in
 float32, on Intel's a fifth less. Weight-normalized ones are one function of our own on both. Such layers have
-first derivatives alone, by backward: double backward, forward mode and torch.func raise an error. On a CUDA
-device convolutions with a stride go over blocks of pixels, and compiled dense layers of few outputs are sums that
-the compiler writes.
+first derivatives alone, by backward: double backward, forward mode and torch.func raise an error. Convolutions
+with a stride go over blocks of pixels on a CUDA device, those of few channels over rows of pixels on a CPU.
+Compiled dense layers of few outputs are sums on CUDA, which the compiler writes.
 """
 
 from pathlib import Path
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 SMALLEST = 2**15  # weights; below, oneDNN's overhead is more than it saves
-BLOCKS_ON = ("cuda",)  # devices; on a CPU making the blocks took longer than they saved
+BLOCKS_ON = ("cuda",)  # devices; on a CPU rows are made faster
+FEW_CHANNELS = 16  # of images whose convolution goes over rows of pixels; with more it is fast as it is
 FEW_OUTPUTS = 32  # up to so many, cuBLAS takes several times as long as a sum that Inductor writes out
 
 # What torch.compile calls for inference. None where torch was built without oneDNN.
@@ -147,17 +148,24 @@ def convolution(
     """F.conv2d, faster where it can be.
 
     A kernel of 8x8 with stride 4 is one of 2x2 with stride 1 over blocks of 4x4 pixels, each block's pixels as
-    channels: the same products in another order. Few input channels and strides are what cuDNN is slow with.
+    channels, or one of 8x2 with strides 4 and 1 over rows of 4 pixels: the same products in another order. Few
+    input channels and strides are what cuDNN is slow with, few channels what oneDNN is slow with.
     """
-    if not blocks_pay(x, weight, stride, padding, dilation, groups):
+    if not divides(x, weight, stride, padding, dilation, groups):
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     side = stride[0]
     height, width = (size - size % side for size in x.shape[2:])  # a rest shorter than a block is in no product
-    blocks = F.pixel_unshuffle(x[:, :, :height, :width], side)
-    return F.conv2d(blocks, F.pixel_unshuffle(weight, side), bias)
+    if x.device.type in BLOCKS_ON:
+        blocks = F.pixel_unshuffle(x[:, :, :height, :width], side)
+        return F.conv2d(blocks, F.pixel_unshuffle(weight, side), bias)
+    if rows_pay(x, side):
+        rows: Tensor = _PixelRows.apply(x[..., :width], side)  # type: ignore[no-untyped-call]
+        pixels = weight.reshape(*weight.shape[:3], -1, side)  # [out, C, H, W / side, side]
+        return F.conv2d(rows, pixels.movedim(-1, 2).flatten(1, 2), bias, (side, 1))
+    return F.conv2d(x, weight, bias, stride)
 
 
-def blocks_pay(
+def divides(
     x: Tensor,
     weight: Tensor,
     stride: tuple[int, int],
@@ -165,16 +173,62 @@ def blocks_pay(
     dilation: tuple[int, int],
     groups: int,
 ) -> bool:
-    """Whether a convolution goes over blocks: on CUDA, where its square stride divides its kernel."""
+    """Whether a convolution's square stride cuts its images [B, C, H, W] and its kernel into blocks."""
     return (
-        x.device.type in BLOCKS_ON
-        and x.dim() == 4
+        x.dim() == 4
         and stride[0] == stride[1] > 1
         and all(size % stride[0] == 0 for size in weight.shape[2:])
         and padding in ((0, 0), "valid")
         and dilation == (1, 1)
         and groups == 1
     )
+
+
+# A type as long as a row of pixels, by the bytes of both: to move rows, not pixels.
+_TYPES_OF_BYTES = {4: torch.int32, 8: torch.int64, 16: torch.complex128}
+
+
+def rows_pay(x: Tensor, side: int) -> bool:
+    """Whether a convolution of x [B, C, H, W] goes over rows: on a CPU, of few channels that lie apart."""
+    return (
+        x.device.type == "cpu"
+        and x.shape[1] <= FEW_CHANNELS
+        and x.stride(-1) == 1
+        and x.element_size() * side in _TYPES_OF_BYTES
+        and not torch.compiler.is_compiling()
+    )
+
+
+class _PixelRows(torch.autograd.Function):
+    """Images [B, C, H, W] as [B, C * side, H, W / side] in channels-last format: rows of `side` pixels each.
+
+    torch's own copies would move pixel by pixel, which takes four times as long.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, side: int) -> Tensor:
+        batch, channels, height, width = x.shape
+        x = x.clone() if x.storage_offset() % side else x.contiguous()
+        rows = x.view(_TYPES_OF_BYTES[x.element_size() * side])
+        moved = rows.permute(0, 2, 3, 1).contiguous().view(x.dtype)
+        return moved.view(batch, height, width // side, channels * side).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        ctx.side = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        batch, channels, height, width = gradient.shape
+        rows = gradient.view(batch, channels // ctx.side, ctx.side, height, width).movedim(2, -1)
+        return rows.flatten(3), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        result: Tensor = _PixelRows.apply(tangent, ctx.side)  # type: ignore[no-untyped-call]
+        return result
 
 
 class FastLinear(nn.Linear):

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
-from wn_rl.nn.layers import bound_v
-from wn_rl.nn.optimizers import MultiTensorOptimizer
+from wn_rl.nn.layers import bound_v, layers_of, refill_held
+from wn_rl.nn.optimizers import Adamax, MultiTensorOptimizer
+
+KERNEL_ON = ("cuda",)  # devices that Triton is for
 
 
 class UpdateStep(Protocol):
@@ -24,32 +27,59 @@ class UpdateStep(Protocol):
         ...
 
 
-class ParameterStep:
-    """Autograd goes back to the parameters; then the optimizer, and the bound on |v| if there is one."""
+class PlainStep:
+    """Backward of the weights that layers hold (eq. 3), the optimizer, the bound on |v|, the next held weights.
 
-    def __init__(self, network: nn.Module, optimizer: MultiTensorOptimizer, max_v_norm: float | None) -> None:
-        self.leaves: list[Tensor] = list(network.parameters())
+    In torch's operations, for any optimizer and device. Layers that hold nothing are differentiated by their
+    parameters. compiled: let torch.compile fuse all that.
+    """
+
+    def __init__(
+        self, network: nn.Module, optimizer: MultiTensorOptimizer, max_v_norm: float | None, *, compiled: bool
+    ) -> None:
         self._network, self._optimizer, self._max_v_norm = network, optimizer, max_v_norm
+        self._parameters = list(network.parameters())
+        optimizer.make_buffers(self._parameters)  # before anything is compiled or captured
+        self._held = [(layer.held, layer.weight) for layer in layers_of(network) if layer.held is not None]
+        inside = {id(parameter) for _, weight in self._held for parameter in weight.parameters()}
+        self._others = [parameter for parameter in self._parameters if id(parameter) not in inside]
+        self.leaves: list[Tensor] = [leaf for leaf, _ in self._held] + list(self._others)
+        self._run = torch.compile(self._update, dynamic=False) if compiled else self._update
 
     def apply(self, gradients: Sequence[Tensor]) -> None:
         """As `UpdateStep.apply`."""
-        self._optimizer.apply(gradients)
+        self._run(list(gradients))
+
+    @torch.no_grad()
+    def _update(self, gradients: list[Tensor]) -> None:
+        self._optimizer.apply(self._of_parameters(gradients) if self._held else gradients)
         if self._max_v_norm is not None:
             bound_v(self._network, self._max_v_norm)
+        for leaf, weight in self._held:
+            leaf.copy_(weight())
+
+    def _of_parameters(self, gradients: list[Tensor]) -> list[Tensor]:
+        """The parameters' gradients, in their order, from those of the leaves."""
+        of_held, of_others = gradients[: len(self._held)], gradients[len(self._held) :]
+        found = dict(zip(self._others, of_others, strict=True))
+        for (_, weight), of_w in zip(self._held, of_held, strict=True):
+            found |= weight.gradients(of_w.to(weight.v.dtype))
+        return [found[parameter] for parameter in self._parameters]
 
     def refresh(self) -> None:
-        """Nothing is kept beside the parameters."""
+        """As `UpdateStep.refresh`."""
+        refill_held(self._network)
 
 
 def make_step(
     network: nn.Sequential, optimizer: MultiTensorOptimizer, max_v_norm: float | None, *, fuse: bool
 ) -> UpdateStep:
-    """The step of a network whose parameters are the optimizer's.
+    """The step of a network whose parameters are the optimizer's. `hold_weights`, if at all, comes before.
 
-    fuse: let one Triton kernel do it all, where there is one for this optimizer. `hold_weights` comes before.
+    fuse: compile it, or let one Triton kernel do it all where there is one for this optimizer and device.
     """
-    if fuse:
+    if fuse and isinstance(optimizer, Adamax) and optimizer.param_groups[0]["params"][0].device.type in KERNEL_ON:
         from wn_rl.nn.fused import FusedAdamax  # Triton comes with torch for CUDA alone
 
         return FusedAdamax(network, optimizer, max_v_norm)
-    return ParameterStep(network, optimizer, max_v_norm)
+    return PlainStep(network, optimizer, max_v_norm, compiled=fuse)

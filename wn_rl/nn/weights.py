@@ -20,6 +20,10 @@ class Direct(nn.Module):
     def forward(self) -> Tensor:
         return self.v
 
+    def gradients(self, of_w: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
+        """Each parameter with the gradient that a gradient of w [out, in, ...] means for it."""
+        return [(self.v, of_w)]
+
     @torch.no_grad()
     def set_multiple(self, scale: Tensor) -> None:
         """Make w = scale * v, with scale [out]."""
@@ -55,6 +59,15 @@ class Normalized(nn.Module):
             return self.v * (self.gain() / unit_norms(self.v))  # plain operations, which Inductor can fuse
         # The same in one operation forward and one backward: small networks are bound by overhead.
         return torch._weight_norm(self.v, self.gain(), 0)
+
+    def gradients(self, of_w: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
+        """Each parameter with the gradient that a gradient of w [out, in, ...] means for it (eq. 3)."""
+        norms, gain = unit_norms(self.v), self.gain()
+        of_gain = (of_w * self.v).sum(tuple(range(1, of_w.dim())), keepdim=True) / norms
+        of_v = (of_w - self.v * (of_gain / norms)) * (gain / norms)
+        if self.log_scale is None:
+            return [(self.v, of_v), (self.g, of_gain)]
+        return [(self.v, of_v), (self.s, of_gain * self.log_scale * gain)]
 
     @torch.no_grad()
     def set_g(self, g: Tensor) -> None:

@@ -1,12 +1,17 @@
-"""The fused step against the plain one: on a CPU by Triton's interpreter, on CUDA as it is."""
+"""Steps that go on from held weights, in torch's operations and in one kernel, against autograd.
+
+The kernel runs in Triton's interpreter on a CPU, and as it is on CUDA.
+"""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from wn_rl.nn import (
+    OPTIMIZERS,
     PARAMETERIZATIONS,
     Layers,
     data_dependent_init,
@@ -17,12 +22,21 @@ from wn_rl.nn import (
     norms,
     optimizer_tree,
 )
+from wn_rl.nn import steps as module
 from wn_rl.nn.layers import layers_of
 from wn_rl.nn.steps import UpdateStep
 
-pytest.importorskip("triton")
-
 DEVICE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+KERNEL = pytest.param("kernel", marks=pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton"))
+
+
+@pytest.fixture(params=["plain", KERNEL])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What goes on from the held weights. `make_step` takes the kernel with fuse=True."""
+    monkeypatch.setattr(module, "KERNEL_ON", (DEVICE.type,))
+    return str(request.param)
 
 
 @dataclass(frozen=True)
@@ -67,7 +81,7 @@ def random_gradients(network: nn.Module, seed: int) -> dict[int, Tensor]:
     return {key: torch.randn(shape, generator=generator).to(DEVICE) for key, shape in shapes.items()}
 
 
-def plain_update(network: nn.Module, step: UpdateStep, gradients: dict[int, Tensor]) -> None:
+def update_by_autograd(network: nn.Module, step: UpdateStep, gradients: dict[int, Tensor]) -> None:
     """Autograd takes the gradients of weights back to v and g."""
     weights = {id(layer.weight.v): layer.weight() for layer in layers_of(network)}
     others = {id(parameter): parameter for parameter in network.parameters()}
@@ -75,7 +89,7 @@ def plain_update(network: nn.Module, step: UpdateStep, gradients: dict[int, Tens
     step.apply(torch.autograd.grad(loss, step.leaves))
 
 
-def fused_update(network: nn.Module, step: UpdateStep, gradients: dict[int, Tensor]) -> None:
+def update_of_held(network: nn.Module, step: UpdateStep, gradients: dict[int, Tensor]) -> None:
     """The gradients are given as they are."""
     of_held = {id(layer.held): id(layer.weight.v) for layer in layers_of(network) if layer.held is not None}
     step.apply([gradients[of_held.get(id(leaf), id(leaf))] for leaf in step.leaves])
@@ -88,33 +102,45 @@ def flat(tree: dict[str, object], prefix: str = "") -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_fused_step_is_the_plain_one(case: Case) -> None:
-    """Parameters and the optimizer's state, after five updates by the same gradients of w from the same start."""
-    ends = []
-    for fuse, update in ((False, plain_update), (True, fused_update)):
-        network = network_of(case)
-        if fuse:
-            hold_weights(network, torch.float32)
-        optimizer = make_optimizer("adamax", network.parameters(), 0.01)
-        step = make_step(network, optimizer, case.max_v_norm, fuse=fuse)
-        for seed in range(10, 15):
-            update(network, step, random_gradients(network, seed))
-        ends.append(flat({"network": network.state_dict(), "optimizer": optimizer_tree(optimizer)}))
-        if case.max_v_norm is not None:
-            assert all(value <= case.max_v_norm * 1.0001 for name, value in norms(network).items() if "_v" in name)
-    assert ends[0].keys() == ends[1].keys()
-    for name, value in ends[0].items():
+def after_five_updates(case: Case, optimizer_name: str, kind: str | None) -> dict[str, Tensor]:
+    """Parameters and the optimizer's state, by the same gradients of w from the same start; None: by autograd."""
+    network = network_of(case)
+    if kind is not None:
+        hold_weights(network, torch.float32)
+    optimizer = make_optimizer(optimizer_name, network.parameters(), 0.01)
+    step = make_step(network, optimizer, case.max_v_norm, fuse=kind == "kernel")
+    for seed in range(10, 15):
+        gradients = random_gradients(network, seed)
+        (update_by_autograd if kind is None else update_of_held)(network, step, gradients)
+    if case.max_v_norm is not None:
+        assert all(value <= case.max_v_norm * 1.0001 for name, value in norms(network).items() if "_v" in name)
+    return flat({"network": network.state_dict(), "optimizer": optimizer_tree(optimizer)})
+
+
+def assert_near(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
         torch.testing.assert_close(
-            ends[1][name], value, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+            ours[name], value, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
         )
 
 
-def test_a_network_learns_by_its_held_weights() -> None:
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_step_from_held_weights_is_that_of_autograd(case: Case, kind: str) -> None:
+    assert_near(after_five_updates(case, "adamax", kind), after_five_updates(case, "adamax", None))
+
+
+@pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
+def test_any_optimizer_goes_on_from_held_weights(optimizer_name: str) -> None:
+    case = Case("weight_norm", 3)
+    assert_near(after_five_updates(case, optimizer_name, "plain"), after_five_updates(case, optimizer_name, None))
+
+
+def test_a_network_learns_by_its_held_weights(kind: str) -> None:
     """The gradients of a real loss reach what the layers hold: a regression is fitted."""
     network = network_of(Case("weight_norm"))
     hold_weights(network, torch.float32)
-    step = make_step(network, make_optimizer("adamax", network.parameters(), 0.01), None, fuse=True)
+    step = make_step(network, make_optimizer("adamax", network.parameters(), 0.01), None, fuse=kind == "kernel")
     losses = []
     for _ in range(40):
         loss = (network(states(1)) - torch.tensor([1.0, -1.0], device=DEVICE)).square().mean()
@@ -126,12 +152,12 @@ def test_a_network_learns_by_its_held_weights() -> None:
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_held_weights_are_those_of_the_parameters_after_each_step(
-    parameterization: str, dtype: torch.dtype
+    parameterization: str, dtype: torch.dtype, kind: str
 ) -> None:
     network = network_of(Case(parameterization))
     hold_weights(network, dtype)
     optimizer = make_optimizer("adamax", network.parameters(), 0.01)
-    step = make_step(network, optimizer, None, fuse=True)
+    step = make_step(network, optimizer, None, fuse=kind == "kernel")
     generator = torch.Generator().manual_seed(1)
     before = [leaf.detach().clone() for leaf in step.leaves]
     for _ in range(3):
@@ -144,10 +170,10 @@ def test_held_weights_are_those_of_the_parameters_after_each_step(
             torch.testing.assert_close(layer.held.float(), layer.weight(), rtol=rounding, atol=1e-7)
 
 
-def test_refresh_takes_notice_of_new_parameters() -> None:
+def test_refresh_takes_notice_of_new_parameters(kind: str) -> None:
     network, other = network_of(Case("weight_norm")), network_of(Case("weight_norm"))
     hold_weights(network, torch.float32)
-    step = make_step(network, make_optimizer("adamax", network.parameters(), 0.01), None, fuse=True)
+    step = make_step(network, make_optimizer("adamax", network.parameters(), 0.01), None, fuse=kind == "kernel")
     with torch.no_grad():
         for parameter in (*network.parameters(), *other.parameters()):
             parameter.mul_(1.5)
@@ -167,15 +193,18 @@ def test_held_weights_are_for_training_mode_alone() -> None:
     assert network.train()(states(1)).abs().max() < expected.abs().max()
 
 
+@pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton")
 def test_what_cannot_be_fused_is_refused() -> None:
+    from wn_rl.nn.fused import FusedAdamax
+
     network = network_of(Case("weight_norm"))
     parameters = list(network.parameters())
     with pytest.raises(ValueError, match="must be held"):
-        make_step(network, make_optimizer("adamax", parameters, 0.01), None, fuse=True)
+        FusedAdamax(network, make_optimizer("adamax", parameters, 0.01), None)
     hold_weights(network, torch.float32)
     with pytest.raises(ValueError, match="only an Adamax"):
-        make_step(network, make_optimizer("rmsprop_centered", parameters, 0.01), None, fuse=True)
+        FusedAdamax(network, make_optimizer("rmsprop_centered", parameters, 0.01), None)
     mixed = nn.Sequential(network, network_of(Case("weight_norm", log_scale=3)))
     hold_weights(mixed, torch.float32)
     with pytest.raises(ValueError, match="one log-scale"):
-        make_step(mixed, make_optimizer("adamax", mixed.parameters(), 0.01), None, fuse=True)
+        FusedAdamax(mixed, make_optimizer("adamax", mixed.parameters(), 0.01), None)
