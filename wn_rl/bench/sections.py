@@ -159,8 +159,9 @@ def peers(options: Options) -> Iterator[Row]:
         "ours, weight_norm, float32": {"parameterization": "weight_norm", "learning": small, **fast},
         "ours, normal, bfloat16": in_bfloat16,
     }
-    if not on_cuda:
-        arms["ours, normal, bfloat16, compile"] = {**in_bfloat16, "accelerate": "compile"}
+    if not on_cuda:  # where rounds are CUDA graphs, they are compiled already
+        for name in ("ours, normal, float32", "ours, normal, bfloat16"):
+            arms[f"{name}, compile"] = {**arms[name], "accelerate": "compile"}
     rows: list[Row] = []
     for preset, game, lanes in PEERS_ON_CUDA if on_cuda else PEERS:
         configs = {
