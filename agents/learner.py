@@ -14,6 +14,7 @@ from wn_rl.nn import (
     data_dependent_init,
     default_init,
     fold,
+    held_weights,
     hold_weights,
     load_optimizer_tree,
     make_network,
@@ -22,6 +23,7 @@ from wn_rl.nn import (
     norms,
     optimizer_tree,
     refill,
+    refill_held,
 )
 from wn_rl.nn.steps import UpdateStep
 from wn_rl.seeding import derive_seed
@@ -122,7 +124,7 @@ class Learner:
         """Set scales and biases from replay states [N, K, *O] (Salimans & Kingma, equations 4 and 5)."""
         if self._config.network.initialization == "data_dependent":
             data_dependent_init(self.online, states)
-        self._step.refresh()
+        refill_held(self.online)
         refill(self.acting, self.online)
         refill(self.target, self.online)
 
@@ -218,6 +220,7 @@ class Learner:
         """Everything that decides later updates, and the sums of metrics not yet read."""
         return {
             "online": self.online.state_dict(),
+            "held": held_weights(self.online),  # compiled steps round otherwise than `refill_held`
             "target": self.target.state_dict(),
             "optimizer": optimizer_tree(self.optimizer),
             "num_updates": self.num_updates,
@@ -234,5 +237,5 @@ class Learner:
         self._loss_sum.copy_(state["sums"][0])
         self._q_sum.copy_(state["sums"][1])
         self._summed_updates = state["summed_updates"]
-        self._step.refresh()
+        refill_held(self.online, state.get("held"))
         refill(self.acting, self.online)

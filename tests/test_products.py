@@ -229,7 +229,7 @@ def test_a_convolution_over_blocks_is_that_of_torch(
     fast = FastConv2d(3, 5, kernel, stride, dtype=torch.float64)
     fast.load_state_dict(plain.state_dict())
     geometry: Any = plain.stride, plain.padding, plain.dilation, plain.groups
-    assert module.divides(x, plain.weight, *geometry) == (stride > 1 and kernel % stride == 0)
+    assert module.cuts_into_blocks(x, plain.weight, *geometry) == (stride > 1 and kernel % stride == 0)
     ours, theirs = fast(x), plain(x)
     torch.testing.assert_close(ours, theirs)
     of_ours = torch.autograd.grad(ours.square().sum(), [x, *fast.parameters()])
@@ -280,6 +280,10 @@ def test_rows_of_pixels_have_every_kind_of_derivative() -> None:
     assert torch.autograd.gradgradcheck(convolve, x)
     images = x.detach()
     torch.testing.assert_close(torch.vmap(convolve)(torch.stack([images, images]))[1], convolve(images))
+    torch.testing.assert_close(
+        torch.func.grad(lambda given: convolve(given).square().sum())(images),
+        torch.autograd.grad(convolve(x).square().sum(), x)[0],
+    )
 
 
 def test_images_that_begin_anywhere_go_over_rows_and_others_are_left_to_torch() -> None:
@@ -301,7 +305,7 @@ def test_convolutions_that_do_not_go_over_blocks_are_torch_s(
     plain = nn.Conv2d(4, 6, 4, **{"stride": 2, **changes})
     geometry: Any = plain.stride, plain.padding, plain.dilation, plain.groups
     x = torch.randn(2, 4, 12, 12)
-    assert not module.divides(x, plain.weight, *geometry)
+    assert not module.cuts_into_blocks(x, plain.weight, *geometry)
     assert torch.equal(module.convolution(x, plain.weight, plain.bias, *geometry), plain(x))
 
 

@@ -1,5 +1,6 @@
 """Rounds: a target forward for all, copies where they are due, and the rules of a CUDA graph."""
 
+import copy
 import dataclasses
 from typing import Literal
 
@@ -245,6 +246,11 @@ def test_a_compiled_round_equals_the_eager_one(
         compiled.rounds.learn(4)
         assert_equal(eager, compiled, tolerance=1e-4)
     assert isinstance(compiled.learner._step, PlainStep) != bool(networks_compiled_on)
+    resumed = Bench(compiled.config)
+    resumed.learner.load_state_dict(copy.deepcopy(compiled.learner.state_dict()))
+    for bench in (compiled, resumed):
+        bench.rounds.learn(4)
+    assert_equal(resumed, compiled)  # to the last bit
 
 
 def test_bfloat16_keeps_the_output_layer_and_every_state_in_float32() -> None:

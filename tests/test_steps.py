@@ -15,12 +15,14 @@ from wn_rl.nn import (
     PARAMETERIZATIONS,
     Layers,
     data_dependent_init,
+    held_weights,
     hold_weights,
     is_normalized,
     make_optimizer,
     make_step,
     norms,
     optimizer_tree,
+    refill_held,
 )
 from wn_rl.nn import steps as module
 from wn_rl.nn.layers import layers_of
@@ -170,16 +172,21 @@ def test_held_weights_are_those_of_the_parameters_after_each_step(
             torch.testing.assert_close(layer.held.float(), layer.weight(), rtol=rounding, atol=1e-7)
 
 
-def test_refresh_takes_notice_of_new_parameters(kind: str) -> None:
+def test_held_weights_are_refilled_from_new_parameters_or_from_what_is_known() -> None:
     network, other = network_of(Case("weight_norm")), network_of(Case("weight_norm"))
     hold_weights(network, torch.float32)
-    step = make_step(network, make_optimizer("adamax", network.parameters(), 0.01), None, fuse=kind == "kernel")
     with torch.no_grad():
         for parameter in (*network.parameters(), *other.parameters()):
             parameter.mul_(1.5)
     assert not torch.allclose(network(states(1)), other(states(1)))
-    step.refresh()
+    refill_held(network)
     torch.testing.assert_close(network(states(1)), other(states(1)))
+    known = {name: torch.full_like(held, 2) for name, held in list(held_weights(network).items())[:1]}
+    refill_held(network, known)
+    first, *rest = held_weights(network).values()
+    assert (first == 2).all()
+    assert len(known) == 1
+    assert not any((held == 2).any() for held in rest)
 
 
 def test_held_weights_are_for_training_mode_alone() -> None:

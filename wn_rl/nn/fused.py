@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from wn_rl.nn.layers import Layer, layers_of, refill_held
+from wn_rl.nn.layers import Layer, layers_of
 from wn_rl.nn.optimizers import Adamax, MultiTensorOptimizer
 from wn_rl.nn.weights import Normalized
 
@@ -98,7 +98,7 @@ def _update_rows(  # type: ignore[no-untyped-def]
 
 
 class FusedAdamax:
-    """The step (`wn_rl.nn.steps.UpdateStep`) of a network with an Adamax, to rounding that of `ParameterStep`.
+    """The step (`wn_rl.nn.steps.UpdateStep`) of a network with an Adamax, to rounding that of `PlainStep`.
 
     Layers whose weights are held (`hold_weights`) are differentiated by those, others by their parameters.
 
@@ -109,7 +109,6 @@ class FusedAdamax:
     def __init__(self, network: nn.Module, optimizer: MultiTensorOptimizer, max_v_norm: float | None) -> None:
         if not isinstance(optimizer, Adamax) or len(optimizer.param_groups) != 1:
             raise ValueError("only an Adamax of one parameter group is fused")
-        self._network = network
         self._group = optimizer.param_groups[0]
         self._max_v_norm = max_v_norm
         parameters: list[Tensor] = self._group["params"]
@@ -173,10 +172,6 @@ class FusedAdamax:
             BOUNDED=self._max_v_norm is not None,
             num_warps=min(32, max(WARPS, max(self._blocks) // 1024)),
         )
-
-    def refresh(self) -> None:
-        """As `UpdateStep.refresh`."""
-        refill_held(self._network)
 
 
 def _laid_out_as(values: Tensor, gradient: Tensor) -> Tensor:

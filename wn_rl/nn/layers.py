@@ -179,7 +179,7 @@ class Layers:
 
 def layers_of(module: nn.Module) -> list[Layer]:
     """The layers of ours in a module."""
-    return [layer for layer in module.modules() if isinstance(layer, Layer)]
+    return [layer for _, layer in _named_layers(module)]
 
 
 @torch.no_grad()
@@ -196,18 +196,28 @@ def hold_weights(module: nn.Module, dtype: torch.dtype) -> None:
     refill_held(module)
 
 
+def held_weights(module: nn.Module) -> dict[str, Tensor]:
+    """What the layers hold, by the layer's name: the tensors themselves, without their gradients."""
+    return {name: layer.held.detach() for name, layer in _named_layers(module) if layer.held is not None}
+
+
+def _named_layers(module: nn.Module) -> Iterator[tuple[str, Layer]]:
+    return ((name, layer) for name, layer in module.named_modules() if isinstance(layer, Layer))
+
+
 @torch.no_grad()
-def refill_held(module: nn.Module) -> None:
-    """Bring what `hold_weights` made up to date, in place."""
-    for layer in layers_of(module):
+def refill_held(module: nn.Module, values: Mapping[str, Tensor] | None = None) -> None:
+    """Bring what `hold_weights` made up to date, in place; where values has it to the last bit, from there."""
+    for name, layer in _named_layers(module):
         if layer.held is not None:
-            layer.held.copy_(layer.weight())
+            known = (values or {}).get(name)
+            layer.held.copy_(layer.weight() if known is None else known)
 
 
 def named_normalized(module: nn.Module) -> Iterator[tuple[str, Normalized]]:
     """(name of the layer, its weight) for each weight-normalized layer of the module."""
-    for name, layer in module.named_modules():
-        if isinstance(layer, Layer) and isinstance(layer.weight, Normalized):
+    for name, layer in _named_layers(module):
+        if isinstance(layer.weight, Normalized):
             yield name, layer.weight
 
 

@@ -6,24 +6,23 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from wn_rl.nn.layers import bound_v, layers_of, refill_held
+from wn_rl.nn.layers import bound_v, layers_of
 from wn_rl.nn.optimizers import Adamax, MultiTensorOptimizer
 
 KERNEL_ON = ("cuda",)  # devices that Triton is for
 
 
 class UpdateStep(Protocol):
-    """What an update does after backward."""
+    """What an update does after backward.
+
+    Whoever changes parameters by other means calls `refill_held` next.
+    """
 
     leaves: list[Tensor]
     """What the loss is to be differentiated by."""
 
     def apply(self, gradients: Sequence[Tensor]) -> None:
         """Change the network by the gradients of its leaves. A CUDA graph may hold it."""
-        ...
-
-    def refresh(self) -> None:
-        """Take notice of parameters that were changed by other means."""
         ...
 
 
@@ -65,10 +64,6 @@ class PlainStep:
         for (_, weight), of_w in zip(self._held, of_held, strict=True):
             found |= weight.gradients(of_w.to(weight.v.dtype))
         return [found[parameter] for parameter in self._parameters]
-
-    def refresh(self) -> None:
-        """As `UpdateStep.refresh`."""
-        refill_held(self._network)
 
 
 def make_step(
