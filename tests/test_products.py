@@ -246,7 +246,7 @@ def test_a_convolution_over_rows_is_that_of_torch(
 ) -> None:
     """Values and gradients of x, weight and bias, from a part of a longer stack as a replay gives it."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 5, size, size, generator=generator).to(dtype)[:, 1:4].requires_grad_()
+    x = torch.randn(16, 5, size, size, generator=generator).to(dtype)[:, 1:4].requires_grad_()
     precise = nn.Conv2d(3, 5, kernel, stride, dtype=torch.float64)
     fast = FastConv2d(3, 5, kernel, stride).to(memory_format=memory_format)  # type: ignore[call-overload]
     fast.load_state_dict(precise.state_dict())
@@ -267,7 +267,8 @@ def test_a_convolution_over_rows_is_that_of_torch(
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # by torch itself
-def test_rows_of_pixels_have_every_kind_of_derivative() -> None:
+def test_rows_of_pixels_have_every_kind_of_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MANY_IMAGES", 2)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 2, 4, 6, dtype=torch.float64, generator=generator, requires_grad=True)
     weight = torch.randn(3, 2, 2, 2, dtype=torch.float64, generator=generator)
@@ -287,11 +288,12 @@ def test_rows_of_pixels_have_every_kind_of_derivative() -> None:
 
 
 def test_images_that_begin_anywhere_go_over_rows_and_others_are_left_to_torch() -> None:
-    long = torch.randn(2 * 4 * 12 * 12 + 1)
-    odd = long[1:].view(2, 4, 12, 12)  # begins between two rows of two pixels
+    long = torch.randn(16 * 4 * 12 * 12 + 1)
+    odd = long[1:].view(16, 4, 12, 12)  # begins between two rows of two pixels
     apart = odd.contiguous(memory_format=torch.channels_last)
-    many = torch.randn(2, module.FEW_CHANNELS + 1, 12, 12)
-    for x, pays in ((odd, True), (apart, False), (many, False)):
+    many_channels = torch.randn(16, module.FEW_CHANNELS + 1, 12, 12)
+    few_images = torch.randn(module.MANY_IMAGES - 1, 4, 12, 12)
+    for x, pays in ((odd, True), (apart, False), (many_channels, False), (few_images, False)):
         assert module.rows_pay(x, 2) == pays
         conv = FastConv2d(x.shape[1], 6, 4, stride=2)
         torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, conv.bias, 2))
