@@ -1,6 +1,7 @@
 """The benchmarks measure equal work, and the page says what was measured and what was not."""
 
 import dataclasses
+import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,17 +16,18 @@ from wn_rl.agents.experiment import make_training_environments
 from wn_rl.agents.replay import DRAW_AHEAD, Replay
 from wn_rl.bench import clock as clock_module
 from wn_rl.bench import cuda_workers, workers
-from wn_rl.bench.clock import SteadyState
+from wn_rl.bench.clock import SteadyState, Turns
 from wn_rl.bench.measure import (
     Row,
     flop_of,
     matrix_rate,
     measure_apart,
+    measure_in_turns,
     measure_together,
     seconds_in_turns,
 )
 from wn_rl.bench.page import TITLES, render, section_key
-from wn_rl.bench.sections import SB3, SECTIONS, UPDATES_ON_CUDA, _lanes_against_one, require_equal_work
+from wn_rl.bench.sections import SB3, SECTIONS, UPDATES_ON_CUDA, rates_and_ratios, require_equal_work
 from wn_rl.bench.setups import Options, config_of, filled_replay
 from wn_rl.config import OptimizerConfig, from_json, to_json
 from wn_rl.presets import minatar
@@ -58,9 +60,13 @@ def quick(num_envs: int) -> dict[str, Any]:
 )
 def test_both_loops_do_the_same_work(num_envs: int, parameterization: str, peer: str) -> None:
     config = {**quick(num_envs), "parameterization": parameterization}
-    results = [measure_apart(worker, {"config": config, "seconds": 0.2}) for worker in ("ours", peer)]
-    require_equal_work(*results)
-    assert all(result["steps_per_second"] > 0 for result in results)
+    loops = {worker: (worker, {"config": config}) for worker in ("ours", peer)}
+    in_turns = measure_in_turns(loops, turns=2, seconds=0.2)
+    assert [len(each) for each in in_turns.values()] == [2, 2]
+    for results in zip(*in_turns.values(), strict=True):
+        require_equal_work(*results)
+        assert all(result["steps_per_second"] > 0 for result in results)
+        assert all(result["steps"] % max(4, num_envs) == 0 for result in results)  # whole rounds
     with pytest.raises(AssertionError):
         require_equal_work({**results[0], "updates": results[0]["updates"] // 2}, results[1])
     with pytest.raises(AssertionError):
@@ -84,7 +90,9 @@ def test_replays_are_weighed() -> None:
 def test_a_worker_that_fails_says_why() -> None:
     config = {**quick(1), "parameterization": "weight_norm"}
     with pytest.raises(RuntimeError, match="SB3's own layers are normal"):
-        measure_apart("stable_baselines3", {"config": config, "seconds": 0.1})
+        measure_apart("stable_baselines3", {"config": config})
+    with pytest.raises(RuntimeError, match="SB3's own layers are normal"):
+        measure_in_turns({"SB3": ("stable_baselines3", {"config": config})}, turns=1, seconds=0.1)
 
 
 def test_the_clock_starts_at_the_steady_state(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +106,27 @@ def test_the_clock_starts_at_the_steady_state(monkeypatch: pytest.MonkeyPatch) -
     assert not clock(500, 107)
     assert clock.result["steps_per_second"] == 100
     assert (clock.result["steps"], clock.result["updates"]) == (400, 100)
+
+
+def test_a_loop_counts_when_it_is_its_turn(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From step 100 on; a turn of two seconds, then one of one; rounds are of eight steps."""
+    now = [0.0]
+    monkeypatch.setattr(clock_module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(clock_module.sys, "stdin", io.StringIO("2.0\n1.0\n"))
+    clock = Turns(begin=100, steps_of_round=8)
+    for second, steps, goes_on in [
+        (0.0, 99, True), (5.0, 100, True), (6.9, 116, True), (7.5, 118, True), (8.0, 124, True), (8.5, 132, True),
+        (9.0, 140, False),
+    ]:  # fmt: skip
+        now[0] = second
+        assert clock(steps, steps // 4) == goes_on
+    ready, *turns = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert ready == "ready"
+    assert [(turn["steps"], turn["updates"], turn["steps_per_second"]) for turn in turns] == [
+        (24, 6, 8.0), (16, 4, 16.0)
+    ]  # fmt: skip
 
 
 def test_the_work_of_a_product_is_counted() -> None:
@@ -234,12 +263,18 @@ def test_wrong_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "breakout" in capsys.readouterr().err
 
 
-def test_lanes_are_also_held_against_one_lane_of_the_peer() -> None:
-    def row(lanes: int, loop: str, rate: float) -> Row:
-        return Row({"suite": "atari", "game": "pong", "lanes": lanes, "loop": loop}, "steps/s", [rate])
-
-    rows = [row(1, SB3, 100.0), row(1, "ours", 150.0), row(8, SB3, 120.0), row(8, "ours", 250.0)]
-    (compared,) = _lanes_against_one(rows)
-    assert (compared.what["lanes"], compared.what["loop"]) == (8, "ours / SB3 with one lane")
-    assert compared.values == [2.5]
-    assert _lanes_against_one(rows[2:]) == []
+def test_rates_are_held_against_the_peer_s_with_as_many_lanes_and_with_one() -> None:
+    rates = {
+        (1, SB3): [100.0, 50.0],
+        (1, "ours"): [150.0, 100.0],
+        (8, SB3): [125.0, 80.0],
+        (8, "ours"): [250.0, 90.0],
+    }
+    rows = list(rates_and_ratios(rates, {"game": "pong"}))
+    ratios = {(row.what["lanes"], row.what["loop"]): row.values for row in rows if row.unit == "ratio"}
+    assert ratios == {
+        (1, "ours / SB3"): [1.5, 2.0],
+        (8, "ours / SB3"): [2.0, 1.125],
+        (8, "ours / SB3 with one lane"): [2.5, 1.8],
+    }
+    assert [row.values for row in rows if row.unit == "steps/s"] == list(rates.values())

@@ -1,16 +1,20 @@
 """What every section shares: timing in turns, rows of results, the rate of matrix products."""
 
+import contextlib
 import dataclasses
 import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+Name = TypeVar("Name")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +90,70 @@ def measure_apart(worker: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         raise RuntimeError(f"the worker {worker} failed: {finished.stderr[-2000:]}")
     result: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
     return result
+
+
+def measure_in_turns(
+    loops: Mapping[Name, tuple[str, Mapping[str, Any]]], turns: int, seconds: float
+) -> dict[Name, list[dict[str, Any]]]:
+    """What loops (worker, settings) count in their turns of so many seconds: noise of a machine meets all alike.
+
+    Each is a process with a clock of `wn_rl.bench.clock.Turns`, which waits while others have their turn.
+
+    Raises:
+        RuntimeError: as `measure_apart`.
+    """
+    with contextlib.ExitStack() as stack:
+        workers = {name: stack.enter_context(_Worker(*loop)) for name, loop in loops.items()}
+        for worker in workers.values():
+            worker.answer()  # "ready"
+        results: dict[Name, list[dict[str, Any]]] = {name: [] for name in loops}
+        for _ in range(turns):
+            for name, worker in workers.items():
+                worker.say(f"{seconds}\n")
+                results[name].append(worker.answer())
+        for name, worker in workers.items():
+            worker.end()
+            work = worker.answer()
+            results[name] = [{**result, **work} for result in results[name]]
+        return results
+
+
+class _Worker:
+    """A function of `wn_rl.bench.workers` in a process that is told when to go on."""
+
+    def __init__(self, worker: str, settings: Mapping[str, Any]) -> None:
+        self._errors = tempfile.TemporaryFile("w+")
+        command = [sys.executable, "-m", "wn_rl.bench.workers", worker, json.dumps(settings)]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors, text=True)
+
+    def __enter__(self) -> "_Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        with self._errors, self._process:  # close what is open, and wait
+            pass
+
+    def say(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # `answer` says why
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+
+    def end(self) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def answer(self) -> Any:
+        """The next line of JSON; RuntimeError where the process ended instead."""
+        assert self._process.stdout is not None
+        while line := self._process.stdout.readline():
+            with contextlib.suppress(json.JSONDecodeError):  # what libraries print
+                return json.loads(line)
+        self._errors.seek(0)
+        raise RuntimeError(f"a worker failed: {self._errors.read()[-2000:]}")
 
 
 def measure_together(worker: str, settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

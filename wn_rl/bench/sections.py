@@ -13,7 +13,15 @@ from wn_rl.agents.experiment import make_training_environments
 from wn_rl.agents.learner import make_online_network
 from wn_rl.agents.replay import Draws, Replay
 from wn_rl.bench.cuda_sections import cuda_runs, cuda_together
-from wn_rl.bench.measure import Row, flop_of, matrix_rate, measure_apart, measure_together, seconds_in_turns
+from wn_rl.bench.measure import (
+    Row,
+    flop_of,
+    matrix_rate,
+    measure_apart,
+    measure_in_turns,
+    measure_together,
+    seconds_in_turns,
+)
 from wn_rl.bench.setups import UNSPLIT, Options, config_of, filled_replay, round_function
 from wn_rl.config import Config, to_json
 from wn_rl.nn import fold
@@ -135,17 +143,16 @@ def emulators(options: Options) -> Iterator[Row]:
             yield Row(what, "frames/s", [4 * result[key] for result in results])
 
 
-PEERS = (
-    ("laptop", "breakout", 1),
-    ("laptop", "breakout", 8),
-    ("laptop", "seaquest", 1),
-    ("laptop", "seaquest", 8),
-    ("minatar", "breakout", 1),
-    ("minatar", "breakout", 16),
-    ("minatar", "space_invaders", 1),
-    ("minatar", "space_invaders", 16),
+PEERS = (  # preset, game, numbers of lanes
+    ("laptop", "breakout", (1, 8)),
+    ("laptop", "seaquest", (1, 8)),
+    ("minatar", "breakout", (1, 16)),
+    ("minatar", "space_invaders", (1, 16)),
 )
-PEERS_ON_CUDA = (("laptop", "breakout", 1), ("laptop", "breakout", 8))
+PEERS_ON_CUDA = PEERS[:1]
+TURNS = 3  # of each loop in a repetition
+
+Loop = tuple[int, str]  # lanes, name
 
 
 def peers(options: Options) -> Iterator[Row]:
@@ -162,62 +169,36 @@ def peers(options: Options) -> Iterator[Row]:
     if not on_cuda:  # where rounds are CUDA graphs, they are compiled already
         for name in ("ours, normal, float32", "ours, normal, bfloat16"):
             arms[f"{name}, compile"] = {**arms[name], "accelerate": "compile"}
-    rows: list[Row] = []
-    for preset, game, lanes in PEERS_ON_CUDA if on_cuda else PEERS:
-        configs = {
-            name: config_of(preset, game, options, num_envs=lanes, **changes) for name, changes in arms.items()
-        }
-        of_game = _against_sb3(
-            configs, options, {"suite": PRESETS[preset](game).suite, "game": game, "lanes": lanes}
-        )
-        yield from of_game
-        rows += of_game
-    yield from _lanes_against_one(rows)
+    for preset, game, numbers_of_lanes in PEERS_ON_CUDA if on_cuda else PEERS:
+        loops: dict[Loop, tuple[str, Config]] = {}
+        for lanes in numbers_of_lanes:
+            configs = {
+                name: config_of(preset, game, options, num_envs=lanes, **changes) for name, changes in arms.items()
+            }
+            loops[lanes, SB3] = "stable_baselines3", configs["ours, normal, float32"]
+            loops[lanes, SB3_WITH_OUR_LAYERS] = "sb3_with_our_layers", configs["ours, weight_norm, float32"]
+            loops |= {(lanes, name): ("ours", config) for name, config in configs.items()}
+        workers = {loop: (worker, {"config": to_json(config)}) for loop, (worker, config) in loops.items()}
+        results = measure_in_turns(workers, TURNS * options.repetitions, options.seconds / TURNS)
+        for loop, (_, config) in loops.items():
+            peer = loop[0], SB3 if config.parameterization == "normal" else SB3_WITH_OUR_LAYERS
+            for one, other in zip(results[loop], results[peer], strict=True):
+                require_equal_work(one, other)
+        rates = {loop: [result["steps_per_second"] for result in each] for loop, each in results.items()}
+        yield from rates_and_ratios(rates, {"suite": PRESETS[preset](game).suite, "game": game})
 
 
-def _lanes_against_one(rows: list[Row]) -> list[Row]:
-    """Our loop with lanes beside SB3's with one, as most of its users run it: rates of different turns."""
-    rates = [row for row in rows if row.unit == "steps/s"]
-    one_lane = {
-        (row.what["suite"], row.what["game"]): row.values
-        for row in rates
-        if row.what["lanes"] == 1 and row.what["loop"] == SB3
-    }
-    compared = []
-    for row in rates:
-        theirs = one_lane.get((row.what["suite"], row.what["game"]))
-        if theirs is not None and row.what["lanes"] != 1 and row.what["loop"] not in (SB3, SB3_WITH_OUR_LAYERS):
-            ratios = [a / b for a, b in zip(row.values, theirs, strict=True)]
-            compared.append(Row({**row.what, "loop": f"{row.what['loop']} / SB3 with one lane"}, "ratio", ratios))
-    return compared
-
-
-def _against_sb3(configs: dict[str, Config], options: Options, what: dict[str, str | int | float]) -> list[Row]:
-    """Rates in turns, and each arm's ratio to SB3 within a turn."""
-    loops = {
-        SB3: ("stable_baselines3", configs["ours, normal, float32"]),
-        SB3_WITH_OUR_LAYERS: ("sb3_with_our_layers", configs["ours, weight_norm, float32"]),
-        **{name: ("ours", config) for name, config in configs.items()},
-    }
-    rates: dict[str, list[float]] = {name: [] for name in loops}
-    for _ in range(options.repetitions):
-        turn = {name: _rate(worker, config, options) for name, (worker, config) in loops.items()}
-        for name, config in configs.items():
-            is_normal = config.parameterization == "normal"
-            require_equal_work(turn[name], turn[SB3 if is_normal else SB3_WITH_OUR_LAYERS])
-        for name, result in turn.items():
-            rates[name].append(result["steps_per_second"])
-    rows = []
-    for name, each in rates.items():
-        rows.append(Row({**what, "loop": name}, "steps/s", each))
-        if name != SB3:
-            ratios = [a / b for a, b in zip(each, rates[SB3], strict=True)]
-            rows.append(Row({**what, "loop": f"{name} / SB3"}, "ratio", ratios))
-    return rows
-
-
-def _rate(worker: str, config: Config, options: Options) -> dict[str, Any]:
-    return measure_apart(worker, {"config": to_json(config), "seconds": options.seconds})
+def rates_and_ratios(rates: dict[Loop, list[float]], what: dict[str, str | int | float]) -> Iterator[Row]:
+    """Each loop's steps a second, and their ratios within a turn to SB3's with as many lanes and with one."""
+    for (lanes, name), each in rates.items():
+        row = {**what, "lanes": lanes, "loop": name}
+        yield Row(row, "steps/s", each)
+        peers = {} if name == SB3 else {"SB3": rates[lanes, SB3]}
+        if lanes != 1 and name not in (SB3, SB3_WITH_OUR_LAYERS):  # as most of its users run it
+            peers["SB3 with one lane"] = rates[1, SB3]
+        for peer, theirs in peers.items():
+            ratios = [a / b for a, b in zip(each, theirs, strict=True)]
+            yield Row({**row, "loop": f"{name} / {peer}"}, "ratio", ratios)
 
 
 def require_equal_work(one: dict[str, Any], other: dict[str, Any]) -> None:

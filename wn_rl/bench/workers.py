@@ -15,21 +15,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from wn_rl.bench.clock import SteadyState, TimeIsUp
+from wn_rl.bench.clock import TimeIsUp, Turns
 from wn_rl.bench.cuda_workers import compile_round, prefilled, updates_together
 from wn_rl.config import Config, from_json
 
 WARM_UP_STEPS = 400  # after replay start, before the clock
 
 
-def ours(config: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Our loop as `wn-rl train` runs it, without its folder."""
+def ours(config: dict[str, Any]) -> dict[str, Any]:
+    """Our loop as `wn-rl train` runs it, without its folder; by turns, as all loops."""
     from wn_rl.agents.experiment import Experiment
     from wn_rl.agents.training import use_threads
 
     settings = use_threads(from_json(config))
     experiment = Experiment(settings, torch.device(settings.device))
-    clock = SteadyState(settings.learning.replay_start + WARM_UP_STEPS, seconds)
+    clock = _clock(settings)
 
     def after_step(experiment: Any) -> None:
         if not clock(experiment.num_steps, experiment.learner.num_updates):
@@ -38,18 +38,23 @@ def ours(config: dict[str, Any], seconds: float) -> dict[str, Any]:
     with contextlib.suppress(TimeIsUp):
         experiment.run(after_step)
     network = experiment.learner.online
-    return {**clock.result, **_work(settings, sum(p.numel() for p in network.parameters()))}
+    return _work(settings, sum(p.numel() for p in network.parameters()))
 
 
-def stable_baselines3(config: dict[str, Any], seconds: float) -> dict[str, Any]:
+def _clock(settings: Config) -> Turns:
+    steps_of_round = max(settings.learning.update_period, settings.num_envs)
+    return Turns(settings.learning.replay_start + WARM_UP_STEPS, steps_of_round)
+
+
+def stable_baselines3(config: dict[str, Any]) -> dict[str, Any]:
     """SB3's DQN with the same game, network, batch, ratio of updates, optimizer, replay and threads."""
     settings = from_json(config)
     if settings.parameterization != "normal":
         raise ValueError("SB3's own layers are normal")
-    return _train_sb3(settings, seconds, "CnnPolicy", _sb3_policy(settings))
+    return _train_sb3(settings, "CnnPolicy", _sb3_policy(settings))
 
 
-def sb3_with_our_layers(config: dict[str, Any], seconds: float) -> dict[str, Any]:
+def sb3_with_our_layers(config: dict[str, Any]) -> dict[str, Any]:
     """The same with our policy for SB3, in the config's parameterization."""
     from wn_rl.sb3 import WeightNormCnnPolicy
 
@@ -59,10 +64,10 @@ def sb3_with_our_layers(config: dict[str, Any], seconds: float) -> dict[str, Any
         "features_extractor_kwargs": {"network": settings.network.name},
         "normalize_images": settings.suite == "atari",
     }
-    return _train_sb3(settings, seconds, WeightNormCnnPolicy, policy)
+    return _train_sb3(settings, WeightNormCnnPolicy, policy)
 
 
-def _train_sb3(settings: Config, seconds: float, policy: Any, policy_kwargs: dict[str, Any]) -> dict[str, Any]:
+def _train_sb3(settings: Config, policy: Any, policy_kwargs: dict[str, Any]) -> dict[str, Any]:
     from stable_baselines3 import DQN
     from stable_baselines3.common.callbacks import BaseCallback
 
@@ -85,7 +90,7 @@ def _train_sb3(settings: Config, seconds: float, policy: Any, policy_kwargs: dic
         device=settings.device,
         seed=settings.seed,
     )
-    clock = SteadyState(learning.replay_start + WARM_UP_STEPS, seconds)
+    clock = _clock(settings)
 
     class Clock(BaseCallback):  # type: ignore[misc]
         def _on_step(self) -> bool:
@@ -93,7 +98,7 @@ def _train_sb3(settings: Config, seconds: float, policy: Any, policy_kwargs: dic
 
     model.learn(10**9, callback=Clock())
     network = model.q_net
-    return {**clock.result, **_work(settings, sum(p.numel() for p in network.parameters()))}
+    return _work(settings, sum(p.numel() for p in network.parameters()))
 
 
 def _sb3_environments(settings: Config) -> Any:
