@@ -264,12 +264,8 @@ def test_wrong_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_rates_are_held_against_the_peer_s_with_as_many_lanes_and_with_one() -> None:
-    rates = {
-        (1, SB3): [100.0, 50.0],
-        (1, "ours"): [150.0, 100.0],
-        (8, SB3): [125.0, 80.0],
-        (8, "ours"): [250.0, 90.0],
-    }
+    one_lane = {(1, SB3): [100.0, 50.0], (1, "ours"): [150.0, 100.0]}
+    rates = {**one_lane, (8, SB3): [125.0, 80.0], (8, "ours"): [250.0, 90.0]}
     rows = list(rates_and_ratios(rates, {"game": "pong"}))
     ratios = {(row.what["lanes"], row.what["loop"]): row.values for row in rows if row.unit == "ratio"}
     assert ratios == {

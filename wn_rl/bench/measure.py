@@ -122,7 +122,7 @@ class _Worker:
     """A function of `wn_rl.bench.workers` in a process that is told when to go on."""
 
     def __init__(self, worker: str, settings: Mapping[str, Any]) -> None:
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  __exit__ closes it
         command = [sys.executable, "-m", "wn_rl.bench.workers", worker, json.dumps(settings)]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors, text=True)

@@ -40,9 +40,10 @@ NOTES = {
         "threads in all loops. Each is a process of its own, which waits while another has its turn; checked in "
         "every turn: parameters, threads, steps per update. SB3 steps Atari through its own AtariWrapper, MinAtar "
         "through our Gymnasium environment. `SB3 with our layers` is SB3's loop with "
-        "`wn_rl.sb3.WeightNormCnnPolicy`. MinAtar runs with one thread, as its preset says. Ratios are taken within "
-        "a turn. What differs: SB3 clips the norm of gradients, as it always does, and steps its lanes one after "
-        "the other; ours have emulator threads beside the update. bfloat16 and `compile` are options of ours alone."
+        "`wn_rl.sb3.WeightNormCnnPolicy`. MinAtar runs with one thread, as its preset says. Ratios are taken "
+        "within a turn. What differs: SB3 clips the norm of gradients, as it always does, and steps its lanes one "
+        "after the other; ours have emulator threads beside the update. bfloat16 and `compile` are options of "
+        "ours alone."
     ),
     "memory": "Every byte written; what the process grew by.",
     "cuda_updates": (
