@@ -103,9 +103,10 @@ def measure_in_turns(
         RuntimeError: as `measure_apart`.
     """
     with contextlib.ExitStack() as stack:
-        workers = {name: stack.enter_context(_Worker(*loop)) for name, loop in loops.items()}
-        for worker in workers.values():
-            worker.answer()  # "ready"
+        workers = {}
+        for name, loop in loops.items():  # one after the other: threads that spin would slow each other down
+            workers[name] = stack.enter_context(_Worker(*loop))
+            workers[name].answer()  # "ready"
         results: dict[Name, list[dict[str, Any]]] = {name: [] for name in loops}
         for _ in range(turns):
             for name, worker in workers.items():
