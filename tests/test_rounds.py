@@ -223,7 +223,7 @@ def test_the_compiler_may_make_a_program_for_each_size_of_round(monkeypatch: pyt
 
 
 COMPILED = [(parameterization, on) for parameterization in PARAMETERIZATIONS for on in ((), ("cpu",))]
-QUICKEST = ("weight_norm", ())  # the optimizer alone: some twelve seconds of compiling
+QUICKEST = ("weight_norm", ())  # what follows backward alone: some twelve seconds of compiling
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as above
@@ -273,6 +273,7 @@ def test_a_state_that_is_loaded_reaches_the_weights_that_are_held(
     if kernel_on:
         pytest.importorskip("triton")
     monkeypatch.setattr(steps_module, "KERNEL_ON", kernel_on)
+    monkeypatch.setattr(learner_module, "NETWORKS_COMPILED_ON", kernel_on)  # ("cpu",): all as on CUDA
     config = with_precision(dataclasses.replace(CONFIG, accelerate="compile"), precision)
     saved, loaded = (Bench(dataclasses.replace(config, seed=seed)).learner for seed in (1, 2))
     loaded.load_state_dict(saved.state_dict())

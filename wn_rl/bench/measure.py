@@ -84,12 +84,9 @@ def measure_apart(worker: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         RuntimeError: the process failed; what it said last is in the message.
     """
-    command = [sys.executable, "-m", "wn_rl.bench.workers", worker, json.dumps(settings)]
-    finished = subprocess.run(command, capture_output=True, text=True)
-    if finished.returncode != 0:
-        raise RuntimeError(f"the worker {worker} failed: {finished.stderr[-2000:]}")
-    result: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
-    return result
+    with _Worker(worker, settings) as process:
+        result: dict[str, Any] = process.answer()
+        return result
 
 
 def measure_in_turns(
@@ -120,9 +117,10 @@ def measure_in_turns(
 
 
 class _Worker:
-    """A function of `wn_rl.bench.workers` in a process that is told when to go on."""
+    """A function of `wn_rl.bench.workers` in a process; those with a clock of turns are told when to go on."""
 
     def __init__(self, worker: str, settings: Mapping[str, Any]) -> None:
+        self._name = worker
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  __exit__ closes it
         command = [sys.executable, "-m", "wn_rl.bench.workers", worker, json.dumps(settings)]
         pipe = subprocess.PIPE
@@ -154,7 +152,7 @@ class _Worker:
             with contextlib.suppress(json.JSONDecodeError):  # what libraries print
                 return json.loads(line)
         self._errors.seek(0)
-        raise RuntimeError(f"a worker failed: {self._errors.read()[-2000:]}")
+        raise RuntimeError(f"the worker {self._name} failed: {self._errors.read()[-2000:]}")
 
 
 def measure_together(worker: str, settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
