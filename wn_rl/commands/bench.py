@@ -25,7 +25,7 @@ class Bench:
     torch_threads: int = 0
     """CPU threads of torch; 0: one a core. Small networks have one all the same."""
     repetitions: int = 3
-    """Measurements of each figure, in turns; updates have five times as many, peers three times, a third as long."""
+    """Measurements of each figure, in turns; updates have five times as many, peers three, a third as long."""
     seconds: float = 10
     """Length of one measurement of a whole loop."""
     games: tuple[str, ...] = ("breakout", "enduro", "seaquest", "space_invaders")
