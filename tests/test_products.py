@@ -287,6 +287,35 @@ def test_rows_of_pixels_have_every_kind_of_derivative(monkeypatch: pytest.Monkey
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("channels", "size", "kernel", "stride"), [(4, 84, 8, 4), (32, 20, 4, 2), (3, 23, 4, 2)])
+def test_channels_last_images_lie_in_rows(
+    channels: int, size: int, kernel: int, stride: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layers of nature_cnn in a batch of its size, of which oneDNN has kernels of its own; 23 is no multiple."""
+    generator = torch.Generator().manual_seed(0)
+    given = torch.randn(64, channels, size, size, generator=generator).to(dtype)
+    x = given.to(memory_format=torch.channels_last).requires_grad_()
+    precise = nn.Conv2d(channels, 64, kernel, stride, dtype=torch.float64)
+    fast = FastConv2d(channels, 64, kernel, stride)
+    fast.load_state_dict(precise.state_dict())
+    fast.to(dtype)
+    assert module.lies_in_rows(x, stride) == (size % stride == 0)
+    ours = fast(x)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    copy = x.detach().double().requires_grad_()
+    theirs = precise(copy)
+    towards = torch.randn(theirs.shape, dtype=torch.float64, generator=generator)
+    of_ours = torch.autograd.grad(ours, [x, *fast.parameters()], towards.to(dtype))
+    of_theirs = torch.autograd.grad(theirs, [copy, *precise.parameters()], towards)
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 0.01}[dtype]
+    for one, other in zip((ours, *of_ours), (theirs, *of_theirs), strict=True):
+        assert (one.double() - other).norm() < tolerance * other.norm()
+    # Where rows are not there, nothing is copied to make them.
+    monkeypatch.setattr(module, "_PixelRows", None)
+    fast(x)
+
+
 def test_images_that_begin_anywhere_go_over_rows_and_others_are_left_to_torch() -> None:
     long = torch.randn(16 * 4 * 12 * 12 + 1)
     odd = long[1:].view(16, 4, 12, 12)  # begins between two rows of two pixels
