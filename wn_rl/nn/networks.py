@@ -79,9 +79,9 @@ def nature_cnn(
         OrderedDict[str, nn.Module](
             preprocess=preprocess,
             conv1=layers.conv(channels, 32, *convolutions[0]),
-            relu1=nn.ReLU(),
+            relu1=nn.ReLU(inplace=True),  # of many values: a second tensor takes time
             conv2=layers.conv(32, 64, *convolutions[1]),
-            relu2=nn.ReLU(),
+            relu2=nn.ReLU(inplace=True),
             conv3=layers.conv(64, 64, *convolutions[2]),
             flatten=nn.Flatten(),
             relu3=nn.ReLU(),  # after flatten: faster, where that changes the order in memory
