@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from wn_rl.nn import (
     PARAMETERIZATIONS,
@@ -22,7 +23,13 @@ from wn_rl.nn import (
 from wn_rl.nn import products as module
 from wn_rl.nn.products import dense_product, normalized_dense_product
 
-OUT, IN = 160, 257  # more weights than SMALLEST, no round numbers
+OUT, IN = 160, 257  # no round numbers
+
+
+@pytest.fixture(autouse=True)
+def small_products_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row through a layer of these sizes is enough for oneDNN, nine through eight outputs are not."""
+    monkeypatch.setattr(module, "SMALLEST", 2**15)
 
 
 def tensors(
@@ -86,6 +93,27 @@ def test_gradients_are_made_only_where_they_are_wanted(taken: list[int]) -> None
     y = dense_product(x, weight.requires_grad_(), bias)
     torch.autograd.grad(y, weight, gradient)
     assert len(taken) == 2  # forward and the weights' gradient, not that of x
+
+
+def test_products_without_gradients_need_no_function_of_ours(
+    taken: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, weight, bias, _ = tensors()
+    monkeypatch.setattr(module, "_DenseProduct", None)
+    with torch.no_grad():
+        y = dense_product(x, weight.requires_grad_(), bias)
+    torch.testing.assert_close(y, F.linear(x, weight, bias), atol=2e-5, rtol=2e-5)
+    assert len(taken) == 1
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # by torch itself
+def test_forward_mode_is_refused_without_gradients_too(taken: list[int]) -> None:
+    """The operation alone would lose the tangent without a word."""
+    x, weight, bias, _ = tensors()
+    with torch.no_grad(), forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward mode"):
+        dense_product(forward_ad.make_dual(x, x), weight, bias)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="functorch transforms"):
+        torch.func.jvp(lambda x: dense_product(x, weight, bias), (x,), (x,))
 
 
 def test_what_it_cannot_do_is_left_to_torch(taken: list[int]) -> None:
@@ -288,19 +316,28 @@ def test_rows_of_pixels_have_every_kind_of_derivative(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(("channels", "size", "kernel", "stride"), [(4, 84, 8, 4), (32, 20, 4, 2), (3, 23, 4, 2)])
+@pytest.mark.parametrize(
+    ("channels", "height", "width", "kernel", "stride"),
+    [(4, 84, 84, 8, 4), (32, 20, 20, 4, 2), (3, 21, 20, 4, 2), (3, 20, 21, 4, 2)],
+)
 def test_channels_last_images_lie_in_rows(
-    channels: int, size: int, kernel: int, stride: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    channels: int,
+    height: int,
+    width: int,
+    kernel: int,
+    stride: int,
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The layers of nature_cnn in a batch of its size, of which oneDNN has kernels of its own; 23 is no multiple."""
+    """The layers of nature_cnn in a batch of its size, for which oneDNN has other kernels, and odd ones."""
     generator = torch.Generator().manual_seed(0)
-    given = torch.randn(64, channels, size, size, generator=generator).to(dtype)
+    given = torch.randn(64, channels, height, width, generator=generator).to(dtype)
     x = given.to(memory_format=torch.channels_last).requires_grad_()
     precise = nn.Conv2d(channels, 64, kernel, stride, dtype=torch.float64)
     fast = FastConv2d(channels, 64, kernel, stride)
     fast.load_state_dict(precise.state_dict())
     fast.to(dtype)
-    assert module.lies_in_rows(x, stride) == (size % stride == 0)
+    assert module.lies_in_rows(x, stride) == (width % stride == 0)
     ours = fast(x)
     assert ours.is_contiguous(memory_format=torch.channels_last)
     copy = x.detach().double().requires_grad_()

@@ -3,9 +3,8 @@
 Large dense layers on a CPU that is not Intel's go through oneDNN: there torch's BLAS (MKL) takes twice the time in
 float32, on Intel's a fifth less. Weight-normalized ones are one function of our own on both. Such layers have
 first derivatives alone, by backward: double backward, forward mode and torch.func raise an error. Convolutions
-with a stride go over blocks of pixels on a CUDA device, and on a CPU over rows of pixels where these lie together or
-channels are few.
-Compiled dense layers of few outputs are sums on CUDA, which the compiler writes.
+with a stride go over blocks of pixels on a CUDA device, and on a CPU over rows of pixels where these lie
+together or channels are few. Compiled dense layers of few outputs are sums on CUDA, which the compiler writes.
 """
 
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
-SMALLEST = 2**15  # weights; below, oneDNN's overhead is more than it saves
+SMALLEST = 2**20  # multiplications; below, oneDNN's overhead is more than it saves
 BLOCKS_ON = ("cuda",)  # devices; on a CPU rows are made faster
 # Of images whose convolution goes over rows of pixels: with more channels, or to act on few, it is fast as it is.
 FEW_CHANNELS, MANY_IMAGES = 16, 16
@@ -99,6 +99,11 @@ class _NormalizedDenseProduct(torch.autograd.Function):
         )
 
 
+def _is_differentiated() -> bool:
+    """Whether there may be derivatives of any kind: forward mode does not ask whether gradients are enabled."""
+    return torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+
+
 def _in_bfloat16() -> bool:
     return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
@@ -109,7 +114,7 @@ def onednn_pays(x: Tensor, weight: Tensor) -> bool:
         _onednn is not None
         and not torch.compiler.is_compiling()  # torch.compile takes the operation with constant weights alone
         and x.dim() == 2
-        and weight.numel() >= SMALLEST
+        and len(x) * weight.numel() >= SMALLEST
         and x.device.type == weight.device.type == "cpu"
         and weight.dtype == torch.float32
         and (x.dtype == torch.float32 or _in_bfloat16())
@@ -122,6 +127,8 @@ def dense_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return sum_of_products(x, weight, bias)
     if torch.is_autocast_enabled("cpu") or MKL_IS_FASTER or not onednn_pays(x, weight):
         return F.linear(x, weight, bias)
+    if not _is_differentiated():
+        return _product(x, weight, bias)
     result: Tensor = _DenseProduct.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return result
 
@@ -156,17 +163,18 @@ def convolution(
     if not cuts_into_blocks(x, weight, stride, padding, dilation, groups):
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     side = stride[0]
-    height, width = (size - size % side for size in x.shape[2:])  # a rest shorter than a block is in no product
+    batch, channels, height, width = x.shape
+    whole = width - width % side  # a rest shorter than a block is in no product
     if x.device.type in BLOCKS_ON:
-        blocks = F.pixel_unshuffle(x[:, :, :height, :width], side)
+        blocks = F.pixel_unshuffle(x[:, :, : height - height % side, :whole], side)
         return F.conv2d(blocks, F.pixel_unshuffle(weight, side), bias)
     pixels = weight.reshape(*weight.shape[:3], -1, side)  # [out, C, H, W / side, side]
     if lies_in_rows(x, side):
         kernel = pixels.movedim(-1, 1)
-        rows = x.permute(0, 2, 3, 1).unflatten(2, (-1, side)).flatten(3).permute(0, 3, 1, 2)
+        rows = x.permute(0, 2, 3, 1).view(batch, height, width // side, side * channels).permute(0, 3, 1, 2)
     elif rows_pay(x, side):
         kernel = pixels.movedim(-1, 2)
-        rows = _PixelRows.apply(x[..., :width], side)  # type: ignore[no-untyped-call]
+        rows = _PixelRows.apply(x[..., :whole], side)  # type: ignore[no-untyped-call]
     else:
         return F.conv2d(x, weight, bias, stride)
     return F.conv2d(rows, kernel.flatten(1, 2), bias, (side, 1))
