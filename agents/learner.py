@@ -14,6 +14,7 @@ from wn_rl.nn import (
     data_dependent_init,
     default_init,
     fold,
+    hand_over_rows,
     held_weights,
     hold_weights,
     load_optimizer_tree,
@@ -93,6 +94,7 @@ class Learner:
         if self._compiles_networks:
             # As compiled convolutions take their weights.
             self.online.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        hand_over_rows(self.online)
         self.acting = cast(nn.Sequential, fold(self.online, fast=True))
         self.target = cast(nn.Sequential, fold(self.online, fast=True))
         self.optimizer = make_optimizer(config.optimizer.name, self.online.parameters(), config.learning_rate)

@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from wn_rl.nn import NETWORKS, PARAMETERIZATIONS, Layer, Preprocess, make_network
+from wn_rl.nn import (
+    NETWORKS,
+    PARAMETERIZATIONS,
+    Layer,
+    Preprocess,
+    data_dependent_init,
+    fold,
+    hand_over_rows,
+    make_network,
+)
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "nature_cnn": {"frame_shape": (84, 84), "stack": 4, "scale": 1 / 255, "num_actions": 6},
@@ -134,6 +143,33 @@ def test_errors(name: str, changes: dict[str, Any], message: str) -> None:
 def test_unknown_network_names_the_nearest() -> None:
     with pytest.raises(ValueError, match="unknown network 'nature': did you mean nature_cnn"):
         make_network("nature", parameterization="normal", **SETTINGS["nature_cnn"])
+
+
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+def test_rows_are_handed_over_by_the_network_and_its_fast_fold(parameterization: str) -> None:
+    network, frames = network_of("nature_cnn", parameterization), observations("nature_cnn", 16)
+    data_dependent_init(network, frames)
+    values = network.eval()(frames)
+    hand_over_rows(network)
+    assert network.preprocess.row == 4
+    for ours in (network, fold(network, fast=True)):
+        assert ours.preprocess(frames).shape == (16, 4, 84, 21, 4)
+        assert ours.preprocess(frames[:3]).shape == (3, 4, 84, 84)  # few are faster as they are
+        torch.testing.assert_close(ours(frames), values, atol=1e-4, rtol=1e-4)
+    plain = fold(network)
+    assert plain.preprocess(frames).shape == (16, 4, 84, 84)
+    torch.testing.assert_close(plain(frames), values, atol=1e-4, rtol=1e-4)
+    before = [parameter.clone() for parameter in network.parameters()]
+    data_dependent_init(network, frames)
+    for one, other in zip(network.parameters(), before, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["minatar_cnn", "mlp"])
+def test_networks_without_strides_have_no_rows(name: str) -> None:
+    network = network_of(name)
+    hand_over_rows(network)
+    assert network.preprocess.row == 1
 
 
 @pytest.mark.parametrize("size", [36, 10])

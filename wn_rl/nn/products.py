@@ -4,7 +4,7 @@ Large dense layers on a CPU that is not Intel's go through oneDNN: there torch's
 float32, on Intel's a fifth less. Weight-normalized ones are one function of our own on both. Such layers have
 first derivatives alone, by backward: double backward, forward mode and torch.func raise an error. Convolutions
 with a stride go over blocks of pixels on a CUDA device, and on a CPU over rows of pixels where these lie
-together or channels are few. Compiled dense layers of few outputs are sums on CUDA, which the compiler writes.
+together. Compiled dense layers of few outputs are sums on CUDA, which the compiler writes.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 SMALLEST = 2**20  # multiplications; below, oneDNN's overhead is more than it saves
 BLOCKS_ON = ("cuda",)  # devices; on a CPU rows are made faster
-# Of images whose convolution goes over rows of pixels: with more channels, or to act on few, it is fast as it is.
+# Of images that are worth a copy in rows of pixels; with more channels, or to act on few, they are fast as is.
 FEW_CHANNELS, MANY_IMAGES = 16, 16
 FEW_OUTPUTS = 32  # up to so many, cuBLAS takes several times as long as a sum that Inductor writes out
 
@@ -154,44 +154,48 @@ def convolution(
     dilation: tuple[int, int],
     groups: int,
 ) -> Tensor:
-    """F.conv2d, faster where it can be.
+    """F.conv2d, faster where it can be. x: images [B, C, H, W], or what `pixel_rows` made of them.
 
     A kernel of 8x8 with stride 4 is one of 2x2 with stride 1 over blocks of 4x4 pixels, each block's pixels as
     channels, or one of 8x2 with strides 4 and 1 over rows of 4 pixels: the same products in another order. Few
     input channels and strides are what cuDNN is slow with; oneDNN's gradients of fewer strides are faster too.
     """
-    if not cuts_into_blocks(x, weight, stride, padding, dilation, groups):
+    side = stride[1]
+    if x.dim() == 5 and x.shape[4] == side:
+        return _over_rows(x.permute(0, 2, 3, 1, 4), _cut(weight, side).movedim(-1, 2), bias, side)
+    if x.dim() != 4 or not cuts_into_blocks(weight, stride, padding, dilation, groups):
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
-    side = stride[0]
-    batch, channels, height, width = x.shape
-    whole = width - width % side  # a rest shorter than a block is in no product
     if x.device.type in BLOCKS_ON:
-        blocks = F.pixel_unshuffle(x[:, :, : height - height % side, :whole], side)
+        # A rest that is shorter than a block is in no product.
+        height, width = (size - size % side for size in x.shape[2:])
+        blocks = F.pixel_unshuffle(x[:, :, :height, :width], side)
         return F.conv2d(blocks, F.pixel_unshuffle(weight, side), bias)
-    pixels = weight.reshape(*weight.shape[:3], -1, side)  # [out, C, H, W / side, side]
     if lies_in_rows(x, side):
-        kernel = pixels.movedim(-1, 1)
-        rows = x.permute(0, 2, 3, 1).view(batch, height, width // side, side * channels).permute(0, 3, 1, 2)
-    elif rows_pay(x, side):
-        kernel = pixels.movedim(-1, 2)
-        rows = _PixelRows.apply(x[..., :whole], side)  # type: ignore[no-untyped-call]
-    else:
-        return F.conv2d(x, weight, bias, stride)
-    return F.conv2d(rows, kernel.flatten(1, 2), bias, (side, 1))
+        rows = _cut(x.permute(0, 2, 3, 1), side, axis=2)
+        return _over_rows(rows, _cut(weight, side).movedim(-1, 1), bias, side)
+    return F.conv2d(x, weight, bias, stride)
+
+
+def _cut(x: Tensor, side: int, axis: int = 3) -> Tensor:
+    """One axis as two: pieces, and `side` places in each."""
+    return x.reshape(*x.shape[:axis], x.shape[axis] // side, side, *x.shape[axis + 1 :])
+
+
+def _over_rows(rows: Tensor, kernel: Tensor, bias: Tensor | None, side: int) -> Tensor:
+    """From rows [B, H, W / side, p, q] and kernels [out, p, q, h, w / side]: p and q are channel and place."""
+    return F.conv2d(rows.flatten(3).permute(0, 3, 1, 2), kernel.flatten(1, 2), bias, (side, 1))
 
 
 def cuts_into_blocks(
-    x: Tensor,
     weight: Tensor,
     stride: tuple[int, int],
     padding: str | tuple[int, int],
     dilation: tuple[int, int],
     groups: int,
 ) -> bool:
-    """Whether a convolution's square stride cuts its images [B, C, H, W] and its kernel into blocks."""
+    """Whether a convolution's square stride cuts images and its kernel into blocks."""
     return (
-        x.dim() == 4
-        and stride[0] == stride[1] > 1
+        stride[0] == stride[1] > 1
         and all(size % stride[0] == 0 for size in weight.shape[2:])
         and padding in ((0, 0), "valid")
         and dilation == (1, 1)
@@ -199,24 +203,35 @@ def cuts_into_blocks(
     )
 
 
-# A type as long as a row of pixels, by the bytes of both: to move rows, not pixels.
-_TYPES_OF_BYTES = {4: torch.int32, 8: torch.int64, 16: torch.complex128}
-
-
 def lies_in_rows(x: Tensor, side: int) -> bool:
     """Whether a convolution of x [B, C, H, W] goes over rows that need no copy: channels-last images on a CPU."""
     return _is_plain(x) and x.shape[3] % side == 0 and x.is_contiguous(memory_format=torch.channels_last)
 
 
+_TYPE_OF_ROW = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by its length in bytes: to move rows, not bytes
+
+
 def rows_pay(x: Tensor, side: int) -> bool:
-    """Whether rows of x [B, C, H, W] are worth a copy: on a CPU, of many images, of few channels."""
+    """Whether rows of x [B, C, H, W] are worth a copy: on a CPU, of bytes, many images and few channels."""
     return (
         _is_plain(x)
+        and x.dtype == torch.uint8
         and len(x) >= MANY_IMAGES
         and x.shape[1] <= FEW_CHANNELS
-        and x.stride(-1) == 1
-        and x.element_size() * side in _TYPES_OF_BYTES
+        and x.shape[3] % side == 0
+        and side in _TYPE_OF_ROW
+        and x.stride(3) == 1
+        and all(places % side == 0 for places in (x.storage_offset(), *x.stride()[:3]))
     )
+
+
+def pixel_rows(x: Tensor, side: int) -> Tensor:
+    """Images [B, C, H, W] of bytes as [B, C, H, W / side, side], in memory [B, H, W / side, C, side].
+
+    So a convolution finds the channels of a row of pixels together. Only where `rows_pay`.
+    """
+    moved = x.view(_TYPE_OF_ROW[side]).permute(0, 2, 3, 1).contiguous()
+    return moved[..., None].view(torch.uint8).permute(0, 3, 1, 2, 4)
 
 
 def _is_plain(x: Tensor) -> bool:
@@ -226,33 +241,6 @@ def _is_plain(x: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
     )
-
-
-class _PixelRows(torch.autograd.Function):
-    """Images [B, C, H, W] as [B, C * side, H, W / side] in channels-last format: rows of `side` pixels each.
-
-    torch's own copies would move pixel by pixel, which takes four times as long.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, side: int) -> Tensor:
-        ctx.side = side
-        batch, channels, height, width = x.shape
-        x = x.clone() if x.storage_offset() % side else x.contiguous()
-        rows = x.view(_TYPES_OF_BYTES[x.element_size() * side])
-        moved = rows.permute(0, 2, 3, 1).contiguous().view(x.dtype)
-        return moved.view(batch, height, width // side, channels * side).permute(0, 3, 1, 2)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        batch, channels, height, width = gradient.shape
-        rows = gradient.view(batch, channels // ctx.side, ctx.side, height, width).movedim(2, -1)
-        return rows.flatten(3), None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        result: Tensor = _PixelRows.apply(tangent, ctx.side)  # type: ignore[no-untyped-call]
-        return result
 
 
 class FastLinear(nn.Linear):

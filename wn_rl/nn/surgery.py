@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from wn_rl.nn.layers import Conv, Dense, Layer, Layers
+from wn_rl.nn.networks import Preprocess
 from wn_rl.nn.products import FastConv2d, FastLinear
 from wn_rl.nn.weights import Normalized, unit_norms
 
@@ -169,6 +170,9 @@ def fold(module: nn.Module, fast: bool = False) -> nn.Module:
     folded = _replace(
         copy.deepcopy(module), lambda child: _to_plain(child, fast) if isinstance(child, Layer) else None
     )
+    for child in folded.modules():
+        if isinstance(child, Preprocess) and not fast:
+            child.row = 1  # torch's convolutions take images alone
     return folded.eval()
 
 
