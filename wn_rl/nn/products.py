@@ -1,10 +1,10 @@
 """The products of dense layers and convolutions where torch's own `F.linear` and `F.conv2d` are slow.
 
-Large dense layers on a CPU that is not Intel's go through oneDNN: there torch's BLAS (MKL) takes twice the time in
-float32, on Intel's a fifth less. Weight-normalized ones are one function of our own on both. Such layers have
-first derivatives alone, by backward: double backward, forward mode and torch.func raise an error. Convolutions
-with a stride go over blocks of pixels on a CUDA device, and on a CPU over rows of pixels where these lie
-together. Compiled dense layers of few outputs are sums on CUDA, which the compiler writes.
+Large dense layers on a CPU that is not Intel's go through oneDNN: there torch's BLAS (MKL) takes up to twice the
+time in float32, on Intel's a fifth less. Weight-normalized ones are one function of our own on both. Such layers
+have first derivatives alone, by backward: double backward, forward mode and torch.func raise an error.
+Convolutions with a stride go over blocks of pixels on a CUDA device, and on a CPU over rows of pixels where these
+lie together. Compiled dense layers of few outputs are sums on CUDA, which the compiler writes.
 """
 
 from pathlib import Path
@@ -162,7 +162,7 @@ def convolution(
     """
     side = stride[1]
     if x.dim() == 5 and x.shape[4] == side:
-        return _over_rows(x.permute(0, 2, 3, 1, 4), _cut(weight, side).movedim(-1, 2), bias, side)
+        return _over_rows(x.permute(0, 2, 3, 1, 4), weight, bias, side, place=2)
     if x.dim() != 4 or not cuts_into_blocks(weight, stride, padding, dilation, groups):
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     if x.device.type in BLOCKS_ON:
@@ -171,18 +171,14 @@ def convolution(
         blocks = F.pixel_unshuffle(x[:, :, :height, :width], side)
         return F.conv2d(blocks, F.pixel_unshuffle(weight, side), bias)
     if lies_in_rows(x, side):
-        rows = _cut(x.permute(0, 2, 3, 1), side, axis=2)
-        return _over_rows(rows, _cut(weight, side).movedim(-1, 1), bias, side)
+        rows = torch.unflatten(x.permute(0, 2, 3, 1), 2, (-1, side))
+        return _over_rows(rows, weight, bias, side, place=1)
     return F.conv2d(x, weight, bias, stride)
 
 
-def _cut(x: Tensor, side: int, axis: int = 3) -> Tensor:
-    """One axis as two: pieces, and `side` places in each."""
-    return x.reshape(*x.shape[:axis], x.shape[axis] // side, side, *x.shape[axis + 1 :])
-
-
-def _over_rows(rows: Tensor, kernel: Tensor, bias: Tensor | None, side: int) -> Tensor:
-    """From rows [B, H, W / side, p, q] and kernels [out, p, q, h, w / side]: p and q are channel and place."""
+def _over_rows(rows: Tensor, weight: Tensor, bias: Tensor | None, side: int, *, place: int) -> Tensor:
+    """From rows [B, H, W / side, C, side] (place=2) or [B, H, W / side, side, C] (place=1) of pixels."""
+    kernel = torch.unflatten(weight, 3, (-1, side)).movedim(-1, place)
     return F.conv2d(rows.flatten(3).permute(0, 3, 1, 2), kernel.flatten(1, 2), bias, (side, 1))
 
 
