@@ -13,20 +13,24 @@ from torch import Tensor, nn
 from wn_rl.nn import (
     OPTIMIZERS,
     PARAMETERIZATIONS,
+    Bias,
+    Direct,
     Layers,
+    Normalized,
+    Parameterization,
     data_dependent_init,
     held_weights,
     hold_weights,
     is_normalized,
     make_optimizer,
     make_step,
-    norms,
     optimizer_tree,
     refill_held,
 )
 from wn_rl.nn import steps as module
-from wn_rl.nn.layers import layers_of
+from wn_rl.nn.layers import layers_of, named_normalized
 from wn_rl.nn.steps import UpdateStep
+from wn_rl.nn.weights import unit_norms
 
 DEVICE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
@@ -115,7 +119,8 @@ def after_five_updates(case: Case, optimizer_name: str, kind: str | None) -> dic
         gradients = random_gradients(network, seed)
         (update_by_autograd if kind is None else update_of_held)(network, step, gradients)
     if case.max_v_norm is not None:
-        assert all(value <= case.max_v_norm * 1.0001 for name, value in norms(network).items() if "_v" in name)
+        for _, weight in named_normalized(network):
+            assert unit_norms(weight.v).max() <= case.max_v_norm * 1.0001
     return flat({"network": network.state_dict(), "optimizer": optimizer_tree(optimizer)})
 
 
@@ -172,6 +177,58 @@ def test_held_weights_are_those_of_the_parameters_after_each_step(
             torch.testing.assert_close(layer.held.float(), layer.weight(), rtol=rounding, atol=1e-7)
 
 
+class Clamped(Direct):
+    """w = v within bounds: what a user might write, and not what a `Direct` is."""
+
+    def forward(self) -> Tensor:
+        return self.v.clamp(-0.05, 0.05)
+
+
+class Centered(Normalized):
+    """Centered weight normalization (Huang et al. 2017), by the same parameters."""
+
+    def forward(self) -> Tensor:
+        centered = self.v - self.v.mean(tuple(range(1, self.v.dim())), keepdim=True)
+        return self.gain() * centered / unit_norms(centered)
+
+
+class Gained(nn.Module):
+    """w = g v: no class of the package's."""
+
+    def __init__(self, v: Tensor) -> None:
+        super().__init__()
+        self.v = nn.Parameter(v)
+        self.g = nn.Parameter(v.new_ones(len(v), *[1] * (v.dim() - 1)))
+
+    def forward(self) -> Tensor:
+        return self.g * self.v
+
+    @torch.no_grad()
+    def set_multiple(self, scale: Tensor) -> None:
+        self.g.copy_(scale.view_as(self.g))
+
+
+@pytest.mark.parametrize("weight", [Clamped, Centered, Gained])
+def test_weights_of_a_class_of_ones_own_are_differentiated_by_autograd(
+    weight: type[nn.Module], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PARAMETERIZATIONS, "own", Parameterization(weight, Bias))  # type: ignore[arg-type]
+
+    def after_updates(*, hold: bool) -> dict[str, Tensor]:
+        network = network_of(Case("own"))
+        if hold:
+            hold_weights(network[:-1], torch.float32)
+            hold_weights(network[-1], torch.float32)
+        optimizer = make_optimizer("adamax", network.parameters(), 0.01)
+        step = make_step(network, optimizer, None, fuse=hold and kind == "kernel")
+        for seed in range(10, 15):
+            loss = (network(states(seed)) - 1).square().mean()
+            step.apply(torch.autograd.grad(loss, step.leaves))
+        return flat({"network": network.state_dict(), "optimizer": optimizer_tree(optimizer)})
+
+    assert_near(after_updates(hold=True), after_updates(hold=False))
+
+
 def test_held_weights_are_refilled_from_new_parameters_or_from_what_is_known() -> None:
     network, other = network_of(Case("weight_norm")), network_of(Case("weight_norm"))
     hold_weights(network, torch.float32)
@@ -207,7 +264,7 @@ def test_what_cannot_be_fused_is_refused() -> None:
     network = network_of(Case("weight_norm"))
     parameters = list(network.parameters())
     with pytest.raises(ValueError, match="must be held"):
-        FusedAdamax(network, make_optimizer("adamax", parameters, 0.01), None)
+        FusedAdamax(network, make_optimizer("adamax", parameters, 0.01), 1.0)
     hold_weights(network, torch.float32)
     with pytest.raises(ValueError, match="only an Adamax"):
         FusedAdamax(network, make_optimizer("rmsprop_centered", parameters, 0.01), None)

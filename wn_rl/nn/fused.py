@@ -114,7 +114,10 @@ class FusedAdamax:
         parameters: list[Tensor] = self._group["params"]
         optimizer.make_buffers(parameters)
         state = {id(p): (optimizer.state[p]["mean"], optimizer.state[p]["maximum"]) for p in parameters}
-        scales = {layer.weight.log_scale for layer in layers_of(network) if isinstance(layer.weight, Normalized)}
+        normalized = [layer for layer in layers_of(network) if isinstance(layer.weight, Normalized)]
+        if max_v_norm is not None and any(layer.held is None for layer in normalized):
+            raise ValueError("where |v| is bounded, the weights of normalized layers must be held")
+        scales = {layer.weight.log_scale for layer in normalized if layer.held is not None}
         if len(scales) > 1:
             raise ValueError(f"all layers must have one log-scale, not {scales}")
         self._log_scale = next(iter(scales), None)
@@ -182,16 +185,14 @@ def _laid_out_as(values: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _kind(layer: Layer) -> tl.constexpr:
-    if isinstance(layer.weight, Normalized):
-        if layer.held is None:
-            raise ValueError("the weights of normalized layers must be held")
-        return NORMALIZED
-    return PLAIN if layer.held is None else HELD
+    if layer.held is None:
+        return PLAIN
+    return NORMALIZED if isinstance(layer.weight, Normalized) else HELD
 
 
 def _gain_parameter(layer: Layer) -> Tensor:
-    """g or s of the layer's weight, or v where it has none."""
+    """g or s of the layer's weight, or v where the kernel needs none."""
     weight = layer.weight
-    if not isinstance(weight, Normalized):
+    if layer.held is None or not isinstance(weight, Normalized):
         return weight.v
     return weight.g if weight.log_scale is None else weight.s

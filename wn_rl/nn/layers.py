@@ -137,8 +137,9 @@ class Layers:
 
     The draws are the same for every parameterization, and so is the function: w = v in each (in eval mode,
     before any statistics are gathered). log_scale: c of g = exp(c s), 3 in the paper; None learns g itself.
-    On a CPU, dense layers of 2**15 or more float32 weights have first derivatives alone, by backward: double
-    backward, forward mode and torch.func raise an error (not in float64, nor in a fold of plain torch layers).
+    On a CPU, dense layers of large products (batch times weights from 2**20) in float32 have first derivatives
+    alone, by backward: double backward, forward mode and torch.func raise an error (not in float64, nor in a
+    fold of plain torch layers).
     ValueError: an unknown parameterization, a log_scale that is not positive or that nothing would use.
     """
 
@@ -187,12 +188,13 @@ def hold_weights(module: nn.Module, dtype: torch.dtype) -> None:
     """From now on, take the weights of training mode from tensors `held` [out, in, ...] of this type.
 
     They are leaves: a loss has gradients for them, not for v and g. Whoever changes v or g must refill them
-    (`refill_held`). Weights that are v itself, in this type, need no such tensor.
+    (`refill_held`). Weights that are v itself, in this type, need no such tensor; those of a user's own class
+    have none, since only autograd knows what a gradient of w means for their parameters.
     """
     for layer in layers_of(module):
-        v = layer.weight.v
-        itself = isinstance(layer.weight, Direct) and v.dtype == dtype
-        layer.held = None if itself else torch.empty_like(v, dtype=dtype).requires_grad_()
+        kind, v = type(layer.weight), layer.weight.v
+        holds = kind is Normalized or (kind is Direct and v.dtype != dtype)
+        layer.held = torch.empty_like(v, dtype=dtype).requires_grad_() if holds else None
     refill_held(module)
 
 
