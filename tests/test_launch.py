@@ -1,6 +1,7 @@
 """Supervising runs with a launcher that only plays; and the real processes of runs, without the training."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -14,11 +15,14 @@ from run_tools import wn_rl
 from sweep_tools import leave, make_grid
 
 from wn_rl import launch_child, machine
+from wn_rl.arms import parse_arms
+from wn_rl.config import EnvironmentConfig
 from wn_rl.errors import UserError
 from wn_rl.launch import Ended, Entry, StopSignals, Supervisor, entries_of
 from wn_rl.launch_local import LocalLauncher, Slot, local_slots, num_cores
+from wn_rl.presets import laptop
 from wn_rl.runs import RunFolder
-from wn_rl.sweep import Run
+from wn_rl.sweep import Run, expand
 
 Act = Callable[[Run], int]  # what a run does to its folder, and its exit code
 
@@ -349,6 +353,27 @@ def test_each_run_sees_the_gpu_of_its_slot(interpreter: Callable[[str], None], t
         ended += end_of(launcher)
     assert [run.log.read_text().strip() for run in runs] == ["gpu 3", "gpu 5"]
     assert launcher.has_room()
+
+
+@pytest.mark.parametrize(("asked", "gets"), [(0, "4"), (3, "3")])
+def test_runs_share_the_cores_for_their_emulators(
+    asked: int, gets: str, interpreter: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    interpreter('echo "$@"')
+    monkeypatch.setattr("wn_rl.launch_local.num_cores", lambda: 8)
+    base = dataclasses.replace(laptop("breakout"), environment=EnvironmentConfig(emulator_threads=asked))
+    new, began = expand([base], parse_arms(["normal"]), [1, 2], tmp_path)
+    leave(began, "interrupted")
+    for run in (new, began):
+        launcher = LocalLauncher([Slot("cuda", "0"), Slot("cuda", "0")])
+        launcher.start(run)
+        end_of(launcher)
+        printed = run.log.read_text().split()
+        assert printed[printed.index("--environment.emulator-threads") + 1] == gets
+    (of_minatar,) = make_grid(tmp_path, seeds=1)  # which takes no other number
+    launcher.start(of_minatar)
+    end_of(launcher)
+    assert "--environment.emulator-threads" not in of_minatar.log.read_text()
 
 
 @pytest.mark.parametrize(("at_once", "code"), [(False, 7), (True, -9)])

@@ -72,13 +72,12 @@ def test_names_are_as_they_were() -> None:
 
 def test_a_run_has_its_own_threads_and_the_group_of_the_comparison(tmp_path: Path) -> None:
     (run,) = expand([laptop("breakout")], [Arm("normal")], [1], tmp_path / "mine")
-    assert (run.config.torch_threads, run.config.environment.emulator_threads) == (1, 1)
+    assert run.config.torch_threads == 1
     assert run.config.group == "mine"
     threads = dataclasses.replace(laptop("breakout"), torch_threads=3, group="ours")
     (run,) = expand([threads], [Arm("normal")], [1], tmp_path)
-    assert (run.config.torch_threads, run.config.environment.emulator_threads) == (3, 3)
+    assert run.config.torch_threads == 3
     assert run.config.group == "ours"
-    assert make_grid(tmp_path)[0].config.environment.emulator_threads == 0  # MinAtar takes no other
 
 
 def test_an_arm_without_a_rate_takes_that_of_its_preset() -> None:

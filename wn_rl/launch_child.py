@@ -34,10 +34,11 @@ def prepare(run: Run) -> bool:
     return True
 
 
-def start(run: Run, device: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def start(run: Run, device: str, cores: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start a run, or let it go on, in a process of its own that ends if this one does.
 
-    A terminal's Ctrl-C does not reach it: its parent tells it to stop. environment: added to ours.
+    A terminal's Ctrl-C does not reach it: its parent tells it to stop. cores: the run's share of them, for the
+    threads of its emulators. environment: added to ours.
 
     Raises:
         OSError: its log cannot be written, or no process be made.
@@ -45,7 +46,7 @@ def start(run: Run, device: str, environment: Mapping[str, str]) -> subprocess.P
     run.log.parent.mkdir(parents=True, exist_ok=True)
     with run.log.open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "wn_rl.cli", *_arguments_of(run, device)],
+            [sys.executable, "-m", "wn_rl.cli", *_arguments_of(run, device, cores)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -62,17 +63,22 @@ def describe_end(run: Run, exit_code: int) -> str:
     return last_line(run.log) or f"exit code {exit_code}"
 
 
-def _arguments_of(run: Run, device: str) -> list[str]:
+def _arguments_of(run: Run, device: str, cores: int) -> list[str]:
+    environment = run.config.environment
+    if run.config.suite == "atari" and environment.emulator_threads == 0:
+        environment = dataclasses.replace(environment, emulator_threads=cores)
+    config = dataclasses.replace(run.config, device=device, environment=environment)
     if RunFolder(run.path).config_file.exists():
-        config = run.config  # some of which may differ from what the run began with
-        may_differ = {
+        may_differ = {  # from what the run began with
+            "--device": device,
             "--torch-threads": config.torch_threads,
+            "--environment.emulator-threads": environment.emulator_threads,
             "--keep-replay": config.keep_replay,
             "--checkpoint-period": config.checkpoint_period,
         }
         flags = [word for flag, value in may_differ.items() for word in (flag, str(value))]
-        return ["resume", str(run.path), "--device", device, *flags, "--track", *config.track]
-    return ["train", *flags_of(dataclasses.replace(run.config, device=device)), "--run-dir", str(run.path)]
+        return ["resume", str(run.path), *flags, "--track", *config.track]
+    return ["train", *flags_of(config), "--run-dir", str(run.path)]
 
 
 def _tied_to(parent: int) -> Callable[[], None] | None:

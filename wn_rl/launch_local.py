@@ -29,9 +29,10 @@ class _Child:
 
 
 class LocalLauncher:
-    """Child processes of this one, each in a slot."""
+    """Child processes of this one, each in a slot, with an equal share of the cores."""
 
     def __init__(self, slots: Sequence[Slot]) -> None:
+        self._cores = max(1, num_cores() // len(slots))
         self._free = list(slots)
         self._children: list[_Child] = []
 
@@ -43,7 +44,7 @@ class LocalLauncher:
         """Start a process in the first free slot."""
         slot = self._free[0]
         environment = {} if slot.gpu is None else {"CUDA_VISIBLE_DEVICES": slot.gpu}
-        process = launch_child.start(run, slot.device, environment)
+        process = launch_child.start(run, slot.device, self._cores, environment)
         self._free.pop(0)
         self._children.append(_Child(run, slot, process))
 

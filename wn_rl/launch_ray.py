@@ -25,10 +25,10 @@ LOCK_SECONDS = 300.0  # how long a task waits for a process of the run that has 
 _POLL_SECONDS = 0.2
 
 
-def train_here(run: Run, device: str, environment: Mapping[str, str]) -> int:
+def train_here(run: Run, device: str, cores: int, environment: Mapping[str, str]) -> int:
     """The task: train in a child process to its end and return its exit code. A cancelled task has it save."""
     _wait_for_the_folder(run)
-    child = launch_child.start(run, device, environment)
+    child = launch_child.start(run, device, cores, environment)
     try:
         while child.poll() is None:  # a cancelled task is interrupted between two looks, not in a wait
             time.sleep(_POLL_SECONDS)
@@ -43,8 +43,8 @@ class RayLauncher:
     """Tasks of a Ray cluster. Ray keeps those that find no room yet.
 
     address: the cluster's; None: that of RAY_ADDRESS, or else one that is made here. device: auto, cpu or
-    cuda; which GPU a run gets, Ray decides. threads: cores that a run takes. gpu_share: the part of a GPU
-    that it takes; None: all of one, where the device is CUDA.
+    cuda; which GPU a run gets, Ray decides. threads: cores that a run takes, its emulators' included.
+    gpu_share: the part of a GPU that it takes; None: all of one, where the device is CUDA.
 
     Raises:
         UserError: Ray is not installed, the cluster cannot be reached, or has not what a run needs.
@@ -59,6 +59,7 @@ class RayLauncher:
             self._ray.shutdown()
             raise UserError("the Ray cluster has no GPU: use --device cpu, without --gpu-share")
         self._device = "cuda" if on_gpu else "cpu"
+        self._cores = threads
         share = (gpu_share or 1.0) if on_gpu else 0.0
         self._task = self._ray.remote(train_here).options(num_cpus=threads, num_gpus=share, max_retries=0)
         self.at_once = max(1, int(min(cores / threads, gpus / share if share else cores)))  # as the cluster is now
@@ -72,7 +73,7 @@ class RayLauncher:
         """Hand a run to Ray."""
         there = dataclasses.replace(run, out=run.out.resolve())  # a worker's working directory is its own
         extensions = {IMPORTS: os.environ.get(IMPORTS, "")}
-        self._runs[self._task.remote(there, self._device, extensions)] = run
+        self._runs[self._task.remote(there, self._device, self._cores, extensions)] = run
 
     def ended(self) -> Sequence[Ended]:
         """The runs whose tasks have ended, or were lost for good."""

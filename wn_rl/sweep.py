@@ -78,7 +78,7 @@ def expand(bases: Sequence[Config], arms: Sequence[Arm], seeds: Iterable[int], o
     """The runs of the grid: seeds outermost, so that what is finished first is a comparison already.
 
     bases: one for each game: the settings that all its runs share. A run has one torch thread unless they
-    say more, and on Atari as many emulator threads: many runs share the cores.
+    say more: many runs share the cores.
 
     Raises:
         UserError: an axis is empty, or names something twice.
@@ -95,15 +95,12 @@ def expand(bases: Sequence[Config], arms: Sequence[Arm], seeds: Iterable[int], o
 
 
 def one_of_many(config: Config, out: Path) -> Config:
-    """The config of a run that shares the cores with others: few threads, unless it says how many.
+    """The config of a run that shares the cores with others: one torch thread, unless it says how many.
 
     out: the folder of them all, which names their group.
     """
-    threads, environment = config.torch_threads or 1, config.environment
-    if config.suite == "atari" and environment.emulator_threads == 0:
-        environment = dataclasses.replace(environment, emulator_threads=threads)
     group = config.group or out.resolve().name
-    return dataclasses.replace(config, environment=environment, torch_threads=threads, group=group)
+    return dataclasses.replace(config, torch_threads=config.torch_threads or 1, group=group)
 
 
 def flags_of(config: Config) -> list[str]:
