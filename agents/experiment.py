@@ -57,8 +57,8 @@ def require_device(config: Config, device: torch.device) -> None:
     for flag, (value, needs_cuda) in options.items():
         if value == needs_cuda and device.type != "cuda":
             raise ValueError(f"{flag} {value} needs a CUDA device, not {device}")
-    if config.accelerate == "compile" and device.type == "cpu":
-        require_compiler("--accelerate compile")
+    if config.accelerate != "eager":
+        require_compiler(f"--accelerate {config.accelerate}", device.type)
 
 
 class Experiment:

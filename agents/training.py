@@ -5,7 +5,7 @@ import json
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from wn_rl.agents.monitor import Monitor, StopNow, StopRequest
 from wn_rl.checkpoint import CheckpointError, CheckpointStore
 from wn_rl.config import Config, identity, to_json
 from wn_rl.errors import say
+from wn_rl.extensions import command_line
 from wn_rl.machine import machine_line, resolve_device, versions
 from wn_rl.network_file import read_network_file
 from wn_rl.nn import fold
@@ -195,6 +196,8 @@ def run(
     monitor = Monitor(config, folder, tracker, store, stop, report)
     if not experiment.environments.spec.repeatable:
         report(f"{config.game} does not repeat a game from its seed: a resumed run would begin new games")
+    for warning in _idle_parts(config):
+        report(f"warning: {warning}")
     if resume:
         _restore(experiment, monitor, tracker, store, report)
         record = _with_session(record, config, experiment.num_steps)
@@ -214,11 +217,19 @@ def run(
     return outcome
 
 
+def _idle_parts(config: Config) -> Iterator[str]:
+    """What a run is too short for."""
+    if config.steps <= config.learning.replay_start:
+        yield f"no update will be made: --steps {config.steps} ends with --learning.replay-start or before"
+    if config.evaluation.period > config.steps:
+        yield f"no test will be made: --steps {config.steps} ends before the first --evaluation.period"
+
+
 def _train(
     config: Config, experiment: Experiment, folder: RunFolder, monitor: Monitor, stop: StopRequest
 ) -> Outcome:
     """Run the experiment to its end, or to whatever ends it before."""
-    resume_command = f"go on with: wn-rl resume {folder.path}"
+    resume_command = "go on with: " + command_line("resume", str(folder.path))
     try:
         experiment.run(monitor)
     except Interrupted:

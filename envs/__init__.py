@@ -129,7 +129,10 @@ def _validate(suite: str, settings: Settings) -> None:
         if settings.resize != "area":
             raise ValueError(f"resize {settings.resize!r} has no effect in the suite {suite}")
         if settings.num_threads != 0:
-            raise ValueError(f"num_threads {settings.num_threads} has no effect in the suite {suite}")
+            raise ValueError(
+                f"num_threads {settings.num_threads} (--environment.emulator-threads) has no effect in the "
+                f"suite {suite}"
+            )
     if settings.processes and not _suite(suite).gymnasium:
         raise ValueError(f"processes are for Gymnasium environments, not for the suite {suite}")
 

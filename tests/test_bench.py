@@ -255,6 +255,17 @@ def test_learners_meet_before_they_are_timed_together(tmp_path: Path) -> None:
         cuda_workers.meet(tmp_path, "4-0", "4-*", 2, patience=0.05)
 
 
+def test_results_go_to_a_file_of_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.md"  # where the page itself would stand
+    assert wn_rl("bench", "matrix", "--out", str(page)) == 2
+    assert f"--out {page} does not end with .json" in capsys.readouterr().err
+    notes = tmp_path / "notes.json"
+    notes.write_text("mine")
+    assert wn_rl("bench", "matrix", "--out", str(notes)) == 2
+    assert f"--out {notes} holds no results" in capsys.readouterr().err
+    assert notes.read_text() == "mine"
+
+
 def test_wrong_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert wn_rl("bench", "updats") == 2
     assert "no section 'updats'" in capsys.readouterr().err

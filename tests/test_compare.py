@@ -287,6 +287,8 @@ def test_a_dry_run_prints_the_runs_their_steps_and_the_time(
         (["--launcher", "ray", "--device", "cuda:1"], "--device must be auto, cpu or cuda"),
         (["--launcher", "slurm"], "'local', 'ray'"),
         (["--device", "gpu"], "no device 'gpu'"),
+        (["--evaluation.period", "601"], "--evaluation.period 601 gives a run of 600 steps no test"),
+        (["--evaluation.period", "0"], "--evaluation.period 0 gives a run of 600 steps no test"),
         (["--only", NAMES[0][:-1] + "9"], f"did you mean {NAMES[0]}?"),
         (["--wandb-sweep", "sweep.yaml"], "--track jsonl wandb"),
         (["stray"], "stray"),
@@ -317,7 +319,7 @@ def test_a_changed_grid_is_refused_before_anything_starts(
 
 def test_games_of_several_suites_take_the_preset_of_each(tmp_path: Path) -> None:
     grid = ["--games", "minatar/breakout", "classic/CartPole", "--arms", "normal", "--steps", "500"]
-    breakout, cartpole = runs_of([*grid, "--seeds", "1"], tmp_path)
+    breakout, cartpole = runs_of([*grid, "--seeds", "1", "--evaluation.period", "250"], tmp_path)
     assert (breakout.config.preset, breakout.config.network.name) == ("minatar", "minatar_cnn")
     assert (cartpole.config.preset, cartpole.config.network.name) == ("classic", "mlp")
     assert cartpole.config.game == "cartpole"

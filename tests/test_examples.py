@@ -97,6 +97,12 @@ def test_a_module_of_ones_own_serves_every_command(tmp_path: Path) -> None:
     for arm in ("gained", "normal"):
         assert status_of(tmp_path / f"out/runs/minatar-breakout-{arm}-lr0.001-seed1")["status"] == "finished"
     assert "gained" in (tmp_path / "out/report/report.md").read_text()
+    run = "out/runs/minatar-breakout-gained-lr0.001-seed1"
+    again = wn_rl("--import", "own_parameterization", "train", "breakout", *QUICK, "--run-dir", run)
+    assert f"go on with it by `wn-rl --import own_parameterization resume {run}`" in again.stderr
+    forgotten = wn_rl("resume", run)
+    assert forgotten.returncode == 2
+    assert "got 'gained'; a name of your own needs --import as before" in forgotten.stderr
     missing = wn_rl("--import", "no_such_module", "games")
     assert (missing.returncode, missing.stderr) == (2, "wn-rl --import: No module named 'no_such_module'\n")
 

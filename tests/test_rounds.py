@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import sys
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from wn_rl.agents.transfer import Transfer
 from wn_rl.config import Config, LearningConfig, NetworkConfig
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.errors import UserError
+from wn_rl.machine import require_compiler
 from wn_rl.nn import OPTIMIZERS, PARAMETERIZATIONS
 from wn_rl.nn import optimizers as optimizers_module
 from wn_rl.nn import steps as steps_module
@@ -203,6 +205,15 @@ def test_compiling_without_a_compiler_is_refused_before_the_first_step(monkeypat
     config = dataclasses.replace(minatar("breakout"), accelerate="compile")
     with pytest.raises(UserError, match=r"needs a C\+\+ compiler, and there is no no-such-compiler: install one"):
         Experiment(config, CPU)
+
+
+def test_on_cuda_it_is_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="cuda_graph needs a C compiler, and there is no gcc or clang"):
+        require_compiler("--accelerate cuda_graph", "cuda")
+    monkeypatch.setenv("CC", sys.executable)
+    require_compiler("--accelerate cuda_graph", "cuda")
 
 
 def test_too_few_rows_are_refused() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from run_tools import QUICK, status_of, wn_rl
+from run_tools import QUICK, rows_of, status_of, wn_rl
 
 from wn_rl.agents import experiment as experiment_module
 from wn_rl.agents import training
@@ -92,6 +92,16 @@ def test_a_run_that_diverges_says_what_the_page_on_trouble_quotes(
     assert wn_rl(*TRAIN, "--optimizer.learning-rate", "1e30", "--run-dir", str(tmp_path / "run")) == 1
     assert quoted in capsys.readouterr().err
     assert "the last checkpoint is kept" in status_of(tmp_path / "run")["message"]
+
+
+def test_a_run_that_is_too_short_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert wn_rl(*TRAIN, "--steps", "100", "--run-dir", str(tmp_path / "short")) == 0
+    said = capsys.readouterr().err
+    assert "warning: no update will be made: --steps 100 ends with --learning.replay-start or before" in said
+    assert "warning: no test will be made: --steps 100 ends before the first --evaluation.period" in said
+    assert rows_of(tmp_path / "short")[-1]["updates"] == 0
+    assert wn_rl(*TRAIN, "--run-dir", str(tmp_path / "whole")) == 0
+    assert "will be made" not in capsys.readouterr().err
 
 
 def test_a_refused_resume_changes_nothing(tmp_path: Path) -> None:

@@ -537,7 +537,7 @@ def test_no_finished_trial_is_exit_code_1(tmp_path: Path, capsys: pytest.Capture
         (["--space", "parameterization=normal,weightnorm"], "weightnorm"),
         (["--space", "batch_size=8,16", "--learning.batch-size", "4"], "is searched by --space"),
         (["--space", "batch_size=8,16", "--run-dir", "x"], "--run-dir is decided by"),
-        (["--space", "batch_size=8,16", "--evaluation.period", "0"], "gives a trial of 600 steps no test"),
+        (["--space", "batch_size=8,16", "--evaluation.period", "0"], "gives a run of 600 steps no test"),
         (["--space", "batch_size=8,16", "--stps", "5"], "--stps"),
         (["--space", "batch_size=8,16", "--wandb-sweep", "s.yaml"], "--track jsonl wandb"),
     ],

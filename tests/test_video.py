@@ -56,6 +56,12 @@ def write(path: Path, pictures: Iterable[np.ndarray]) -> None:
             video.append(image)
 
 
+def test_no_other_kind_of_file_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"game\.gif does not end with \.mp4"):
+        write(tmp_path / "game.gif", [picture(10, 10)])
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_block_that_raises_leaves_the_old_file(tmp_path: Path) -> None:
     def interrupted() -> Iterator[np.ndarray]:
         yield picture(10, 10)

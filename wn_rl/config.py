@@ -222,8 +222,12 @@ def choices(name: str) -> tuple[str, ...]:
     return typing.get_args(typing.get_type_hints(Config)[name])
 
 
+class UnknownNameError(ValueError):
+    """A name is none of those that its field takes in this process."""
+
+
 def _check_choices(part: Any, prefix: str = "") -> None:
-    """ValueError on the first name that is none of its field's."""
+    """UnknownNameError on the first name that is none of its field's."""
     for name, hint in typing.get_type_hints(type(part)).items():
         value, flag = getattr(part, name), f"--{prefix}{name.replace('_', '-')}"
         if dataclasses.is_dataclass(value):
@@ -233,7 +237,7 @@ def _check_choices(part: Any, prefix: str = "") -> None:
             choices = typing.get_args(literal)
             unknown = [value for value in values if value not in choices]
             if unknown:
-                raise ValueError(f"{flag} must be one of {', '.join(choices)}, got {unknown[0]!r}")
+                raise UnknownNameError(f"{flag} must be one of {', '.join(choices)}, got {unknown[0]!r}")
 
 
 _AT_LEAST_1 = (
@@ -338,6 +342,8 @@ def from_json(values: dict[str, Any]) -> Config:
         return Config(**{**rest, "track": tuple(rest["track"]), **parts})
     except (TypeError, KeyError) as error:
         raise ValueError(f"the saved config does not fit this version: {error}") from error
+    except UnknownNameError as error:
+        raise ValueError(f"the saved config: {error}; a name of your own needs --import as before") from error
 
 
 def _whole(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:

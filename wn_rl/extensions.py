@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shlex
 from collections.abc import Iterable
 
 IMPORTS = "WN_RL_IMPORT"
@@ -26,3 +27,12 @@ def import_flags() -> list[str]:
     """The flags of `wn-rl` that import the same modules elsewhere."""
     modules = os.environ.get(IMPORTS, "").split(",")
     return [flag for module in modules if module for flag in ("--import", module)]
+
+
+def command_line(*words: str) -> str:
+    """A command of `wn-rl` as a shell takes it, which imports the same modules.
+
+    >>> command_line("resume", "my runs/1")
+    "wn-rl resume 'my runs/1'"
+    """
+    return shlex.join(["wn-rl", *import_flags(), *words])

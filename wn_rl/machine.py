@@ -49,15 +49,22 @@ def require_memory(num_bytes: int, what: str) -> None:
         )
 
 
-def require_compiler(what: str) -> None:
-    """Check before the first step that torch.compile will find a C++ compiler at the first update.
+_COMPILERS = {"cpu": ("C++", "CXX", ("g++",)), "cuda": ("C", "CC", ("gcc", "clang"))}
+
+
+def require_compiler(what: str, device_type: str) -> None:
+    """Check before the first step that torch.compile, or Triton on CUDA, will find a compiler at the first update.
 
     Raises:
         UserError: there is none.
     """
-    compiler = os.environ.get("CXX", "g++")  # as torch looks for it
-    if shutil.which(compiler) is None:
-        raise UserError(f"{what} needs a C++ compiler, and there is no {compiler}: install one, or set CXX")
+    language, variable, usual = _COMPILERS[device_type]
+    named = (os.environ[variable],) if variable in os.environ else usual  # as they look for it
+    if not any(map(shutil.which, named)):
+        raise UserError(
+            f"{what} needs a {language} compiler, and there is no {' or '.join(named)}: "
+            f"install one, or set {variable}"
+        )
 
 
 def _system_memory(root: Path) -> Iterator[int]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from wn_rl.config import Config, from_json
 from wn_rl.errors import UserError
+from wn_rl.extensions import command_line
 from wn_rl.files import replace_file, write_all
 
 Status = Literal["running", "finished", "interrupted", "failed"]
@@ -69,7 +70,9 @@ class RunFolder:
             UserError: it does; for a run, the message says how to resume it.
         """
         if self.config_file.exists():
-            raise UserError(f"{self.path} holds a run already: go on with it by `wn-rl resume {self.path}`")
+            raise UserError(
+                f"{self.path} holds a run already: go on with it by `{command_line('resume', str(self.path))}`"
+            )
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file: choose a new folder with --run-dir")
         # A lock alone is left where a run was killed before it began.

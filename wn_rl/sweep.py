@@ -103,6 +103,15 @@ def one_of_many(config: Config, out: Path) -> Config:
     return dataclasses.replace(config, torch_threads=config.torch_threads or 1, group=group)
 
 
+def require_tests(config: Config) -> None:
+    """UserError if a run would end without a test, from which its score comes."""
+    if not 0 < config.evaluation.period <= config.steps:
+        raise UserError(
+            f"--evaluation.period {config.evaluation.period} gives a run of {config.steps} steps no test, "
+            f"and its score comes from tests"
+        )
+
+
 def flags_of(config: Config) -> list[str]:
     """The arguments of `wn-rl train` that give this config: the preset, and what differs from it."""
     preset = PRESETS[config.preset](config.game)

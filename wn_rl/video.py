@@ -47,6 +47,8 @@ class VideoWriter:
         """UserError, before a game is played for nothing, if the file cannot be there."""
         if self.path.is_dir():
             raise UserError(f"{self.path} is a folder: name the video file")
+        if self.path.suffix != ".mp4":
+            raise UserError(f"{self.path} does not end with .mp4, and no other video is written")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -24,6 +23,7 @@ from wn_rl.bench.measure import (
 )
 from wn_rl.bench.setups import UNSPLIT, Options, config_of, filled_replay, round_function
 from wn_rl.config import Config, to_json
+from wn_rl.cores import num_cores
 from wn_rl.nn import fold
 from wn_rl.presets import PRESETS
 
@@ -123,7 +123,7 @@ def _plain_update(config: Config, replay: Replay) -> None:
 
 def emulators(options: Options) -> Iterator[Row]:
     """Emulator frames a second under random play, by lanes and threads."""
-    cores = os.cpu_count() or 1
+    cores = num_cores()
     lanes_and_threads = {(1, 0), (8, 1), (8, cores), (64, cores)}
     for game, (lanes, threads) in itertools.product(options.games, sorted(lanes_and_threads)):
         config = config_of("paper", game, options, num_envs=lanes)

@@ -1,14 +1,15 @@
 """`wn-rl bench`: measure the speed of this machine's every part, and write the benchmark page."""
 
 import datetime
-import os
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from wn_rl.errors import say
+from wn_rl.cores import num_cores
+from wn_rl.errors import UserError, say
 from wn_rl.flags import parse_flags
 
 
@@ -19,7 +20,7 @@ class Bench:
     sections: tyro.conf.Positional[tuple[str, ...]] = ()
     """matrix, updates, emulators, peers, memory, cuda_runs, cuda_together; none: all that this machine can."""
     out: Path = Path("docs/benchmarks.json")
-    """Results; the page stands beside it as Markdown."""
+    """Results, a .json file; the page stands beside it as Markdown."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     torch_threads: int = 0
@@ -48,11 +49,12 @@ def run(arguments: Sequence[str]) -> int:
         raise ValueError(f"no section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
     if options.repetitions < 1 or not options.seconds > 0 or options.torch_threads < 0:
         raise ValueError("--repetitions must be at least 1, --seconds greater than 0, --torch-threads at least 0")
+    _require_results(options.out)
     games = tuple(normalize_game("atari", game) for game in options.games)
     device = resolve_device(options.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    threads = options.torch_threads or os.cpu_count() or 1
+    threads = options.torch_threads or num_cores()
     torch.set_num_threads(threads)
     measured = Options(str(device), threads, options.repetitions, options.seconds, games)
     command = " ".join(["wn-rl bench", *arguments])
@@ -77,3 +79,14 @@ def run(arguments: Sequence[str]) -> int:
             say(f"{name}: not on this machine")
     print(page)
     return 0
+
+
+def _require_results(path: Path) -> None:
+    """UserError, before anything is measured for nothing, if the file is not one of results."""
+    if path.suffix != ".json":
+        raise UserError(f"--out {path} does not end with .json")
+    if path.exists():
+        try:
+            json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise UserError(f"--out {path} holds no results: {error}") from error

@@ -26,6 +26,7 @@ from wn_rl.sweep import (
     Run,
     differing_flags,
     expand,
+    require_tests,
     wandb_sweep_of_runs,
     write_grid,
     write_wandb_sweep,
@@ -142,6 +143,8 @@ def _runs_of(options: Compare, others: Sequence[str]) -> tuple[Run, ...]:
         if not slash or (own_suite == "gymnasium" and suite not in envs.SUITES):  # an id may have a slash
             suite, game = own_suite, name
         bases.append(_settings(options, suite, envs.normalize_game(suite, game), others))
+    for base in bases:
+        require_tests(base)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     return expand(bases, parse_arms(options.arms), seeds, options.out)
 

@@ -1,7 +1,6 @@
 """`wn-rl tune`: search for settings, each trial a run, the worse ones ended early."""
 
 import dataclasses
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,11 @@ from wn_rl.commands._presets import preset_of, suite_of
 from wn_rl.commands.train import Train
 from wn_rl.config import Config, PresetName, SuiteName
 from wn_rl.errors import UserError, say
+from wn_rl.extensions import command_line
 from wn_rl.flags import parse_flags
 from wn_rl.presets import PRESETS
 from wn_rl.runs import RunFolder
-from wn_rl.sweep import flags_of, one_of_many, wandb_sweep, write_wandb_sweep
+from wn_rl.sweep import flags_of, one_of_many, require_tests, wandb_sweep, write_wandb_sweep
 from wn_rl.tune_space import Dimension, as_wandb_parameter, ends, flags_for, parse_space
 
 TESTS = 5  # of a trial, unless --evaluation.period says another number
@@ -119,12 +119,7 @@ def _check(space: Sequence[Dimension], settings: _Settings, others: Sequence[str
             raise UserError(f"{flag} is searched by --space: give it there alone")
         if flag in ("--run-dir", "--run-name", "--env-id"):
             raise UserError(f"{flag} is decided by GAME and --out here")
-    config = settings.of_trials().config()
-    if not 0 < config.evaluation.period <= config.steps:
-        raise UserError(
-            f"--evaluation.period {config.evaluation.period} gives a trial of {config.steps} steps no test, "
-            f"and its score comes from tests"
-        )
+    require_tests(settings.of_trials().config())
     for dimension in space:
         for value in ends(dimension):
             try:
@@ -187,7 +182,7 @@ def _tell(results: Sequence[Any], settings: _Settings, options: Tune) -> int:
     longer = dataclasses.replace(
         config, steps=preset_steps if preset_steps > config.steps else LONGER * config.steps
     )
-    print(f"train the best for longer: wn-rl train {shlex.join(flags_of(longer))}")
+    print(f"train the best for longer: {command_line('train', *flags_of(longer))}")
     return 0
 
 
