@@ -91,12 +91,12 @@ class Learner:
         set_tf32(config, device)
         self._compiles_networks = config.accelerate != "eager" and device.type in NETWORKS_COMPILED_ON
         self.online = make_online_network(config, spec).to(device).train()
-        if self._compiles_networks:
-            # As compiled convolutions take their weights.
-            self.online.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         hand_over_rows(self.online)
         self.acting = cast(nn.Sequential, fold(self.online, fast=True))
         self.target = cast(nn.Sequential, fold(self.online, fast=True))
+        if self._compiles_networks:
+            for network in (self.online, self.acting, self.target):  # as compiled convolutions take their weights
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(config.optimizer.name, self.online.parameters(), config.learning_rate)
         self._compute_targets = self._targets
         self._compute_loss = self._loss

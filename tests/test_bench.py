@@ -15,10 +15,11 @@ from run_tools import wn_rl
 from wn_rl.agents.experiment import make_training_environments
 from wn_rl.agents.replay import DRAW_AHEAD, Replay
 from wn_rl.bench import clock as clock_module
-from wn_rl.bench import cuda_workers, workers
+from wn_rl.bench import cuda_workers, measure, workers
 from wn_rl.bench.clock import SteadyState, Turns
 from wn_rl.bench.measure import (
     Row,
+    compile_first,
     flop_of,
     matrix_rate,
     measure_apart,
@@ -221,6 +222,15 @@ def test_a_round_is_compiled_for_another_process() -> None:
     assert measure_apart("compile_round", {"config": quick(8)}) == {}
 
 
+def test_what_processes_have_in_common_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(measure, "measure_together", lambda worker, settings: asked.extend(settings))
+    base = from_json(quick(8))
+    captured = dataclasses.replace(base, accelerate="cuda_graph")
+    compile_first([base, captured, dataclasses.replace(captured, accelerate="compile")])
+    assert asked == [{"config": {**quick(8), "accelerate": "compile"}}]
+
+
 def test_what_is_timed_on_cuda_never_splits_a_round() -> None:
     """A split round is of a new size, which is compiled when it comes."""
     options = Options("cpu", 1, 10, 1.0, ("breakout",))
@@ -251,6 +261,11 @@ def test_learners_meet_before_they_are_timed_together(tmp_path: Path) -> None:
     names = [f"2-{number}" for number in range(3)]
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda name: cuda_workers.meet(tmp_path, name, "2-*", 3), names))
+    (tmp_path / "now").mkdir()
+    with pytest.raises(OSError, match="no room"), cuda_workers.failure_told(tmp_path / "now"):
+        raise OSError("no room")
+    with pytest.raises(RuntimeError, match="another learner failed: OSError: no room"):
+        cuda_workers.meet(tmp_path / "now", "4-0", "4-*", 2)
     with pytest.raises(TimeoutError, match="only 1 of 2 came"):
         cuda_workers.meet(tmp_path, "4-0", "4-*", 2, patience=0.05)
 

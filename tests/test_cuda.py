@@ -16,9 +16,11 @@ from wn_rl.agents.accelerate import Captured
 from wn_rl.agents.experiment import Experiment
 from wn_rl.agents.replay import Draws, Replay
 from wn_rl.agents.stacks import make_stacks
+from wn_rl.config import OptimizerConfig
 from wn_rl.envs.base import EnvironmentSpec, Step
-from wn_rl.nn import PARAMETERIZATIONS
+from wn_rl.nn import OPTIMIZERS, PARAMETERIZATIONS
 from wn_rl.nn.products import convolution
+from wn_rl.nn.steps import PlainStep
 from wn_rl.presets import minatar
 
 pytestmark = [
@@ -118,7 +120,7 @@ def flat(network: torch.nn.Module) -> Tensor:
     return torch.cat([parameter.detach().reshape(-1) for parameter in network.parameters()])
 
 
-def trained(parameterization: str, precision: str, accelerate: str, device: torch.device = CUDA) -> Trained:
+def trained(parameterization: str, precision: str, accelerate: str, optimizer: str = "adamax") -> Trained:
     base = minatar("breakout")
     learning = dataclasses.replace(
         base.learning,
@@ -133,9 +135,10 @@ def trained(parameterization: str, precision: str, accelerate: str, device: torc
         num_envs=8,
         parameterization=parameterization,  # type: ignore[arg-type]
         accelerate=accelerate,  # type: ignore[arg-type]
+        optimizer=OptimizerConfig(name=optimizer),  # type: ignore[arg-type]
         learning=learning,
     )
-    experiment = Experiment(config, device)
+    experiment = Experiment(config, CUDA)
     learner = experiment.learner
     update = learner._update
     gradients: list[Tensor] = []
@@ -146,7 +149,8 @@ def trained(parameterization: str, precision: str, accelerate: str, device: torc
         start.append(flat(learner.online))
         update(*batch)
         # Of v and g, whatever the step differentiates by: Adamax's mean begins at zero and moves half way.
-        gradients.extend(2 * learner.optimizer.state[p]["mean"] for p in learner.online.parameters())
+        if optimizer == "adamax":
+            gradients.extend(2 * learner.optimizer.state[p]["mean"] for p in learner.online.parameters())
 
     learner._update = first_update  # type: ignore[method-assign]
     experiment.run(lambda experiment: None)
@@ -161,8 +165,8 @@ def test_graphs_give_what_the_compiled_code_gives(
 ) -> None:
     """The same kernels, launched one by one or as a graph: weights agree to rounding after 59 updates.
 
-    In bfloat16 roughly: the compiler may choose other kernels for the second learner, whose last bits differ, and
-    weights that are rounded to the other side are another game's.
+    In bfloat16 and tf32 roughly: the compiler may choose other kernels for the second learner, whose last bits
+    differ, and what is rounded to the other side is another game's.
     """
     torch._dynamo.reset()
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
@@ -171,13 +175,28 @@ def test_graphs_give_what_the_compiled_code_gives(
     for captured in (run.rounds._run, run.rounds._refresh, run.actor._ask_network, run.actor._stacks._append):
         assert isinstance(captured, Captured)
         assert captured._graphs
-    if precision == "bfloat16":
+    if precision != "float32":
         assert_near(graphs, compiled, 0.2)
     else:
         theirs = compiled.experiment.learner.online.state_dict()
         for name, value in run.learner.online.state_dict().items():
             torch.testing.assert_close(value, theirs[name], atol=1e-5, rtol=1e-5, msg=name)
     assert_near(compiled, trained(parameterization, "float32", "eager"), 0.01 if precision == "float32" else 0.2)
+
+
+@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name != "adamax"])
+def test_a_step_without_a_kernel_of_its_own_is_captured_too(
+    optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled by torch from plain operations; near to eager ones in the way that the weights go."""
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    runs = {
+        mode: trained("weight_norm", "float32", mode, optimizer) for mode in ("eager", "compile", "cuda_graph")
+    }
+    assert isinstance(runs["cuda_graph"].experiment.learner._step, PlainStep)
+    for mode in ("compile", "cuda_graph"):
+        assert_near(runs[mode], runs["eager"], 0.01)
 
 
 def assert_near(one: Trained, other: Trained, tolerance: float) -> None:

@@ -5,7 +5,7 @@ import itertools
 import tempfile
 from collections.abc import Iterator
 
-from wn_rl.bench.measure import Row, measure_apart, measure_together
+from wn_rl.bench.measure import Row, compile_first, measure_apart, measure_together
 from wn_rl.bench.setups import UNSPLIT, Options, config_of
 from wn_rl.config import to_json
 
@@ -42,6 +42,7 @@ def cuda_together(options: Options) -> Iterator[Row]:
         "target_period": UNSPLIT,
     }
     config = dataclasses.replace(config_of("fast", "breakout", options, learning=learning), torch_threads=1)
+    compile_first([config])
     with tempfile.TemporaryDirectory() as folder:
         shared = {"config": to_json(config), "seconds": options.seconds, "folder": folder, "counts": TOGETHER}
         results = measure_together("updates_together", [{**shared, "number": n} for n in range(max(TOGETHER))])

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import torch
 
 from wn_rl.bench.clock import SteadyState, TimeIsUp
 from wn_rl.bench.measure import synchronize
-from wn_rl.config import from_json
+from wn_rl.config import Config, from_json
+
+_FAILURE = "failure"
 
 
 def prefilled(config: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -53,15 +56,25 @@ def fill(replay: Any) -> None:
     rows = replay.read_rows(replay.oldest_row, replay.num_rows)
     while replay.num_rows < replay.ring_rows:
         replay.write_rows(replay.num_rows, rows)
+    if replay.device.type == "cuda":  # what the copies took is no part of a run
+        del rows
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def updates_together(
     config: dict[str, Any], seconds: float, folder: str, number: int, counts: list[int]
 ) -> dict[str, Any]:
     """Updates a second of this learner while so many run: by turns each count of them; the others wait."""
+    with failure_told(Path(folder)):
+        return {"rates": _rates_together(from_json(config), seconds, Path(folder), number, counts)}
+
+
+def _rates_together(
+    settings: Config, seconds: float, folder: Path, number: int, counts: list[int]
+) -> dict[str, float]:
     from wn_rl.bench.setups import filled_replay, round_function
 
-    settings = from_json(config)
     torch.set_num_threads(settings.torch_threads)
     device = torch.device(settings.device)
     updates_in_a_round = settings.num_envs // settings.learning.update_period
@@ -72,7 +85,7 @@ def updates_together(
     rates = {}
     for count in counts:
         synchronize(device)
-        meet(Path(folder), f"{count}-{number}", f"{count}-*", max(counts))
+        meet(folder, f"{count}-{number}", f"{count}-*", max(counts))
         if number >= count:
             continue
         updates, start = 0, time.perf_counter()
@@ -81,7 +94,7 @@ def updates_together(
             synchronize(device)
             updates += updates_in_a_round
         rates[str(count)] = updates / passed
-    return {"rates": rates}
+    return rates
 
 
 def compile_round(config: dict[str, Any]) -> dict[str, Any]:
@@ -91,16 +104,33 @@ def compile_round(config: dict[str, Any]) -> dict[str, Any]:
     settings = from_json(config)
     device = torch.device(settings.device)
     learn = round_function(settings, filled_replay(settings, device, num_rows=20), device)
-    learn(settings.num_envs // settings.learning.update_period)
+    learn(max(1, settings.num_envs // settings.learning.update_period))
     synchronize(device)
     return {}
 
 
+@contextlib.contextmanager
+def failure_told(folder: Path) -> Iterator[None]:
+    """Within: an error is written to the folder, where those that wait in `meet` find it."""
+    try:
+        yield
+    except Exception as error:
+        (folder / _FAILURE).write_text(f"{type(error).__name__}: {error}")
+        raise
+
+
 def meet(folder: Path, name: str, pattern: str, size: int, patience: float = 300) -> None:
-    """Wait until so many processes have left their names in the folder. TimeoutError: they did not."""
+    """Wait until so many processes have left their names in the folder.
+
+    Raises:
+        RuntimeError: one of them failed.
+        TimeoutError: they did not come.
+    """
     (folder / name).touch()
     deadline = time.monotonic() + patience
     while len(list(folder.glob(pattern))) < size:
+        if (folder / _FAILURE).exists():
+            raise RuntimeError(f"another learner failed: {(folder / _FAILURE).read_text()}")
         if time.monotonic() > deadline:
             raise TimeoutError(f"only {len(list(folder.glob(pattern)))} of {size} came")
         time.sleep(0.01)

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+from wn_rl.config import Config, to_json
 
 Name = TypeVar("Name")
 
@@ -153,6 +155,16 @@ class _Worker:
                 return json.loads(line)
         self._errors.seek(0)
         raise RuntimeError(f"the worker {self._name} failed: {self._errors.read()[-2000:]}")
+
+
+def compile_first(configs: Iterable[Config]) -> None:
+    """Let torch compile a round of each config, all at once in processes of their own, and keep it in its cache.
+
+    Else the processes that measure would compile one after another, or all of them the same. Eager ones are left.
+    """
+    compiled = [config for config in configs if config.accelerate != "eager"]
+    unique = dict.fromkeys(dataclasses.replace(config, accelerate="compile") for config in compiled)
+    measure_together("compile_round", [{"config": to_json(config)} for config in unique])
 
 
 def measure_together(worker: str, settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -14,11 +14,11 @@ from wn_rl.agents.replay import Draws, Replay
 from wn_rl.bench.cuda_sections import cuda_runs, cuda_together
 from wn_rl.bench.measure import (
     Row,
+    compile_first,
     flop_of,
     matrix_rate,
     measure_apart,
     measure_in_turns,
-    measure_together,
     seconds_in_turns,
 )
 from wn_rl.bench.setups import UNSPLIT, Options, config_of, filled_replay, round_function
@@ -43,7 +43,7 @@ def matrix(options: Options) -> list[Row]:
 
 UPDATES_ON_CUDA = {"replay_capacity": 50_000, "target_period": UNSPLIT}
 
-UpdateArm = tuple[str, str, str]  # precision, mode of --accelerate, parameterization
+UpdateArm = tuple[str, str]  # mode of --accelerate, parameterization
 
 
 def updates(options: Options) -> Iterator[Row]:
@@ -56,55 +56,55 @@ def updates(options: Options) -> Iterator[Row]:
 
 
 def _updates(base: Config, options: Options, calls: int) -> Iterator[Row]:
-    """Of one network. calls: rounds in one measurement."""
+    """Of one network, a precision after the other. calls: rounds in one measurement."""
     device = options.torch_device
+    on_cuda = device.type == "cuda"
     torch.set_num_threads(base.torch_threads)
     replay = filled_replay(base, device, num_rows=500)
     rates = {"float32": matrix_rate(torch.float32, device), "bfloat16": matrix_rate(torch.bfloat16, device)}
     rates["tf32"] = rates["bfloat16"] / 2
-    configs = _configs_of_arms(base, on_cuda=device.type == "cuda")
-    if device.type == "cuda":  # all at once: one after another they take minutes
-        compiled = [{"config": to_json(config)} for (_, mode, _), config in configs.items() if mode == "compile"]
-        measure_together("compile_round", compiled)
+    precisions = ("bfloat16", "tf32", "float32") if on_cuda else ("float32", "bfloat16")
+    configs = {precision: _configs_of_arms(base, precision, on_cuda=on_cuda) for precision in precisions}
+    if on_cuda:
+        compile_first(config for arms in configs.values() for config in arms.values())
     updates_in_a_round = base.num_envs // base.learning.update_period
-    rounds = {
-        "/".join(arm): functools.partial(round_function(config, replay, device), updates_in_a_round)
-        for arm, config in configs.items()
-    }
     flop = flop_of(functools.partial(_plain_update, base, replay))
-    seconds = seconds_in_turns(rounds, options.repetitions * 5, calls, device)
-    for precision, mode, parameterization in configs:
-        each = seconds[f"{precision}/{mode}/{parameterization}"]
+    for precision, arms in configs.items():
+        rounds = {
+            "/".join(arm): functools.partial(round_function(config, replay, device), updates_in_a_round)
+            for arm, config in arms.items()
+        }
+        seconds = seconds_in_turns(rounds, options.repetitions * 5, calls, device)
+        of = "half of bfloat16's, as tf32's," if precision == "tf32" else f"of {precision}"
+        source = f"{flop / 1e9:.3g} GFLOP at the matrix rate {of} measured in this run"
         what: dict[str, str | int | float] = {
             "network": base.network.name,
             "threads": base.torch_threads,
             "precision": precision,
-            "accelerate": mode,
-            "parameterization": parameterization,
         }
-        of = "half of bfloat16's, as tf32's," if precision == "tf32" else f"of {precision}"
-        source = f"{flop / 1e9:.3g} GFLOP at the matrix rate {of} measured in this run"
-        microseconds = [1e6 * second / updates_in_a_round for second in each]
-        yield Row(what, "microseconds", microseconds, flop / rates[precision] * 1e6, source)
-        if parameterization == "weight_norm":
-            normal = seconds[f"{precision}/{mode}/normal"]
-            ratios = [ours / theirs for ours, theirs in zip(each, normal, strict=True)]
-            yield Row({**what, "parameterization": "weight_norm / normal"}, "ratio", ratios)
+        for mode, parameterization in arms:
+            each = [1e6 * second / updates_in_a_round for second in seconds[f"{mode}/{parameterization}"]]
+            row = {**what, "accelerate": mode, "parameterization": parameterization}
+            yield Row(row, "microseconds", each, flop / rates[precision] * 1e6, source)
+            if parameterization == "weight_norm":
+                pairs = zip(seconds[f"{mode}/weight_norm"], seconds[f"{mode}/normal"], strict=True)
+                ratios = [ours / theirs for ours, theirs in pairs]
+                yield Row({**row, "parameterization": "weight_norm / normal"}, "ratio", ratios)
     torch.set_num_threads(options.threads)
 
 
-def _configs_of_arms(base: Config, on_cuda: bool) -> dict[UpdateArm, Config]:
-    """Every precision, mode and parameterization that an update is timed with."""
-    precisions = ("float32", "tf32", "bfloat16") if on_cuda else ("float32", "bfloat16")
+def _configs_of_arms(base: Config, precision: str, *, on_cuda: bool) -> dict[UpdateArm, Config]:
+    """Every mode and parameterization that an update is timed with."""
     modes = ("eager", "compile", "cuda_graph") if on_cuda else ("eager", "compile")
+    learning = dataclasses.replace(base.learning, precision=precision)  # type: ignore[arg-type]
     return {
-        (precision, mode, parameterization): dataclasses.replace(
+        (mode, parameterization): dataclasses.replace(
             base,
             accelerate=mode,  # type: ignore[arg-type]
             parameterization=parameterization,  # type: ignore[arg-type]
-            learning=dataclasses.replace(base.learning, precision=precision),  # type: ignore[arg-type]
+            learning=learning,
         )
-        for precision, mode, parameterization in itertools.product(precisions, modes, ("normal", "weight_norm"))
+        for mode, parameterization in itertools.product(modes, ("normal", "weight_norm"))
     }
 
 
@@ -178,6 +178,8 @@ def peers(options: Options) -> Iterator[Row]:
             loops[lanes, SB3] = "stable_baselines3", configs["ours, normal, float32"]
             loops[lanes, SB3_WITH_OUR_LAYERS] = "sb3_with_our_layers", configs["ours, weight_norm, float32"]
             loops |= {(lanes, name): ("ours", config) for name, config in configs.items()}
+        if on_cuda:
+            compile_first(config for _, config in loops.values())
         workers = {loop: (worker, {"config": to_json(config)}) for loop, (worker, config) in loops.items()}
         results = measure_in_turns(workers, TURNS * options.repetitions, options.seconds / TURNS)
         for loop, (_, config) in loops.items():

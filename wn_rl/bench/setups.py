@@ -68,6 +68,8 @@ def filled_replay(config: Config, device: torch.device, num_rows: int) -> Replay
 
 def round_function(config: Config, replay: Replay, device: torch.device) -> Callable[[int], None]:
     """A learner's rounds on this replay: what makes so many updates."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # streams and graphs are those of the current device
     environments = make_training_environments(dataclasses.replace(config, num_envs=1))
     learner = Learner(config, environments.spec, device)
     environments.close()

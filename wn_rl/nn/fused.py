@@ -174,6 +174,7 @@ class FusedAdamax:
             HAS_LOG_SCALE=self._log_scale is not None,
             BOUNDED=self._max_v_norm is not None,
             num_warps=min(32, max(WARPS, max(self._blocks) // 1024)),
+            enable_fp_fusion=True,  # Triton's default so far, which newer versions want to be said
         )
 
 
