@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine:
-#   make train                      weight-normalized DQN on the real Breakout, about fifteen minutes on two cores
+#   make train                      weight-normalized DQN on the real Breakout, 15 to 25 minutes on two cores
 #   make train GAME=seaquest ARGS="--parameterization normal --steps 500000"
 #   make compare                    weight norm against normal layers on MinAtar, with a report
 #   make test                       the tests but for the long ones (make test-slow), under eight minutes on two cores

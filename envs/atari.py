@@ -85,7 +85,8 @@ class AtariLane:
     def step(self, action: int, out: NDArray[np.uint8]) -> tuple[float, float, bool]:
         """Repeat the action for four frames, fewer where the game ends or is cut.
 
-        The frame of an early end is not looked at: it may show anything, and the vector class does the same.
+        Where it ends, the frame is what the vector class shows too: the last pooled screen, or the maximum of that
+        and this step's third frame if the fourth is the last. A cut game bootstraps from it.
         """
         ale, code = self._ale, self._actions[action]
         reward = 0

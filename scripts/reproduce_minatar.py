@@ -3,7 +3,7 @@
 The runs are those of a `wn-rl compare`: finished ones are left alone and stopped ones go on, so that the command
 may be repeated:
 
-    python scripts/reproduce_minatar.py [FOLDER]        (5 to 14 minutes a run, one on each core)
+    python scripts/reproduce_minatar.py [FOLDER]        (8 to 14 minutes a run, one on each core)
 """
 
 import json

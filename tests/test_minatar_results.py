@@ -1,4 +1,4 @@
-"""The MinAtar table of docs/results.md, made again: nine runs, about an hour on one core. `make test-slow`."""
+"""The MinAtar table of docs/results.md, made again: nine runs, one to two hours on one core. `make test-slow`."""
 
 import json
 import re

@@ -44,7 +44,7 @@ def fast(game: str) -> Config:
 
 
 def laptop(game: str) -> Config:
-    """The paper's algorithm with its schedules scaled to a CPU: first learning in fifteen minutes.
+    """The paper's algorithm with its schedules scaled to a CPU: first learning in 15 to 25 minutes.
 
     What differs from `paper` is ours, in no paper: eight lanes, and shorter replay, exploration, target and
     test periods.

@@ -1,8 +1,6 @@
 """Where a run's metrics go. metrics.jsonl is the record; the other sinks can never stop or slow the run.
 
-A row is a flat dict with "step" and any of: frames, train/return, train/length, eval/return_mean,
-eval/return_std, eval/episodes, loss, q_mean, held_out_q, epsilon, frames_per_second, norm_v/LAYER, norm_g/LAYER.
-A value that is missing is None.
+A row is a flat dict with "step" and some of what docs/metrics.md lists. A value that is missing is None.
 """
 
 import contextlib

@@ -17,7 +17,7 @@ ABOUT_SPEED = Text(
     "it: rows can be compared only if they are of one game, on one machine, under one load."
 )
 ABOUT_DASHES = Text(
-    "A dash where there are no such units: normal's mean in one of the games is not above the zero of the scale."
+    "A dash where there are no such units: the baseline's mean in one of the games is not above the scale's zero."
 )
 
 _COVERAGES = listed([f"{held:.0%} at {seeds} seeds" for seeds, held in COVERAGE.items()])

@@ -85,7 +85,7 @@ def over_games_table(contrast: Contrast) -> Table:
     rows = tuple(
         (METRIC_TITLES[aggregate.metric], *_over_games_cells(aggregate)) for aggregate in contrast.over_games
     )
-    caption = f"Over games: {contrast.treatment.label} against {contrast.baseline.label}, {_UNITS}"
+    caption = f"Over games: {contrast.treatment.label} against {contrast.baseline.label}, {_units(contrast)}"
     return Table(caption, ("score", *_over_games_header(contrast)), rows)
 
 
@@ -98,11 +98,14 @@ def over_games_at_equal_rates_table(contrasts: Sequence[Contrast], metric: str) 
         if aggregate.metric == metric
     )
     treatment, baseline = _names(contrasts[0])
-    caption = f"Over games: {treatment} against {baseline} at equal rates, {METRIC_TITLES[metric]}, {_UNITS}"
+    units = _units(contrasts[0])
+    caption = f"Over games: {treatment} against {baseline} at equal rates, {METRIC_TITLES[metric]}, {units}"
     return Table(caption, ("rate", *_over_games_header(contrasts[0])), rows)
 
 
-_UNITS = "interquartile means in units of normal's mean in each game [95% interval]"
+def _units(contrast: Contrast) -> str:
+    baseline = contrast.baseline.method.label
+    return f"interquartile means in units of {baseline}'s mean in each game [95% interval]"
 
 
 def _over_games_header(contrast: Contrast) -> tuple[str, ...]:
