@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wn_rl.agents.losses import q_learning_loss, q_learning_target
-from wn_rl.agents.replay import DRAW_AHEAD
+from wn_rl.agents.replay import LONGEST_ROUND
 from wn_rl.agents.types import Batch
 from wn_rl.config import Config
 from wn_rl.envs.base import EnvironmentSpec
@@ -113,7 +113,7 @@ class Learner:
         config = self._config
         compiles = config.accelerate != "eager"
         if self._compiles_networks:
-            allow_programs(DRAW_AHEAD)  # a round of each number of updates that there is
+            allow_programs(LONGEST_ROUND)  # a round of each number of updates that there is
             self._compute_targets = torch.compile(self._targets, dynamic=False)
             self._compute_loss = torch.compile(self._loss, dynamic=False)
         if compiles:

@@ -9,9 +9,6 @@ from wn_rl.agents.evaluation import Episodes, evaluate_episodes, make_test_actor
 from wn_rl.config import Config
 from wn_rl.video import VideoWriter
 
-EMULATOR_FRAMES_PER_SECOND = 60
-SLOW_FRAMES_PER_SECOND = 10  # of games that are no real-time emulator
-
 
 def record_game(
     config: Config,
@@ -24,11 +21,9 @@ def record_game(
 ) -> Episodes:
     """Play one game by the rules of tests and write it to an mp4 file. tick may raise to stop it."""
     environments = make_test_environments(config, num_envs=1, seed=seed)
-    frames_per_step = environments.spec.frames_per_step
-    fps = EMULATOR_FRAMES_PER_SECOND // frames_per_step if frames_per_step > 1 else SLOW_FRAMES_PER_SECOND
     actor = make_test_actor(config, network, environments, seed=seed)
     try:
-        with VideoWriter(path, fps) as video:
+        with VideoWriter(path, environments.spec.pictures_per_second) as video:
 
             def record() -> None:
                 video.append(environments.render())

@@ -22,7 +22,7 @@ from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.seeding import random_bits, scale_to_range
 
 TRIES = 16  # draws for a slot; with one step in ten a reset, none is valid once in 10^16
-DRAW_AHEAD = 64  # updates whose random bits are made at once: they depend on counters alone
+LONGEST_ROUND = 64  # updates; bits for so many are made at once, since they depend on counters alone
 _STREAM = 0x5EED  # sets these numbers apart from the actor's
 
 Columns = dict[str, Tensor]
@@ -57,14 +57,14 @@ class Draws:
     def __init__(self, seed: int, purpose: str, batch_size: int, device: torch.device | str = "cpu") -> None:
         self._key = (seed, _STREAM, *purpose.encode())
         self._slots = torch.arange(batch_size * TRIES, device=device).view(batch_size, TRIES)
-        self._ahead = torch.arange(DRAW_AHEAD, device=device)
-        self._bits = torch.zeros((DRAW_AHEAD, batch_size, TRIES), dtype=torch.int64, device=device)
+        self._ahead = torch.arange(LONGEST_ROUND, device=device)
+        self._bits = torch.zeros((LONGEST_ROUND, batch_size, TRIES), dtype=torch.int64, device=device)
         self._start: int | None = None  # index of the first batch whose bits are there
         self._offset = torch.zeros((), dtype=torch.int64, device=device)
 
     def seek(self, index: int, num_batches: int = 1) -> None:
-        """Let `take` begin at the batch of this index; it may take so many, at most DRAW_AHEAD."""
-        if self._start is None or not self._start <= index <= self._start + DRAW_AHEAD - num_batches:
+        """Let `take` begin at the batch of this index; it may take so many, at most LONGEST_ROUND."""
+        if self._start is None or not self._start <= index <= self._start + LONGEST_ROUND - num_batches:
             self._bits.copy_(random_bits(self._key, (self._ahead + index)[:, None, None], self._slots))
             self._start = index
         self._offset.fill_(index - self._start)

@@ -2,7 +2,7 @@
 
 from wn_rl.agents.accelerate import accelerated
 from wn_rl.agents.learner import Learner
-from wn_rl.agents.replay import DRAW_AHEAD, Draws, Replay
+from wn_rl.agents.replay import LONGEST_ROUND, Draws, Replay
 from wn_rl.agents.transfer import Transfer
 from wn_rl.agents.types import Batch
 from wn_rl.config import Config
@@ -34,7 +34,7 @@ class Rounds:
         """
         self._replay.require_transitions()
         while num_updates > 0:
-            count = min(num_updates, DRAW_AHEAD, self._learner.updates_until_copy)
+            count = min(num_updates, LONGEST_ROUND, self._learner.updates_until_copy)
             self._draws.seek(self._learner.num_updates, count)
             if self._transfer is not None:
                 self._transfer.send(self._sample(count))

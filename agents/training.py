@@ -22,7 +22,7 @@ from wn_rl.config import Config, identity, to_json
 from wn_rl.errors import say
 from wn_rl.extensions import command_line
 from wn_rl.machine import machine_line, resolve_device, versions
-from wn_rl.network_file import read_network_file
+from wn_rl.network_file import read_best_network
 from wn_rl.nn import fold
 from wn_rl.runs import RunFolder, Status, open_run, write_json
 from wn_rl.tracking import Tracker, make_trackers
@@ -40,17 +40,14 @@ def load_network(config: Config, folder: RunFolder, which: str, device: torch.de
     first test there is no best one yet, and the newest checkpoint is taken.
 
     Raises:
-        CheckpointError: there is none, or it is damaged or of another run.
+        UserError: there is none, or it is damaged or of another run.
     """
     set_tf32(config, device)
     environments = make_test_environments(config, num_envs=1, seed=0)
     online = make_online_network(config, environments.spec)
     environments.close()
     if which == "best" and folder.best_network.exists():
-        tensors, metadata = read_network_file(folder.best_network)
-        if json.loads(metadata["identity"]) != identity(config):
-            raise CheckpointError(f"{folder.best_network} is the network of another run")
-        step = int(metadata["step"])
+        tensors, step = read_best_network(folder.best_network, config)
     else:
         which = "latest"
         loaded = checkpoint_store(config, folder.path).load_state(say)

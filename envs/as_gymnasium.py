@@ -50,8 +50,7 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64]):
         self._lane = self._make_lane(seed=0)
         self._started = self._life_lost = False
         spec = self._lane.spec
-        fps = 60 // spec.frames_per_step if spec.frames_per_step > 1 else 10  # as in the videos of runs
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": fps}
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": spec.pictures_per_second}
         self.action_space = spaces.Discrete(spec.num_actions)
         self._frames = np.zeros((stack, *spec.frame_shape), dtype=spec.dtype)
         self.observation_space = _space(self._observation(), spec.scale)

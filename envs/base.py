@@ -24,6 +24,11 @@ class EnvironmentSpec:
     action_meanings: tuple[str, ...]
     repeatable: bool = True
 
+    @property
+    def pictures_per_second(self) -> int:
+        """Of a video, one picture a step: those of a real-time emulator of 60 frames a second, else slow ones."""
+        return 60 // self.frames_per_step if self.frames_per_step > 1 else 10
+
 
 class Step(NamedTuple):
     """What E lanes show after one agent step. All arrays are the receiver's own: nothing writes to them later.

@@ -13,7 +13,7 @@ import torch
 from run_tools import wn_rl
 
 from wn_rl.agents.experiment import make_training_environments
-from wn_rl.agents.replay import DRAW_AHEAD, Replay
+from wn_rl.agents.replay import LONGEST_ROUND, Replay
 from wn_rl.bench import clock as clock_module
 from wn_rl.bench import cuda_workers, measure, workers
 from wn_rl.bench.clock import SteadyState, Turns
@@ -238,7 +238,7 @@ def test_what_is_timed_on_cuda_never_splits_a_round() -> None:
     updates_in_a_round = config.num_envs // config.learning.update_period
     updates_per_target = config.learning.target_period // config.learning.update_period
     assert updates_per_target % updates_in_a_round == 0
-    assert updates_in_a_round <= DRAW_AHEAD
+    assert updates_in_a_round <= LONGEST_ROUND
 
 
 def test_the_page_in_the_documentation_shows_the_results_beside_it() -> None:

@@ -5,11 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from wn_rl import config
+from wn_rl import config, sweep, tune_space
 from wn_rl.api import allow
-from wn_rl.config import Config, EnvironmentConfig, LearningConfig, NetworkConfig, from_json, to_json
-from wn_rl.nn import PARAMETERIZATIONS, Bias, Direct, Normalized, Parameterization
+from wn_rl.config import (
+    METHOD_OPTIONS,
+    Config,
+    EnvironmentConfig,
+    LearningConfig,
+    NetworkConfig,
+    from_json,
+    to_json,
+)
+from wn_rl.nn import PARAMETERIZATIONS, BatchNorm, Bias, Direct, Normalized, Parameterization
 from wn_rl.presets import PRESETS, default_preset, preset_for_frames
+from wn_rl.report import comparison
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -105,3 +114,27 @@ def test_every_field_has_a_help_text() -> None:
     ]
     assert len(fields) > 30
     assert undocumented == []
+
+
+def test_lists_of_fields_name_fields_of_the_config() -> None:
+    """Else a field with a new name would silently part runs, or be searched for."""
+    whole = to_json(Config("breakout"))
+    dotted = {f"{part}.{name}" for part, values in whole.items() if isinstance(values, dict) for name in values}
+    known = {*whole, *dotted}
+    for listed in (
+        sweep._CIRCUMSTANCES, comparison._OF_THE_ARM, comparison._OF_THE_RUN,
+        comparison._WITHOUT_EFFECT_ON_SCORES, tune_space._SHARED,
+    ):  # fmt: skip
+        assert listed <= known
+    assert known >= {f"network.{name}" for name in METHOD_OPTIONS}
+
+
+def test_a_batch_of_one_has_no_statistics_whatever_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PARAMETERIZATIONS, "own", Parameterization(Direct, BatchNorm))
+    monkeypatch.setattr(Config, "__annotations__", dict(Config.__annotations__))
+    monkeypatch.setattr(config, "Parameterization", config.Parameterization)
+    allow("parameterization", "own")
+    for name in ("batch_norm", "weight_norm_mean_only_bn", "own"):
+        with pytest.raises(ValueError, match=f"--learning.batch-size must be at least 2 for {name}"):
+            Config("x", parameterization=name, learning=LearningConfig(batch_size=1))  # type: ignore[arg-type]
+    Config("x", parameterization="weight_norm", learning=LearningConfig(batch_size=1))

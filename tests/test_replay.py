@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wn_rl.agents.replay import DRAW_AHEAD, TRIES, Draws, Replay, draw_transitions
+from wn_rl.agents.replay import LONGEST_ROUND, TRIES, Draws, Replay, draw_transitions
 from wn_rl.agents.types import Batch
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.seeding import random_bits
@@ -151,19 +151,19 @@ def test_a_batch_is_a_function_of_seed_purpose_and_index() -> None:
 
 def test_batches_taken_together_are_those_taken_one_by_one() -> None:
     draws, replay = Draws(7, "update", 16), filled()
-    draws.seek(DRAW_AHEAD + 2)
-    draws.seek(DRAW_AHEAD + 5, 3)
+    draws.seek(LONGEST_ROUND + 2)
+    draws.seek(LONGEST_ROUND + 5, 3)
     together = replay.sample(draws.take(3))
     for number in range(3):
         part = slice(16 * number, 16 * (number + 1))
-        alone = sampled(replay, DRAW_AHEAD + 5 + number, 16, seed=7)
+        alone = sampled(replay, LONGEST_ROUND + 5 + number, 16, seed=7)
         for a, b in zip(together, alone, strict=True):
             assert torch.equal(a[part], b)
 
 
 def test_what_is_drawn_does_not_depend_on_where_the_bits_drawn_ahead_begin() -> None:
     draws, other = Draws(7, "update", 16), Draws(7, "update", 16)
-    for index, num_batches in [(3, 16), (19, 16), (51, 16), (52, 15), (67, DRAW_AHEAD), (3, 1)]:
+    for index, num_batches in [(3, 16), (19, 16), (51, 16), (52, 15), (67, LONGEST_ROUND), (3, 1)]:
         draws.seek(index, num_batches)
         other.seek(0)  # a block of its own each time
         for number, bits in enumerate(draws.take(num_batches).split(16)):

@@ -16,7 +16,7 @@ from wn_rl.agents.accelerate import WARM_UPS, Captured
 from wn_rl.agents.actor import Actor
 from wn_rl.agents.experiment import Experiment
 from wn_rl.agents.learner import Learner
-from wn_rl.agents.replay import DRAW_AHEAD, Draws, Replay
+from wn_rl.agents.replay import LONGEST_ROUND, Draws, Replay
 from wn_rl.agents.rounds import Rounds
 from wn_rl.agents.transfer import Transfer
 from wn_rl.config import Config, LearningConfig, NetworkConfig, OptimizerConfig
@@ -125,9 +125,9 @@ def test_the_target_is_copied_exactly_where_it_is_due() -> None:
 def test_a_round_may_cross_the_block_of_drawn_bits() -> None:
     config = dataclasses.replace(CONFIG, learning=dataclasses.replace(CONFIG.learning, target_period=4_000))
     together, sequential = Bench(config), Bench(config)
-    together.rounds.learn(DRAW_AHEAD - 2)
+    together.rounds.learn(LONGEST_ROUND - 2)
     together.rounds.learn(5)
-    sequential.one_by_one(DRAW_AHEAD + 3)
+    sequential.one_by_one(LONGEST_ROUND + 3)
     assert_equal(together, sequential, tolerance=1e-3)
 
 
@@ -229,7 +229,7 @@ def test_the_compiler_may_make_a_program_for_each_size_of_round(monkeypatch: pyt
     Bench(dataclasses.replace(CONFIG, accelerate="compile"))
     from torch._dynamo import config as dynamo
 
-    assert dynamo.recompile_limit >= DRAW_AHEAD
+    assert dynamo.recompile_limit >= LONGEST_ROUND
     assert dynamo.fail_on_recompile_limit_hit
 
 

@@ -302,7 +302,7 @@ def _check_combinations(config: Config) -> None:
         )
     if config.environment.resize == "bilinear" and max(config.num_envs, config.evaluation.num_envs) > 1:
         raise ValueError("--environment.resize bilinear needs one lane: --num-envs 1 --evaluation.num-envs 1")
-    if config.parameterization in ("batch_norm", "weight_norm_mean_only_bn") and learning.batch_size < 2:
+    if learning.batch_size < 2 and _has_batch_statistics(config.parameterization):
         raise ValueError(f"--learning.batch-size must be at least 2 for {config.parameterization}")
     for name, option in (("log-scale", network.log_scale), ("max-v-norm", network.max_v_norm)):
         if option is not None and not _is_normalized(config.parameterization):
@@ -316,6 +316,13 @@ def _is_normalized(parameterization: str) -> bool:
     from wn_rl.nn import is_normalized  # only here: it imports torch
 
     return is_normalized(parameterization)
+
+
+def _has_batch_statistics(parameterization: str) -> bool:
+    """As `_is_normalized`."""
+    from wn_rl.nn.layers import has_batch_statistics
+
+    return has_batch_statistics(parameterization)
 
 
 def to_json(config: Config) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A network's tensors in one safetensors file that knows its own digest."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import safetensors
@@ -8,6 +9,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from wn_rl.config import Config, identity
 from wn_rl.errors import UserError
 from wn_rl.files import replace_file
 
@@ -44,3 +46,15 @@ def read_network_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if metadata.pop(_DIGEST, None) != _digest(tensors, metadata):
         raise UserError(f"{path} is damaged: it does not match its digest")
     return tensors, metadata
+
+
+def read_best_network(path: Path, config: Config) -> tuple[dict[str, Tensor], int]:
+    """The tensors of the network of a run's best test, and the step that it is of.
+
+    Raises:
+        UserError: the file is damaged, or of a run with another config.
+    """
+    tensors, metadata = read_network_file(path)
+    if json.loads(metadata["identity"]) != identity(config):
+        raise UserError(f"{path} is the network of another run")
+    return tensors, int(metadata["step"])

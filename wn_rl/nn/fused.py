@@ -37,7 +37,11 @@ def _update_row(  # type: ignore[no-untyped-def]
     SIZE: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr,
     HAS_LOG_SCALE: tl.constexpr, BOUNDED: tl.constexpr,
 ):  # fmt: skip
-    """One row of a parameter: everything from the gradient of its weights w to the next w."""
+    """One row of a parameter: everything from the gradient of its weights w to the next w.
+
+    tensors: 0 the parameter, 1 the gradient, 2 Adamax's mean, 3 its maximum, 4 where the next w goes, 5 the gain's
+    parameter, 6 its mean, 7 its maximum. PLAIN has no 4, and what is not NORMALIZED no 5 to 7: others stand there.
+    """
     entry = tl.arange(0, BLOCK)
     mask = entry < SIZE
     place = row * SIZE + entry

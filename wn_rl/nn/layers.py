@@ -132,6 +132,15 @@ def is_normalized(parameterization: str) -> bool:
     return look_up("parameterization", parameterization, PARAMETERIZATIONS).weight is Normalized
 
 
+def has_batch_statistics(parameterization: str) -> bool:
+    """Whether its layers take the batch's statistics in training, for which a batch needs two states.
+
+    >>> [has_batch_statistics(name) for name in ("weight_norm", "weight_norm_mean_only_bn")]
+    [False, True]
+    """
+    return look_up("parameterization", parameterization, PARAMETERIZATIONS).shift in (BatchNorm, MeanOnlyBatchNorm)
+
+
 class Layers:
     """Makes the layers of one parameterization, v ~ N(0, .05) from the generator and b = 0.
 

@@ -3,7 +3,6 @@
 An observation of SB3's is a stack of ours merged into its leading axis: [B, K, *O] and [B, K * O0, ...].
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.preprocessing import is_image_space
 from torch import nn
 
-from wn_rl.config import Config, identity
+from wn_rl.config import Config
 from wn_rl.errors import UserError
-from wn_rl.network_file import read_network_file
+from wn_rl.network_file import read_best_network
 from wn_rl.nn import make_network
 from wn_rl.runs import open_run
 from wn_rl.sb3.policies import NetworkFeatures, WeightNormMlpPolicy
@@ -36,14 +35,12 @@ def model_from_run(run: str | Path, env: Any, **settings: Any) -> DQN:
     folder, _, config = open_run(run)
     if not folder.best_network.exists():
         raise UserError(f"{run} has no best network yet: its first test is still to come")
-    tensors, metadata = read_network_file(folder.best_network)
-    if json.loads(metadata["identity"]) != identity(config):
-        raise UserError(f"{folder.best_network} is the network of another run")
+    tensors, step = read_best_network(folder.best_network, config)
     model = DQN(WeightNormMlpPolicy, env, policy_kwargs=policy_settings(config), **settings)
     state = {_to_sb3(name): tensor for name, tensor in tensors.items()}
     for network in (model.q_net, model.q_net_target):
         network.load_state_dict(state)
-    model.num_timesteps = int(metadata["step"])
+    model.num_timesteps = step
     updating = max(model.num_timesteps - config.learning.replay_start, 0)
     model._n_updates = updating // config.learning.update_period
     return model
