@@ -5,6 +5,7 @@ that exist after the first step: a CUDA graph can capture every later one, and t
 torch.optim has no form of Adamax that is all of this on a CPU too.
 """
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,8 @@ from wn_rl.nn.layers import look_up
 
 Tensors = list[Tensor]
 
+_ADD_PARAM_GROUP: Any = inspect.unwrap(Optimizer.add_param_group)
+
 NUMBERS_READ_ON = ("cpu",)  # devices where reading a tensor's number waits for nothing
 
 
@@ -30,6 +33,10 @@ class MultiTensorOptimizer(Optimizer, ABC):
     @abstractmethod
     def update(parameters: Tensors, gradients: Tensors, buffers: list[Tensors], settings: dict[str, Any]) -> None:
         """Change parameters and buffers in place. settings: the parameter group's, its tensors included."""
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As in torch, without a wrapper whose first call imports torch's compiler: more than a second."""
+        _ADD_PARAM_GROUP(self, param_group)
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One update of the parameters that have a gradient; returns the closure's loss where there is one."""
@@ -182,16 +189,18 @@ def make_optimizer(name: str, parameters: Iterable[nn.Parameter], learning_rate:
 
 def optimizer_tree(optimizer: Optimizer) -> dict[str, Any]:
     """The optimizer's tensors by parameter number and by group, with string keys; settings are the config's."""
-    groups = optimizer.state_dict()["param_groups"]
+    state = optimizer.state  # not `state_dict`, which imports torch's compiler too
     return {
-        "parameters": {str(number): dict(state) for number, state in optimizer.state_dict()["state"].items()},
-        "groups": {str(number): _tensors(group) for number, group in enumerate(groups)},
+        "parameters": {
+            str(number): dict(state[p]) for number, p in enumerate(_parameters(optimizer)) if p in state
+        },
+        "groups": {str(number): _tensors(group) for number, group in enumerate(optimizer.param_groups)},
     }
 
 
 def load_optimizer_tree(optimizer: Optimizer, tree: dict[str, Any]) -> None:
     """Put tensors back that `optimizer_tree` gave; those that are there already stay where they are."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = _parameters(optimizer)
     for number, tensors in tree["parameters"].items():
         parameter = parameters[int(number)]
         for name, value in tensors.items():
@@ -199,6 +208,10 @@ def load_optimizer_tree(optimizer: Optimizer, tree: dict[str, Any]) -> None:
     for number, tensors in tree["groups"].items():
         for name, value in tensors.items():
             optimizer.param_groups[int(number)][name].copy_(value)
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _tensors(group: dict[str, Any]) -> dict[str, Tensor]:
