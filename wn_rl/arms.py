@@ -1,13 +1,12 @@
 """Arms of a comparison, and how they are typed: weight_norm:3e-4, normal+initialization=torch:1e-4,3e-4."""
 
-import difflib
 import math
 import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from wn_rl.config import METHOD_OPTIONS, Parameterization, choices
-from wn_rl.errors import UserError
+from wn_rl.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,7 @@ def _parse_arm(text: str) -> Iterator[Arm]:
     name, *given = method.split("+")
     known = choices("parameterization")
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, known)
         raise UserError(f"--arms: no parameterization {name!r}: choose from {', '.join(known)}{hint}")
     parameterization = typing.cast(Parameterization, name)
     options = tuple(_parse_option(option, text) for option in given)

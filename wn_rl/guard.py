@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from wn_rl.errors import in_one_line
 from wn_rl.sinks import Sink
 
 QUEUED_CALLS = 10_000  # a sink that is this far behind is given up
@@ -88,5 +89,6 @@ class GuardedTracker:
     def _give_up(self, reason: str) -> None:
         if not self._given_up:
             self._given_up = True
-            line = " ".join(reason.split())
-            self._report(f"warning: {self._name} is switched off: {line}; metrics.jsonl has every row")
+            self._report(
+                f"warning: {self._name} is switched off: {in_one_line(reason)}; metrics.jsonl has every row"
+            )

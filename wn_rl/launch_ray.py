@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wn_rl import launch_child
-from wn_rl.errors import UserError
+from wn_rl.errors import UserError, in_one_line
 from wn_rl.extensions import IMPORTS
 from wn_rl.launch import Ended
 from wn_rl.sweep import Run
@@ -106,7 +106,7 @@ def _connect(address: str | None) -> Any:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         where = f" at {address}" if address else ""
-        raise UserError(f"no Ray cluster can be reached{where}: {' '.join(str(error).split())}") from error
+        raise UserError(f"no Ray cluster can be reached{where}: {in_one_line(error)}") from error
     return ray
 
 

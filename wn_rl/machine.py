@@ -1,7 +1,6 @@
 """What this machine has: memory, devices, programs, versions."""
 
 import contextlib
-import difflib
 import importlib.metadata
 import os
 import platform
@@ -17,7 +16,7 @@ import torch
 
 from wn_rl import __version__
 from wn_rl.cores import num_cores
-from wn_rl.errors import UserError
+from wn_rl.errors import UserError, did_you_mean
 from wn_rl.video import ffmpeg_path
 from wn_rl.wandb_sink import wandb_key_configured
 
@@ -131,8 +130,7 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cpu")
     kind, _, number = name.partition(":")
     if name != "auto" and (kind != "cuda" or (":" in name and not number.isdecimal())):
-        near = difflib.get_close_matches(name, ["auto", "cpu", "cuda", "cuda:0"], n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, ["auto", "cpu", "cuda", "cuda:0"])
         raise UserError(f"no device {name!r}: choose auto, cpu, cuda or cuda:N{hint}")
     obstacle = _cuda_obstacle()
     if obstacle:

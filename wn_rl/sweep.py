@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from wn_rl.arms import Arm
 from wn_rl.config import Config, from_json, method_options, to_json
-from wn_rl.errors import UserError, say
+from wn_rl.errors import UserError, in_one_line, say
 from wn_rl.extensions import import_flags
 from wn_rl.presets import PRESETS
 from wn_rl.runs import RunFolder, file_name, write_json
@@ -270,7 +270,7 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"it has no {error}"
     text = error.strerror if isinstance(error, OSError) else str(error)
-    return " ".join((text or type(error).__name__).split())
+    return in_one_line(text or type(error).__name__)
 
 
 def _require_same(run: Run, saved: Config) -> None:

@@ -4,7 +4,6 @@ A row is a flat dict with "step" and some of what docs/metrics.md lists. A value
 """
 
 import contextlib
-import difflib
 import json
 import math
 import os
@@ -12,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from wn_rl.errors import UserError, say
+from wn_rl.errors import UserError, did_you_mean, say
 from wn_rl.files import write_all
 from wn_rl.guard import GuardedTracker
 from wn_rl.sinks import ConsoleSink, RunInfo, Sink, TensorBoardSink
@@ -202,8 +201,7 @@ def make_trackers(
     """
     for name in names:
         if name not in TRACKERS:
-            near = difflib.get_close_matches(name, TRACKERS, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(name, TRACKERS)
             raise UserError(f"no tracker {name!r}: choose from {', '.join(TRACKERS)}{hint}")
     info = RunInfo(run_dir, dict(config), run_name, group, tuple(tags), total_steps, report)
     return Trackers({name: TRACKERS[name](info) for name in dict.fromkeys(["jsonl", *names])})

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from wn_rl.errors import in_one_line
 from wn_rl.sinks import Row, RunInfo
 
 INIT_SECONDS = 20.0  # W&B takes about ten more to say that its server is out of reach
@@ -89,7 +90,7 @@ class WandbSink:
             try:
                 return self._init(run_id, mode)
             except Exception as error:
-                reason = " ".join(str(error).split())
+                reason = in_one_line(error)
                 self._info.report(f"warning: wandb is out of reach, logging offline instead: {reason}")
                 mode = "offline"
                 self._wandb.teardown()  # frees the id, which the failed run still holds

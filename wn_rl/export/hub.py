@@ -4,7 +4,7 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
-from wn_rl.errors import UserError
+from wn_rl.errors import UserError, in_one_line
 
 
 def _hub(module: str = "huggingface_hub") -> ModuleType:
@@ -19,7 +19,7 @@ def check_repo_id(repo_id: str) -> None:
     try:
         _hub("huggingface_hub.utils").validate_repo_id(repo_id)
     except ValueError as error:
-        raise UserError(_one_line(error)) from None
+        raise UserError(in_one_line(error)) from None
     if repo_id.count("/") != 1:
         raise UserError(f"{repo_id!r} is not the name of a repository: it has the form owner/name")
 
@@ -37,7 +37,7 @@ def download(repo_id: str, files: list[str], revision: str | None) -> Path:
         return Path(_hub().snapshot_download(repo_id, revision=revision, allow_patterns=files))
     except OSError as error:  # every error of the hub's is one
         raise UserError(
-            f"{repo_id} is no folder here, and not to be had from the hub: {_one_line(error)}"
+            f"{repo_id} is no folder here, and not to be had from the hub: {in_one_line(error)}"
         ) from None
 
 
@@ -55,9 +55,5 @@ def push(folder: Path, files: list[str], repo_id: str, *, private: bool) -> str:
             repo_id=repo_id, folder_path=folder, allow_patterns=files, commit_message="Upload an agent"
         )
     except OSError as error:
-        raise UserError(f"nothing more is uploaded to {repo_id}: {_one_line(error)}") from None
+        raise UserError(f"nothing more is uploaded to {repo_id}: {in_one_line(error)}") from None
     return str(address)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
