@@ -10,9 +10,9 @@ from report_tools import comparison_of, found, write_arm, write_run
 from wn_rl import sweep
 from wn_rl.presets import minatar
 from wn_rl.report.blocks import Block, Bullets, Caution, Text
+from wn_rl.report.chapter_head import what_was_run
 from wn_rl.report.chosen import how_chosen
 from wn_rl.report.grids import read_grids
-from wn_rl.report.head import what_was_run
 from wn_rl.report.records import Arm, Method
 from wn_rl.report.sections import _about_dashes, _unequal_seeds
 from wn_rl.report.summary import summary_line, summary_section

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from wn_rl.report.blocks import Block, Bullets, Caution, Code, Figures, Section, Table, Text
+from wn_rl.report.chapter_head import versions_of, what_was_run
 from wn_rl.report.chosen import how_chosen
 from wn_rl.report.comparison import Comparison
+from wn_rl.report.explanations import ABOUT_DASHES, ABOUT_NORMS, ABOUT_RATES, ABOUT_SPEED
 from wn_rl.report.figures import Figure
 from wn_rl.report.grids import GridFile
-from wn_rl.report.head import versions_of, what_was_run
-from wn_rl.report.method import ABOUT_DASHES, ABOUT_NORMS, ABOUT_RATES, ABOUT_SPEED
 from wn_rl.report.published import protocol_notes
 from wn_rl.report.records import Arm, LeftOut, Run
 from wn_rl.report.results import METRICS, Contrast, Findings

@@ -12,11 +12,11 @@ from wn_rl.files import alone_in
 from wn_rl.report.blocks import Section
 from wn_rl.report.comparison import Comparison, compare
 from wn_rl.report.csv_files import csv_files
+from wn_rl.report.explanations import METHOD_SECTION
 from wn_rl.report.figures import Figure
 from wn_rl.report.gallery import Gallery, RecordGame, record_clips
 from wn_rl.report.grids import GridFile, read_grids
 from wn_rl.report.markdown import render_markdown
-from wn_rl.report.method import METHOD_SECTION
 from wn_rl.report.page import render_page
 from wn_rl.report.rates import choose_rates
 from wn_rl.report.records import LeftOut, Run, read_runs
