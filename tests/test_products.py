@@ -106,7 +106,7 @@ def test_products_without_gradients_need_no_function_of_ours(
     assert len(taken) == 1
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # by torch itself
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by torch itself
 def test_forward_mode_is_refused_without_gradients_too(taken: list[int]) -> None:
     """The operation alone would lose the tangent without a word."""
     x, weight, bias, _ = tensors()
