@@ -19,7 +19,7 @@ from wn_rl.agents.learner import make_online_network, set_tf32
 from wn_rl.agents.monitor import Monitor, StopNow, StopRequest
 from wn_rl.checkpoint import CheckpointError, CheckpointStore
 from wn_rl.config import Config, identity, to_json
-from wn_rl.errors import say
+from wn_rl.errors import UserError, say
 from wn_rl.extensions import command_line
 from wn_rl.machine import machine_line, resolve_device, versions
 from wn_rl.network_file import read_best_network
@@ -42,6 +42,8 @@ def load_network(config: Config, folder: RunFolder, which: str, device: torch.de
     Raises:
         UserError: there is none, or it is damaged or of another run.
     """
+    if which not in ("best", "latest"):
+        raise UserError(f"no network {which!r} of a run: there are best and latest")
     set_tf32(config, device)
     environments = make_test_environments(config, num_envs=1, seed=0)
     online = make_online_network(config, environments.spec)
@@ -235,7 +237,8 @@ def _train(
     except Exception as error:
         if not isinstance(error, FloatingPointError):
             traceback.print_exc()  # a fault of the program or the machine: say where
-        said = f"stopped at step {experiment.num_steps:,}: {error}; the last checkpoint is kept"
+        kept = "no checkpoint was saved" if monitor.saved_step is None else "the last checkpoint is kept"
+        said = f"stopped at step {experiment.num_steps:,}: {error}; {kept}"
         return Outcome("failed", 1, said)
     if monitor.saved_step != experiment.num_steps:
         return Outcome("failed", 1, f"the last checkpoint could not be written: make room, then {resume_command}")

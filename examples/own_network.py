@@ -12,8 +12,6 @@ from wn_rl.config import NetworkConfig
 from wn_rl.nn import NETWORKS, Layers, Preprocess
 from wn_rl.presets import minatar
 
-STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-
 
 def two_convolutions(
     frame_shape: tuple[int, ...], stack: int, num_actions: int, scale: float, layers: Layers
@@ -37,6 +35,8 @@ def two_convolutions(
 NETWORKS["two_convolutions"] = two_convolutions
 allow("network.name", "two_convolutions")
 
-config = minatar("breakout")
-config = dataclasses.replace(config, steps=STEPS, network=NetworkConfig(name="two_convolutions", stack=1))
-train(config, "runs/two_convolutions")
+if __name__ == "__main__":
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    config = minatar("breakout")
+    config = dataclasses.replace(config, steps=steps, network=NetworkConfig(name="two_convolutions", stack=1))
+    train(config, "runs/two_convolutions")

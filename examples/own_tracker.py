@@ -12,8 +12,6 @@ from wn_rl.presets import minatar
 from wn_rl.sinks import Row, RunInfo
 from wn_rl.tracking import TRACKERS
 
-STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-
 
 class Scores:
     """The score of each test in a file of its own. It runs in a thread of its own, and may fail."""
@@ -37,6 +35,8 @@ class Scores:
 TRACKERS["scores"] = lambda info: GuardedTracker("scores", lambda state: Scores(info, state), {}, info.report)
 allow("track", "scores")
 
-config = minatar("breakout")
-often = dataclasses.replace(config.evaluation, period=STEPS // 5)
-train(dataclasses.replace(config, steps=STEPS, evaluation=often, track=("console", "scores")), "runs/tracked")
+if __name__ == "__main__":
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    config = minatar("breakout")
+    often = dataclasses.replace(config.evaluation, period=steps // 5)
+    train(dataclasses.replace(config, steps=steps, evaluation=often, track=("console", "scores")), "runs/tracked")

@@ -213,3 +213,34 @@ def test_a_run_with_its_replay_grows_to_what_a_longer_run_would_be(tmp_path: Pat
     assert wn_rl("resume", str(short), "--steps", "2000") == 0
     assert wn_rl("train", "breakout", *QUICK, "--steps", "2000", "--keep-replay", "--run-dir", str(whole)) == 0
     assert timeless(rows_of(short)) == timeless(rows_of(whole))
+
+
+@pytest.mark.parametrize(
+    ("flag", "meant"),
+    [
+        ("--learning-rate", "did you mean --optimizer.learning-rate?"),
+        ("--replay-capacity", "did you mean --learning.replay-capacity?"),
+        ("--stps", "did you mean --steps?"),
+    ],
+)
+def test_a_flag_that_is_not_there_has_a_neighbour(
+    flag: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert wn_rl("train", "breakout", flag, "1") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert meant in line
+
+
+def test_modules_to_import_are_named_in_either_form(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WN_RL_IMPORT", "")
+    assert wn_rl("--import=json", "--import", "re", "games") == 0
+    assert wn_rl("--import") == 2
+    assert capsys.readouterr().err.strip() == "wn-rl --import: name a module"
+    (tmp_path / "broken_module.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert wn_rl("--import", "broken_module", "games") == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert said[-1] == "wn-rl --import: division by zero"
+    assert any("broken_module.py" in line for line in said)

@@ -288,6 +288,8 @@ def test_a_dry_run_prints_the_runs_their_steps_and_the_time(
         (["--launcher", "slurm"], "'local', 'ray'"),
         (["--device", "gpu"], "no device 'gpu'"),
         (["--evaluation.period", "601"], "--evaluation.period 601 gives a run of 600 steps no test"),
+        (["--accelerate", "cuda_graph"], "--accelerate cuda_graph needs a CUDA device"),
+        (["--network.name", "nature_cnn"], "nature_cnn needs frames of at least 36x36"),
         (["--evaluation.period", "0"], "--evaluation.period 0 gives a run of 600 steps no test"),
         (["--only", NAMES[0][:-1] + "9"], f"did you mean {NAMES[0]}?"),
         (["--wandb-sweep", "sweep.yaml"], "--track jsonl wandb"),

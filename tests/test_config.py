@@ -138,3 +138,22 @@ def test_a_batch_of_one_has_no_statistics_whatever_the_name(monkeypatch: pytest.
         with pytest.raises(ValueError, match=f"--learning.batch-size must be at least 2 for {name}"):
             Config("x", parameterization=name, learning=LearningConfig(batch_size=1))  # type: ignore[arg-type]
     Config("x", parameterization="weight_norm", learning=LearningConfig(batch_size=1))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"steps": 600.0}, "--steps must be a whole number, got 600.0"),
+        ({"steps": "5"}, "--steps must be a whole number, got '5'"),
+        ({"seed": True}, "--seed must be a whole number, got True"),
+        ({"keep_replay": 1}, "--keep-replay must be True or False, got 1"),
+        ({"track": "console"}, "--track must be a tuple of names, got 'console'"),
+        ({"learning": LearningConfig(discount="1")}, "--learning.discount must be a number, got '1'"),  # type: ignore[arg-type]
+        ({"torch_threads": 10**6}, "--torch-threads must be at most 1024"),
+        ({"learning": LearningConfig(batch_size=10**7)}, "--learning.batch-size 10000000 is more than"),
+        ({"network": NetworkConfig(init_states=10**7)}, "--network.init-states 10000000 is more than"),
+    ],
+)
+def test_values_of_another_kind_or_beyond_the_replay_are_refused(change: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Config("x", **change)  # type: ignore[arg-type]

@@ -107,6 +107,13 @@ def test_a_module_of_ones_own_serves_every_command(tmp_path: Path) -> None:
     assert (missing.returncode, missing.stderr) == (2, "wn-rl --import: No module named 'no_such_module'\n")
 
 
+@pytest.mark.parametrize("name", ["own_network", "own_parameterization", "own_tracker"])
+def test_what_adds_to_the_registries_can_be_imported_without_training(name: str, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", f"import {name}"], cwd=EXAMPLES, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert not (EXAMPLES / "runs").exists()
+
+
 def test_what_is_imported_is_named_to_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(extensions.IMPORTS, "")
     assert extensions.import_flags() == []

@@ -8,7 +8,7 @@ from unittest.mock import create_autospec
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 from torch import nn
 
 from wn_rl import cli
@@ -82,7 +82,7 @@ def test_what_cannot_be_pushed_is_one_line_and_nothing_is_sent(
 
 
 def test_a_hub_that_refuses_is_one_line(folder: Path, api: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    for refusal in (OSError("no\nroute"), PermissionError("log in")):
+    for refusal in (OSError("no\nroute"), PermissionError("log in"), HTTPError("no name service")):
         api.create_repo.side_effect = refusal
         assert push(str(folder), "--repo-id", "me/agent") == 2
         assert capsys.readouterr().err.count("\n") == 1

@@ -193,3 +193,15 @@ def test_default_init_is_torchs(parameterization: str, log_scale: float | None) 
         assert 0.9 * limit < weight.abs().max() <= limit * 1.0001
         assert 0 < bias.abs().max() <= limit * 1.0001
     torch.testing.assert_close(network.dense.weight().std().item(), (1 / (3 * 1024)) ** 0.5, rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(value: float) -> None:
+    network = nn.Sequential(Layers("weight_norm").dense(4, 3))
+    before = copy.deepcopy(network.state_dict())
+    batch = torch.ones(8, 4)
+    batch[3, 2] = value
+    with pytest.raises(ValueError, match="not finite"):
+        data_dependent_init(network, batch)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name])

@@ -143,7 +143,7 @@ def test_where_there_is_no_terminal_changes_are_lines(
     write_rows(entries[1].run.path / "metrics.jsonl", trained(500, 50))
     display = PlainLines(entries, 1)
     display.update()
-    assert f"{second}  running  500/1,000  10  0:00:50" in capsys.readouterr().out.splitlines()
+    assert f"{second}  running  step 500/1,000  steps/s 10  left 0:00:50" in capsys.readouterr().out.splitlines()
     display.close()
     assert capsys.readouterr().out.splitlines()[-1].startswith("2 runs: 1 running, 1 finished")
 

@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -225,6 +226,32 @@ def test_atari_has_published_scores_and_says_how_they_differ(
     assert "These runs cut a game at 30 minutes" in text
     assert "evaluation.period 100 (paper 250,000)" in text
     assert "Salimans & Kingma 2016, Table 3" in text
+
+
+def test_a_new_report_takes_away_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_pair(tmp_path / "runs", game="breakout")
+    write_report(Request([tmp_path / "runs"], out))
+    before = {path.relative_to(out) for path in out.glob("*/*")}
+    mine = [out / "figures" / "mine.png", out / "tables" / "mine.csv", out / "videos" / "game.mp4"]
+    for file in mine:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+    shutil.rmtree(tmp_path / "runs")
+    write_pair(tmp_path / "runs", game="seaquest")
+    write_report(Request([tmp_path / "runs"], out))
+    after = {path.relative_to(out) for path in out.glob("*/*")} - {path.relative_to(out) for path in mine}
+    assert all(file.read_text() == "mine" for file in mine)
+    assert not any("breakout" in path.name for path in after)
+    assert any("breakout" in path.name for path in before)
+    assert set((out / "files.txt").read_text().split("\n")) == {"", *map(str, after)}
+
+
+def test_a_run_s_own_folder_is_no_place_for_a_report(tmp_path: Path) -> None:
+    write_pair(tmp_path / "runs")
+    run = next((tmp_path / "runs").rglob("config.json")).parent
+    with pytest.raises(UserError, match="is the folder of a run: name another one"):
+        write_report(Request([run], run))
 
 
 def test_videos_are_of_the_best_run_of_each_arm_on_one_seed(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wn_rl.errors import UserError
-from wn_rl.files import replace_file
+from wn_rl.files import append_line, replace_file
 from wn_rl.runs import RunFolder, default_name, write_json
 
 HOLD_LOCK = """
@@ -109,3 +109,12 @@ def test_a_file_that_cannot_be_replaced_stays(
         replace_file(path, b"new")
     assert json.loads(path.read_text()) == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_line_is_added_after_one_that_was_cut_off(tmp_path: Path) -> None:
+    file = tmp_path / "lines"
+    append_line(file, "first")
+    with file.open("a") as open_file:
+        open_file.write("cut o")
+    append_line(file, "second")
+    assert file.read_text() == "first\ncut o\nsecond\n"

@@ -80,7 +80,7 @@ def test_an_error_is_noted_with_its_place_and_exit_code_1(
     assert wn_rl(*TRAIN, "--run-dir", str(run)) == 1
     said = capsys.readouterr().err
     assert "Traceback" in said
-    assert "a fault of the program; the last checkpoint is kept" in said.splitlines()[-1]
+    assert "a fault of the program; no checkpoint was saved" in said.splitlines()[-1]
     assert status_of(run)["status"] == "failed"
 
 
@@ -91,7 +91,7 @@ def test_a_run_that_diverges_says_what_the_page_on_trouble_quotes(
     [quoted] = re.findall("«(.*) nan»", page)
     assert wn_rl(*TRAIN, "--optimizer.learning-rate", "1e30", "--run-dir", str(tmp_path / "run")) == 1
     assert quoted in capsys.readouterr().err
-    assert "the last checkpoint is kept" in status_of(tmp_path / "run")["message"]
+    assert "no checkpoint was saved" in status_of(tmp_path / "run")["message"]
 
 
 def test_a_run_that_is_too_short_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

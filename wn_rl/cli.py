@@ -7,6 +7,7 @@ and SIGTERM.
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from wn_rl.errors import say
@@ -77,12 +78,17 @@ def _import_extensions(arguments: list[str]) -> list[str]:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where `--env-id MODULE:ID` is looked for too
     modules = []
-    while len(arguments) > 1 and arguments[0] == "--import":
-        modules.append(arguments[1])
-        arguments = arguments[2:]
+    while arguments and arguments[0].partition("=")[0] == "--import":
+        _, _, module = arguments.pop(0).partition("=")
+        if not module and not arguments:
+            say("wn-rl --import: name a module")
+            sys.exit(2)
+        modules.append(module or arguments.pop(0))
     try:
         import_extensions(modules)
-    except ImportError as error:
+    except Exception as error:  # whatever a module of the user's may raise
+        if not isinstance(error, ImportError):
+            traceback.print_exc()
         say(f"wn-rl --import: {error}")
         sys.exit(2)
     return arguments

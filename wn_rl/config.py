@@ -163,7 +163,7 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        _check_choices(self)
+        _check_values(self)
         _check_ranges(self)
         _check_combinations(self)
 
@@ -195,6 +195,7 @@ def method_options(network: Mapping[str, Any]) -> dict[str, float | str]:
 
 
 MAX_ENVS = 4096  # more lanes than this are a mistake that would build environments for hours
+MAX_THREADS = 1024  # more may end the process
 
 
 def identity(config: Config) -> dict[str, Any]:
@@ -226,12 +227,31 @@ class UnknownNameError(ValueError):
     """A name is none of those that its field takes in this process."""
 
 
-def _check_choices(part: Any, prefix: str = "") -> None:
-    """UnknownNameError on the first name that is none of its field's."""
+_KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    bool: ((bool,), "True or False"),
+}
+
+
+def _is_of_kind(value: Any, hint: Any) -> bool:
+    """Whether a value may stand in a field of this type. True and False are no numbers."""
+    types = _KINDS[hint][0]
+    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
+
+
+def _check_values(part: Any, prefix: str = "") -> None:
+    """ValueError on the first value of another type, UnknownNameError on a name that is none of its field's."""
     for name, hint in typing.get_type_hints(type(part)).items():
         value, flag = getattr(part, name), f"--{prefix}{name.replace('_', '-')}"
         if dataclasses.is_dataclass(value):
-            _check_choices(value, f"{name}.")
+            _check_values(value, f"{name}.")
+        kinds = [kind for kind in (hint, *typing.get_args(hint)) if kind in _KINDS]
+        optional = type(None) in typing.get_args(hint)
+        if kinds and not (optional and value is None) and not any(_is_of_kind(value, kind) for kind in kinds):
+            raise ValueError(f"{flag} must be {_KINDS[kinds[0]][1]}, got {value!r}")
+        if name == "track" and not isinstance(value, tuple):
+            raise ValueError(f"{flag} must be a tuple of names, got {value!r}")
         values, literal = (value, TrackerName) if name == "track" else ((value,), hint)
         if typing.get_origin(literal) is Literal:
             choices = typing.get_args(literal)
@@ -251,6 +271,7 @@ _AT_LEAST_0 = (
     *("evaluation.period", "evaluation.video_period"),
 )
 _AT_LEAST_2 = ("network.init_states",)  # a standard deviation needs two
+_THREADS = ("torch_threads", "environment.emulator_threads")
 _FRACTIONS = ("learning.discount", "learning.epsilon_start", "learning.epsilon_end", "evaluation.epsilon")
 _POSITIVE = ("learning_rate", "network.log_scale", "network.max_v_norm")
 
@@ -259,6 +280,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (_AT_LEAST_0, lambda value: value >= 0, "at least 0"),
     (_AT_LEAST_2, lambda value: value >= 2, "at least 2"),
     (("num_envs", "evaluation.num_envs"), lambda value: value <= MAX_ENVS, f"at most {MAX_ENVS}"),
+    (_THREADS, lambda value: value <= MAX_THREADS, f"at most {MAX_THREADS}"),
     (_FRACTIONS, lambda value: 0 <= value <= 1, "between 0 and 1"),
     (_POSITIVE, lambda value: value is None or 0 < value < math.inf, "greater than 0"),
 )
@@ -294,6 +316,15 @@ def _check_combinations(config: Config) -> None:
             f"--learning.replay-start {learning.replay_start} is more than "
             f"--learning.replay-capacity {learning.replay_capacity}"
         )
+    for flag, count in (
+        ("learning.batch-size", learning.batch_size),
+        ("network.init-states", network.init_states),
+        ("evaluation.held-out-states", config.evaluation.held_out_states),
+    ):
+        if count > learning.replay_capacity:
+            raise ValueError(
+                f"--{flag} {count} is more than --learning.replay-capacity {learning.replay_capacity}"
+            )
     least = config.num_envs * (network.stack + 1)
     if learning.replay_start < least:
         raise ValueError(

@@ -75,6 +75,15 @@ def replace_file(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def append_line(path: Path, text: str) -> None:
+    """Add a line to a file, made if need be. What was cut off there before becomes a line of its own."""
+    with path.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        is_whole = file.read(1) in (b"", b"\n")
+        file.write((b"" if is_whole else b"\n") + text.encode() + b"\n")
+
+
 def sha256(data: bytes) -> str:
     """The digest in hexadecimal."""
     return hashlib.sha256(data).hexdigest()

@@ -9,6 +9,8 @@ from typing import Any
 
 import tyro
 
+_SHOWN = 3  # of the flags that may have been meant
+
 
 def parse_flags(command: type[Any], arguments: Sequence[str], **kwargs: Any) -> Any:
     """The command's flags. What tyro would say in a box is raised as a ValueError of one line."""
@@ -24,11 +26,13 @@ def parse_flags(command: type[Any], arguments: Sequence[str], **kwargs: Any) -> 
 
 
 def _text_of_box(box: str) -> str:
-    """The first paragraph of a message that tyro drew in a box: with a frame, or under a title without UTF-8."""
+    """Of what tyro drew in a box (framed, or titled without UTF-8) the first paragraph, and flags it guessed."""
     lines = [line.strip(" │") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
     framed = any(line.startswith("╭") for line in lines)
     lines = [line for line in lines if line and line[0] not in "╭╰"]
     if not framed:
         lines = lines[2:]  # a title and a rule
-    paragraph = itertools.takewhile(lambda line: set(line) not in ({"─"}, {"-"}), lines)
-    return " ".join(paragraph)
+    paragraph = " ".join(itertools.takewhile(lambda line: set(line) not in ({"─"}, {"-"}), lines))
+    _, _, guessed = " ".join(lines).partition("Perhaps you meant:")
+    flags = [flag for flag in dict.fromkeys(re.findall(r"--[a-z][\w.-]*", guessed)) if flag != "--help"]
+    return f"{paragraph}; did you mean {' or '.join(flags[:_SHOWN])}?" if flags else paragraph

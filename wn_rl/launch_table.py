@@ -76,7 +76,7 @@ class PlainLines:
             rows = self._survey.rows()
             for row in rows:
                 if row.entry.state == "running":
-                    print("  ".join(cell for cell in cells(row) if cell), flush=True)
+                    print(in_words(row), flush=True)
             print(summary(rows, self._at_once), flush=True)
 
     def close(self) -> None:
@@ -114,6 +114,13 @@ def cells(row: Row) -> tuple[str, ...]:
         "" if rate is None else f"{rate:,.0f}",
         "" if row.seconds_left is None or not row.is_to_run else duration(row.seconds_left),
     )
+
+
+def in_words(row: Row) -> str:
+    """A run in a line, each number with its name."""
+    name, state, step, score, rate, left = cells(row)
+    named = [("step", step), ("last test", score), ("steps/s", rate), ("left", left)]
+    return "  ".join([name, state, *(f"{title} {cell}" for title, cell in named if cell)])
 
 
 def describe(entry: Entry) -> str:

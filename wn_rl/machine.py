@@ -44,7 +44,7 @@ def require_memory(num_bytes: int, what: str) -> None:
     if num_bytes > available:
         raise UserError(
             f"{what} needs {num_bytes / _GIGABYTE:.2f} GB of memory and {available / _GIGABYTE:.2f} GB is free: "
-            f"take at most {int(100 * available / num_bytes)}% of it, or a machine with more memory"
+            f"take at most {100 * available / num_bytes:.2g}% of it, or a machine with more memory"
         )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from wn_rl.report.figures import steps_label
 from wn_rl.report.records import read_rows, series
 from wn_rl.runs import open_run
 
@@ -37,7 +38,7 @@ def plot_learning_curves(runs: Sequence[Path], path: Path, *, baseline: float | 
     axes.set_xlabel("agent steps")
     axes.set_ylabel("raw return of a game")
     axes.set_title("dots: tests, mean and standard deviation over games; thin line: training", fontsize=9)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f}k")
+    axes.xaxis.set_major_formatter(lambda value, _: steps_label(value))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)

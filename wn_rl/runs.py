@@ -105,7 +105,8 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             return os.open(self.path / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise UserError(f"the run folder {self.path} cannot be made: {error.strerror}") from error
+            cannot = "cannot be written" if self.path.is_dir() else "cannot be made"
+            raise UserError(f"the run folder {self.path} {cannot}: {error.strerror}") from error
 
     def read_config(self) -> dict[str, Any]:
         """What config.json holds.

@@ -76,10 +76,9 @@ class ConsoleSink:
             self._progress.stop()
 
     def _start_progress(self) -> None:
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+        from rich.progress import Progress, SpinnerColumn, TextColumn
 
-        columns = (SpinnerColumn(), BarColumn(bar_width=20), TextColumn("{task.fields[numbers]}"))
-        self._progress = Progress(*columns)
+        self._progress = Progress(SpinnerColumn(), TextColumn("{task.percentage:>3.0f}%  {task.fields[numbers]}"))
         self._task = self._progress.add_task("", total=self._total, numbers="")
         self._progress.start()
 
@@ -108,12 +107,12 @@ def _describe_training(row: Row, total_steps: int | None, seconds_left: float | 
         "epsilon": ("epsilon", ".3f"),
     }
     parts = [f"step {row['step']:,}{of_total}"]
+    if seconds_left is not None:  # before what a narrow terminal cuts off
+        minutes, seconds = divmod(int(seconds_left), 60)
+        parts.append(f"left {minutes // 60}:{minutes % 60:02}:{seconds:02}")
     for key, (label, form) in formats.items():
         if row.get(key) is not None:
             parts.append(f"{label} {row[key]:{form}}")
-    if seconds_left is not None:
-        minutes, seconds = divmod(int(seconds_left), 60)
-        parts.append(f"left {minutes // 60}:{minutes % 60:02}:{seconds:02}")
     return "  ".join(parts)
 
 

@@ -7,6 +7,7 @@ import math
 import netrc
 import os
 import secrets
+import shlex
 import subprocess
 import sys
 import threading
@@ -48,7 +49,7 @@ class WandbSink:
         self._run.define_metric("*", step_metric="step")
         self._folder = Path(self._run.settings.sync_dir)
         self._rows = 0
-        if self._run.url:
+        if not self._run.settings._offline:  # else there is none, and asking for it warns
             info.report(f"wandb: {self._run.url}")
 
     def log(self, row: Row) -> None:
@@ -64,7 +65,7 @@ class WandbSink:
     def close(self, exit_code: int) -> None:
         """Finish; say how to upload what is only here, and whether all of it is here."""
         offline = bool(self._run.settings._offline)
-        sync = f"wandb sync {self._folder}"
+        sync = shlex.join(["wandb", "sync", str(self._folder)])
         try:
             self._run.finish(exit_code=exit_code)
         except TimeoutError:

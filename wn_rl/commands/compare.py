@@ -20,7 +20,7 @@ from wn_rl.launch import Entry, Launcher, StopSignals, Supervisor, entries_of
 from wn_rl.launch_local import LocalLauncher, Slot, local_slots
 from wn_rl.launch_progress import Survey, total_seconds
 from wn_rl.launch_ray import RayLauncher
-from wn_rl.launch_table import cells, duration, make_display
+from wn_rl.launch_table import duration, in_words, make_display
 from wn_rl.presets import PRESETS
 from wn_rl.sweep import (
     Run,
@@ -97,6 +97,7 @@ def run(arguments: Sequence[str]) -> int:
     runs = _runs_of(options, others)
     if options.wandb_sweep is not None:
         return _write_sweep(options.wandb_sweep, options, others, runs)
+    _require_possible(options, runs)
     chosen = _chosen(runs, options.only)
     entries = entries_of(chosen)
     if options.dry_run:
@@ -155,6 +156,21 @@ def _settings(options: Compare, suite: str, game: str, others: Sequence[str]) ->
     default = Train(PRESETS[preset](tyro.MISSING))
     config: Config = parse_flags(Train, [game, "--suite", suite, *others], default=default).config
     return dataclasses.replace(config, device=options.device)
+
+
+def _require_possible(options: Compare, runs: Sequence[Run]) -> None:
+    """ValueError or UserError, before anything starts, on a device or a network that no run could have."""
+    from wn_rl.agents.experiment import make_training_environments, require_device
+    from wn_rl.agents.learner import make_online_network
+    from wn_rl.machine import resolve_device
+
+    for config in {run.config.game: run.config for run in runs}.values():
+        if options.launcher == "local":
+            require_device(config, resolve_device(config.device))
+        single = dataclasses.replace(config.environment, processes=False)
+        environments = make_training_environments(dataclasses.replace(config, num_envs=1, environment=single))
+        environments.close()
+        make_online_network(config, environments.spec)
 
 
 def _chosen(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
@@ -222,7 +238,7 @@ def _describe(options: Compare, entries: Sequence[Entry]) -> int:
     """Print what would be done, and how long it would take as far as runs in the folder tell."""
     rows = Survey(entries).rows()
     for row in rows:
-        print("  ".join(cell for cell in cells(row) if cell))
+        print(in_words(row))
     to_run = [row for row in rows if row.is_to_run]
     steps = sum(max(0, row.entry.run.config.steps - row.progress.step) for row in to_run)
     local = options.launcher == "local"

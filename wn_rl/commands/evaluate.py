@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from wn_rl.commands._runs import RunPath, open_network, progress
 from wn_rl.config import MAX_ENVS, Config
 from wn_rl.errors import say
+from wn_rl.files import append_line
 from wn_rl.flags import parse_flags
 from wn_rl.runs import RunFolder
 
@@ -105,8 +106,7 @@ def _tell_result(folder: RunFolder, config: Config, policy: str, options: Evalua
         "returns": list(games.returns),
     }
     try:
-        with (folder.path / "evaluations.jsonl").open("a") as file:
-            file.write(json.dumps(result) + "\n")
+        append_line(folder.path / "evaluations.jsonl", json.dumps(result))
     except OSError as error:
         say(f"warning: the result is not in the run's folder: {error}")
 

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from wn_rl.errors import UserError
+from wn_rl.errors import say
 from wn_rl.export.agent import Agent
 
 CARD, CURVE, ONNX = "README.md", "curve.png", "model.onnx"
@@ -33,21 +33,33 @@ class Score:
 def scores_of_run(run: Path, network: str) -> list[Score]:
     """What `wn-rl evaluate` found of one network of a run (by its name), and of the random policy.
 
-    The newest of each protocol and epsilon, in the order of evaluations.jsonl. UserError: that file is damaged.
+    Of each protocol and epsilon the one with most games, of equals the newest. Lines of evaluations.jsonl that
+    were cut off are left out, and said to be.
     """
     file = run / "evaluations.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
-    newest: dict[tuple[str, str, float], Score] = {}
-    try:
-        for row in map(json.loads, lines):
-            if row["policy"] in (network, RANDOM_POLICY):
-                games = len(row["returns"])
-                policy, protocol, epsilon = row["policy"], row["protocol"], float(row["epsilon"])
-                mean, std = float(row["return_mean"]), float(row["return_std"])
-                newest[policy, protocol, epsilon] = Score(policy, protocol, epsilon, games, mean, std)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is damaged: {error!r}") from None
-    return list(newest.values())
+    largest: dict[tuple[str, str, float], Score] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            score = _score_in(json.loads(line))
+        except (ValueError, KeyError, TypeError):
+            say(f"warning: line {number} of {file} is damaged and left out")
+            continue
+        key = score.policy, score.protocol, score.epsilon
+        if score.policy in (network, RANDOM_POLICY) and (key not in largest or score.games >= largest[key].games):
+            largest[key] = score
+    return list(largest.values())
+
+
+def _score_in(row: dict[str, Any]) -> Score:
+    return Score(
+        policy=row["policy"],
+        protocol=row["protocol"],
+        epsilon=float(row["epsilon"]),
+        games=len(row["returns"]),
+        mean=float(row["return_mean"]),
+        std=float(row["return_std"]),
+    )
 
 
 def card_text(agent: Agent, scores: Sequence[Score], files: Sequence[str]) -> str:

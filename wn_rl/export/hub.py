@@ -14,6 +14,11 @@ def _hub(module: str = "huggingface_hub") -> ModuleType:
         raise UserError('the hub needs one more package: pip install "wn-rl[hub]"') from None
 
 
+def _errors_of_the_hub() -> tuple[type[Exception], ...]:
+    """Its own are OSErrors; those of the HTTP library below it, which come through, are not."""
+    return OSError, _hub("huggingface_hub.errors").HTTPError
+
+
 def check_repo_id(repo_id: str) -> None:
     """UserError unless the id has the form "owner/name" and the hub's characters."""
     try:
@@ -35,7 +40,7 @@ def download(repo_id: str, files: list[str], revision: str | None) -> Path:
     check_repo_id(repo_id)
     try:
         return Path(_hub().snapshot_download(repo_id, revision=revision, allow_patterns=files))
-    except OSError as error:  # every error of the hub's is one
+    except _errors_of_the_hub() as error:
         raise UserError(
             f"{repo_id} is no folder here, and not to be had from the hub: {in_one_line(error)}"
         ) from None
@@ -54,6 +59,6 @@ def push(folder: Path, files: list[str], repo_id: str, *, private: bool) -> str:
         api.upload_folder(
             repo_id=repo_id, folder_path=folder, allow_patterns=files, commit_message="Upload an agent"
         )
-    except OSError as error:
+    except _errors_of_the_hub() as error:
         raise UserError(f"nothing more is uploaded to {repo_id}: {in_one_line(error)}") from None
     return str(address)

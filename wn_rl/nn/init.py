@@ -36,6 +36,8 @@ def _standardize_outputs(layer: Layer, inputs: tuple[Tensor, ...]) -> None:
     axes = feature_statistics_axes(products, layer.feature_axis)
     variance, mean = torch.var_mean(products, axes, correction=0)
     root_mean_square = torch.sqrt(variance + mean.square())
+    if not bool(torch.isfinite(root_mean_square).all()):
+        raise ValueError("the batch gives values that are not finite: it cannot initialize the layers")
     deviation = variance.sqrt()
     deviation = torch.where(deviation <= DEGENERATE * root_mean_square, norms, deviation)
     layer.weight.set_multiple(layer.shift.standardize(mean, variance, 1 / deviation))
@@ -48,7 +50,7 @@ def data_dependent_init(network: nn.Module, batch: Tensor) -> None:
     v keeps its direction; g, b and the running statistics are set, in place, each layer before the next one
     sees its output, the output layer included. From equal draws every parameterization then computes the same
     function on the batch, in eval mode and in training mode. The modes are left as they were.
-    ValueError: fewer than two examples, no layer of ours, or a unit with v = 0.
+    ValueError: fewer than two examples, no layer of ours, a unit with v = 0, or values that are not finite.
     """
     layers = _layers(network)
     if batch.shape[0] < 2:

@@ -9,7 +9,7 @@ import numpy as np
 
 from wn_rl.errors import UserError
 from wn_rl.files import alone_in
-from wn_rl.report.blocks import Section
+from wn_rl.report.blocks import Clips, Section
 from wn_rl.report.comparison import Comparison, compare
 from wn_rl.report.csv_files import csv_files
 from wn_rl.report.explanations import METHOD_SECTION
@@ -28,9 +28,12 @@ from wn_rl.report.sections import (
     sources_section,
 )
 from wn_rl.report.summary import summary_section
+from wn_rl.runs import RunFolder
 
 TITLE = "Weight normalization in deep Q-networks: what these runs show"
 BOOTSTRAP_SEED = 0
+FILES = "files.txt"  # what lies in these folders of a report, so that the next one takes nothing else away
+_FOLDERS = (Path("figures"), Path("tables"), Path("videos"))
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,15 @@ class Request:
 
 
 def write_report(request: Request) -> Path:
-    """Write report.html, report.md, tables/, figures/, videos/ and configs.json; returns the page's path.
+    """Write report.html, report.md, tables/, figures/, videos/, their list and configs.json; the page's path.
 
     Raises:
         UserError: there is no run that can be compared, or the folder cannot be written.
     """
     if request.out.exists() and not request.out.is_dir():
         raise UserError(f"{request.out} is a file: name a folder for the report")
+    if RunFolder(request.out).config_file.exists():
+        raise UserError(f"{request.out} is the folder of a run: name another one for the report")
     runs, left_out = read_runs(request.runs)
     comparisons, unfit = compare(runs, request.until)
     grids, unreadable_grids = read_grids(request.runs, [run.folder for run in runs])
@@ -86,34 +91,41 @@ def _write_anew(
     runs: Sequence[Run],
 ) -> Path:
     _remove_old_report(request.out)
+    written: list[str] = []
     comparisons = [findings.comparison for findings in every]
     sections = [summary_section(every)]
     for findings in every:
         gallery = Gallery(findings)
         figures = gallery.figures()
         flat = [figure for group in figures.values() for figure in group]
-        _write_figures(request.out / "figures", [*flat, *gallery.overviews()])
+        written += _write_figures(request.out, [*flat, *gallery.overviews()])
         clips = record_clips(findings, request.out, request.record_game) if request.record_game else []
+        written += [clip.path for block in clips if isinstance(block, Clips) for clip in block.clips]
         sections += comparison_sections(findings, figures, clips, comparisons, grids)
     sections += [grids_section(grids), METHOD_SECTION] if grids else [METHOD_SECTION]
     published = sources_section(every)
     sections += [published] if published else []
     sections.append(left_out_section(left_out))
-    return _write(request.out, sections, csv_files(every, left_out), runs)
+    written += _write_tables(request.out, csv_files(every, left_out))
+    (request.out / FILES).write_text("".join(f"{name}\n" for name in sorted(written)))
+    return _write_pages(request.out, sections, runs)
 
 
 def _remove_old_report(out: Path) -> None:
     """The files of a report that was written here before; figures of another set of runs would mislead."""
-    if (out / "report.html").exists():
-        for pattern in ("figures/*.png", "figures/*.svg", "tables/*.csv", "videos/*.mp4"):
-            for file in out.glob(pattern):
-                file.unlink()
+    for name in (out / FILES).read_text().splitlines() if (out / FILES).exists() else ():
+        if Path(name).parent in _FOLDERS:
+            (out / name).unlink(missing_ok=True)
 
 
-def _write(out: Path, sections: Sequence[Section], tables: dict[str, str], runs: Sequence[Run]) -> Path:
+def _write_tables(out: Path, tables: Mapping[str, str]) -> list[str]:
     (out / "tables").mkdir(parents=True, exist_ok=True)
     for name, text in tables.items():
         (out / "tables" / name).write_text(text)
+    return [f"tables/{name}" for name in tables]
+
+
+def _write_pages(out: Path, sections: Sequence[Section], runs: Sequence[Run]) -> Path:
     configs = {str(run.folder): run.record for run in runs}
     (out / "configs.json").write_text(json.dumps(configs, indent=1) + "\n")
     (out / "report.md").write_text(render_markdown(TITLE, sections))
@@ -122,8 +134,9 @@ def _write(out: Path, sections: Sequence[Section], tables: dict[str, str], runs:
     return page
 
 
-def _write_figures(folder: Path, figures: Sequence[Figure]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _write_figures(out: Path, figures: Sequence[Figure]) -> list[str]:
+    (out / "figures").mkdir(parents=True, exist_ok=True)
     for figure in figures:
-        (folder / f"{figure.name}.png").write_bytes(figure.png)
-        (folder / f"{figure.name}.svg").write_text(figure.svg)
+        (out / f"figures/{figure.name}.png").write_bytes(figure.png)
+        (out / f"figures/{figure.name}.svg").write_text(figure.svg)
+    return [f"figures/{figure.name}.{kind}" for figure in figures for kind in ("png", "svg")]
