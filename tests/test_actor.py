@@ -7,7 +7,7 @@ from recorder import record
 from torch import Tensor, nn
 
 from wn_rl.agents.accelerate import Captured
-from wn_rl.agents.actor import Actor
+from wn_rl.agents.actor import DRAW_AHEAD, Actor
 from wn_rl.agents.stacks import DeviceStacks, HostStacks
 from wn_rl.envs.base import EnvironmentSpec, Step
 
@@ -104,3 +104,16 @@ def test_stacks_on_a_device_are_those_in_host_memory(stack: int, capture: Any) -
         host.push(shown)
         device.push(shown)
         assert torch.equal(host.frames, device.frames)
+
+
+def test_random_actions_differ_by_lane_and_are_not_those_of_the_block_before() -> None:
+    """A function of seed, step and lane, the same for any number of lanes."""
+
+    def explored(lanes: int) -> np.ndarray:
+        actor = Actor(Recorder(), lanes, SPEC, stack=1, seed=1)
+        return np.array([actor.act(step([0] * lanes, [False] * lanes), 1.0) for _ in range(3 * DRAW_AHEAD)])
+
+    actions = explored(4)
+    np.testing.assert_array_equal(explored(2), actions[:, :2])
+    assert len({tuple(lane) for lane in actions.T}) == 4
+    assert len({block.tobytes() for block in np.split(actions, 3)}) == 3

@@ -20,6 +20,7 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
 import wn_rl.segments
+from wn_rl import checkpoint
 from wn_rl.checkpoint import CheckpointError, CheckpointStore
 from wn_rl.network_file import read_network_file, write_network_file
 from wn_rl.state_tree import StateError, pack, unpack
@@ -645,3 +646,79 @@ def test_the_search_for_unpickling_finds_it() -> None:
     ):
         assert unpickling_calls(bad), bad
     assert not unpickling_calls("torch.load(p, weights_only=True); np.load(p); json.load(f)")
+
+
+def test_rows_that_left_the_ring_leave_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but those of a segment or a checkpoint that still has newer ones."""
+    monkeypatch.setattr(wn_rl.segments, "SEGMENT_BYTES", 1)  # a row
+    store, ring = CheckpointStore(folder_of(tmp_path), IDENTITY), Ring(ring_rows=10)
+    for rows in range(5, 60, 5):
+        save_at(store, ring, rows)
+        files = {path.name for path in (folder_of(tmp_path) / "replay").iterdir()}
+        assert files == {f"rows_{row:012d}.safetensors" for row in range(max(0, rows - 15), rows)}
+
+
+def test_copies_of_a_step_are_ordered_by_their_numbers(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    names = ["step_000000000005", *(f"step_000000000005-{number}" for number in range(1, 12)), "step_000000000006"]
+    for name in names[::2] + names[1::2]:
+        (folder / name).mkdir(parents=True)
+    assert [path.name for path in CheckpointStore(folder, IDENTITY)._folders()] == names
+
+
+def test_killed_while_the_replay_is_dropped_it_is_dropped_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_of(tmp_path)
+    store, ring = CheckpointStore(folder, IDENTITY), Ring()
+    for rows in (4, 8):
+        save_at(store, ring, rows)
+
+    def killed(path: Path, **rest: Any) -> None:
+        if path.exists():
+            next(path.iterdir()).unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.drop_replay()
+    with pytest.raises(CheckpointError, match="dropped its replay"):
+        load(folder)
+    found = CheckpointStore(folder, IDENTITY).load_state(reports_nothing)
+    assert found is not None
+    assert found[0] == 8
+    CheckpointStore(folder, IDENTITY).drop_replay()
+    assert {path.name for path in folder.iterdir()} == {"step_000000000004", "step_000000000008"}
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_its_name_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a loss of power, unlike a kill, would show."""
+    folder = folder_of(tmp_path)
+    store, ring = CheckpointStore(folder, IDENTITY), Ring()
+    save_at(store, ring, 4)
+    calls: list[tuple[str, str]] = []
+    sync_folder, rename = checkpoint.sync_folder, checkpoint.os.rename
+    monkeypatch.setattr(
+        checkpoint, "sync_folder", lambda path: (calls.append(("sync", path.name)), sync_folder(path))
+    )
+    monkeypatch.setattr(
+        checkpoint.os, "rename", lambda old, new: (calls.append(("rename", Path(new).name)), rename(old, new))
+    )
+    save_at(store, ring, 8)
+    named = calls.index(("rename", "step_000000000008"))
+    assert calls[named - 1] == ("sync", ".writing")
+    assert calls[named + 1] == ("sync", "checkpoints")
+
+
+def test_of_copies_of_a_step_the_last_saved_is_loaded(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    store, ring = CheckpointStore(folder, IDENTITY), Ring()
+    ring.add(5)
+    for number in range(1, 8):
+        store.save(5, {"number": number}, ring)
+        found = load(folder)
+        assert found is not None
+        assert found[1] == {"number": number}

@@ -6,7 +6,7 @@ import pytest
 from ale_py import ALEInterface, LoggerMode, roms
 from environment_tools import actions_for, assert_equal_steps, check_restore, make, play
 
-from wn_rl.envs import atari, atari_vector
+from wn_rl.envs import atari, atari_vector, lanes
 from wn_rl.envs.atari_vector import AtariVector
 from wn_rl.envs.lanes import Settings, lane_seed
 from wn_rl.envs.scores import REFERENCE_SCORES, SOURCES
@@ -264,3 +264,19 @@ def test_reference_scores():
     assert sorted(REFERENCE_SCORES) == PAPER_GAMES
     assert all(set(scores) == set(SOURCES) for scores in REFERENCE_SCORES.values())
     assert REFERENCE_SCORES["space_invaders"]["dqn_weight_norm"] == 2179
+
+
+def test_each_window_has_seeds_of_its_own(monkeypatch):
+    asked = []
+
+    def noted(seed, lane, index):
+        asked.append((seed, lane, index))
+        return lanes.lane_seed(seed, lane, index)
+
+    monkeypatch.setattr(atari_vector, "WINDOW", 20)
+    monkeypatch.setattr(atari_vector, "lane_seed", noted)
+    environments = make("atari", "breakout", 2, seed=5, max_episode_frames=4 * 15)
+    environments.reset()
+    play(environments, actions_for(environments, 50))  # firsts at 0, 16, 32 and 48; windows begin at 20 and 40
+    environments.close()
+    assert asked == [(5, 0, 0), (5, 1, 0), (5, 0, 1), (5, 1, 1), (5, 0, 2), (5, 1, 2)]

@@ -73,3 +73,10 @@ def test_the_picture_shows_each_object_in_its_colour():
     np.testing.assert_array_equal((cells > 0).any(axis=2), frame.any(axis=0))
     paddle, bricks = cells[9, 4], cells[1, 0]
     assert (paddle != bricks).any()
+
+
+@pytest.mark.parametrize("game", ["asterix", "seaquest", "space_invaders"])
+def test_games_get_harder(game):
+    """The wrapper's default. Games of random actions end before it shows."""
+    environments = make("minatar", game, 1)
+    assert environments._lanes[0]._game.ramping is True

@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -5,9 +6,22 @@ import numpy as np
 import pytest
 from torch import nn
 
+from wn_rl import envs
+from wn_rl.agents import evaluation
 from wn_rl.agents.actor import Actor
-from wn_rl.agents.evaluation import EpisodeReturns, Interrupted, evaluate_episodes, evaluate_steps
+from wn_rl.agents.evaluation import (
+    NATURE_EPISODES,
+    EpisodeReturns,
+    Interrupted,
+    evaluate_episodes,
+    evaluate_steps,
+    run_epoch_test,
+    run_nature_test,
+)
+from wn_rl.config import EvaluationConfig
 from wn_rl.envs.base import EnvironmentSpec, Step
+from wn_rl.presets import classic
+from wn_rl.seeding import derive_seed
 
 
 class Tape:
@@ -144,3 +158,34 @@ def test_mean_and_deviation() -> None:
     games = evaluate_steps(actor_for(tape), tape, 0.05, 12, lambda: None)
     assert games.return_mean == 2.0
     assert games.return_std == 1.0
+
+
+def test_a_test_is_played_by_the_config_and_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(Tape):
+        def close(self) -> None:
+            pass
+
+    asked: list[tuple[int, int]] = []
+    played: list[tuple[object, ...]] = []
+
+    def make(suite: str, game: str, *, num_envs: int, seed: int, **rules: object) -> Closed:
+        asked.append((num_envs, seed))
+        return Closed([[1]] * num_envs)
+
+    def note(actor: Actor, environments: Tape, epsilon: float, amount: int, tick: object) -> str:
+        played.append((actor.seed, actor.network, environments.num_envs, epsilon, amount))
+        return "games"
+
+    monkeypatch.setattr(envs, "make", make)
+    monkeypatch.setattr(evaluation, "evaluate_steps", note)
+    monkeypatch.setattr(evaluation, "evaluate_episodes", note)
+    config = dataclasses.replace(
+        classic("cartpole"), evaluation=EvaluationConfig(epsilon=0.3, steps=77, num_envs=2)
+    )
+    network = nn.Linear(1, 2)
+    for seed in (7, 8):
+        assert run_epoch_test(config, network, seed=seed, tick=lambda: None) == "games"
+        assert run_nature_test(config, network, seed=seed) == "games"
+        assert asked[-2:] == [(2, seed)] * 2
+        actor_seed = derive_seed(seed, "test_actor")
+        assert played[-2:] == [(actor_seed, network, 2, 0.3, 77), (actor_seed, network, 2, 0.3, NATURE_EPISODES)]

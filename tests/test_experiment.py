@@ -280,3 +280,65 @@ def test_a_loss_that_is_no_number_stops_with_a_diagnosis(monkeypatch: pytest.Mon
     experiment.run(lambda experiment: None)
     with pytest.raises(FloatingPointError, match=r"not finite are: .*dense.*rate is 0\.003"):
         experiment.metrics()
+
+
+def test_a_row_tells_the_games_since_the_row_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames are the emulator's; the last hundred games are of any row."""
+
+    def make(suite: str, game: str, *, num_envs: int, seed: int, **rules: object) -> Chain:
+        chain = Chain(num_envs, seed)
+        chain.spec = dataclasses.replace(chain.spec, frames_per_step=4)
+        return chain
+
+    monkeypatch.setattr(envs, "make", make)
+    learning = dataclasses.replace(LEARNING, replay_capacity=10_000, replay_start=9_000)
+    experiment = trained(dataclasses.replace(CHAIN, num_envs=8, steps=8_000, learning=learning))
+    games = list(experiment.new_episodes)
+    returns, lengths = np.array(games).T
+    assert len(games) > 100
+    row = experiment.metrics()
+    assert (row["step"], row["frames"], row["train/episodes"]) == (8_000, 32_000, len(games))
+    assert row["train/return"] == pytest.approx(returns.mean())
+    assert row["train/length"] == pytest.approx(lengths.mean())
+    assert row["train/return_last_100"] == pytest.approx(returns[-100:].mean())
+    again = experiment.metrics()
+    assert (again["train/episodes"], again["train/return"], again["train/length"]) == (0, None, None)
+    assert again["train/return_last_100"] == row["train/return_last_100"]
+
+
+def test_a_game_lost_on_resume_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Forgetful(Chain):
+        def load_state_dict(self, state: dict[str, Any]) -> list[int]:
+            super().load_state_dict(state)
+            self.over[1] = True  # as `Environments` promises: the next row of a lost lane is `first`
+            return [1]
+
+    monkeypatch.setattr(envs, "make", lambda suite, game, *, num_envs, seed, **rules: Forgetful(num_envs, seed))
+    config = dataclasses.replace(CHAIN, num_envs=2, steps=300)
+    whole = trained(config)
+    assert whole.episodes.unfinished(1)[1] > 0
+    again = Experiment(config, torch.device("cpu"))
+    assert again.load_state_dict(whole.state_dict()) == [1]
+    assert again.episodes.unfinished(0) == whole.episodes.unfinished(0)
+    assert again.episodes.unfinished(1) == (0.0, 0)
+
+
+def test_emulators_run_while_the_learner_works_on_what_came_before() -> None:
+    experiment = Experiment(dataclasses.replace(CHAIN, steps=2), torch.device("cpu"))
+    order: list[str] = []
+
+    def note(owner: Any, name: str) -> None:
+        call = getattr(owner, name)
+
+        def noted(*arguments: Any) -> Any:
+            order.append(name)
+            return call(*arguments)
+
+        setattr(owner, name, noted)
+
+    note(experiment.replay, "add")
+    note(experiment, "learn")
+    for name in ("send", "recv"):
+        note(experiment.environments, name)
+    experiment.run(lambda experiment: None)
+    assert order == ["add", "send", "learn", "recv"] * 2

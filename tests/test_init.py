@@ -205,3 +205,23 @@ def test_values_that_are_not_finite_are_refused(value: float) -> None:
         data_dependent_init(network, batch)
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name])
+
+
+@pytest.mark.parametrize("parameterization", ["normal", "batch_norm", "weight_norm", "weight_norm_mean_only_bn"])
+@pytest.mark.parametrize(("spread", "is_constant"), [(1e-2, False), (1e-6, True)])
+def test_a_feature_is_constant_by_its_spread_beside_its_level(
+    parameterization: str, spread: float, is_constant: bool
+) -> None:
+    """What rounding alone moves is not blown up to variance 1; what a hundredth of its level moves is."""
+    network = nn.Sequential(
+        Layers(parameterization, generator=torch.Generator().manual_seed(0)).dense(4, 3)
+    ).double()
+    with torch.no_grad():
+        network[0].weight.v.abs_()  # so that no unit's level cancels
+    batch = 1 + spread * torch.randn(64, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    data_dependent_init(network, batch)
+    deviations = network.eval()(batch).std(0, correction=0)
+    if is_constant:
+        assert deviations.max() < 1e-5
+    else:
+        torch.testing.assert_close(deviations, torch.ones_like(deviations), rtol=1e-3, atol=0)

@@ -25,6 +25,7 @@ from wn_rl.nn import (
     bound_v,
     norms,
 )
+from wn_rl.nn.weights import unit_norms
 
 VARIANTS = [(name, None) for name in PARAMETERIZATIONS] + [
     ("weight_norm", 3.0),
@@ -337,3 +338,18 @@ def test_convolution_options() -> None:
     conv = Conv(Normalized(v), Bias(torch.zeros(4)), padding="same", dilation=2, groups=2)
     expected = nn.functional.conv2d(images(), v, padding="same", dilation=2, groups=2)
     torch.testing.assert_close(conv(images()), expected)
+
+
+@pytest.mark.parametrize("log_scale", [0.5, 3.0])
+def test_layers_take_the_log_scale_that_was_asked_for(log_scale: float) -> None:
+    """No function tells: s starts at log |v| / c. But c is how fast g moves."""
+    layers = Layers("weight_norm", log_scale)
+    for weight in (layers.dense(4, 3).weight, layers.conv(2, 3, 3).weight):
+        assert weight.log_scale == log_scale
+        torch.testing.assert_close(weight.s, unit_norms(weight.v).log() / log_scale)
+
+
+def test_log_scale_is_finite() -> None:
+    for wrong in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="log_scale must be a positive number"):
+            Layers("weight_norm", wrong)

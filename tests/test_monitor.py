@@ -1,10 +1,12 @@
 """What happens between the steps of a run: tests, the best network, checkpoints, and being asked to stop."""
 
+import dataclasses
 import os
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from wn_rl.agents.learner import Learner
 from wn_rl.checkpoint import CheckpointStore
 from wn_rl.config import identity
 from wn_rl.network_file import read_network_file
+from wn_rl.presets import minatar
 from wn_rl.runs import RunFolder, open_run
 
 TRAIN = ["train", "breakout", *QUICK, "--track", "jsonl"]
@@ -168,3 +171,58 @@ def test_seconds_go_on_after_a_resume(tmp_path: Path) -> None:
     assert after == sorted(after)
     assert len(after) > len(before)
     assert RunFolder(run).is_finished()
+
+
+def test_a_resumed_run_remembers_its_best_test_and_when_each_thing_was_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    monkeypatch.setattr(monitor, "run_epoch_test", Tests([5.0, 4.0]))
+    assert wn_rl(*TRAIN, "--keep-replay", "--run-dir", str(run)) == 0
+    monkeypatch.setattr(monitor, "run_epoch_test", Tests([3.0]))
+    assert wn_rl("resume", str(run), "--steps", "900") == 0
+    assert scores_of(run) == [(300, 5.0, 5.0), (600, 4.0, 5.0), (900, 3.0, 5.0)]
+    assert read_network_file(run / "best_network.safetensors")[1]["step"] == "300"
+    assert [row["step"] for row in rows_of(run) if "updates" in row] == [200, 400, 600, 800, 900]
+
+
+def test_rows_of_training_and_of_tests(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Speed is since the row before, tests excluded; tests are of the acting network; every other has a video."""
+    rows: list[dict[str, Any]] = []
+    tested: list[object] = []
+    filmed: list[object] = []
+
+    def test(config: Any, network: object, *, seed: int, tick: Any) -> Episodes:
+        tested.append(network)
+        clock[0] += 1000
+        return Episodes((1.0, 3.0), (10, 30))
+
+    monkeypatch.setattr(monitor, "run_epoch_test", test)
+    monkeypatch.setattr(monitor, "write_network_file", lambda *rest: None)
+    monkeypatch.setattr(
+        monitor, "record_game", lambda config, network, path, **rest: filmed.append((network, path.name))
+    )
+    config = minatar("breakout")
+    evaluation = dataclasses.replace(config.evaluation, period=150, video_period=2)
+    config = dataclasses.replace(config, steps=1_000, log_period=100, evaluation=evaluation)
+    tracker: Any = SimpleNamespace(log=rows.append, video=lambda *rest: None)
+    folder: Any = SimpleNamespace(best_network=Path("best"), videos=Path("videos"))
+    watch = monitor.Monitor(config, folder, tracker, SimpleNamespace(), monitor.StopRequest(), print)  # type: ignore[arg-type]
+    online = SimpleNamespace(state_dict=dict)
+    learner = SimpleNamespace(acting="acting", target="target", online=online, max_q=lambda states: 2.5 * states)
+    experiment: Any = SimpleNamespace(learner=learner, metrics=dict, held_out_states=None)
+    for step in range(0, 601, 50):
+        experiment.num_steps, experiment.num_frames = step, 4 * step
+        watch(experiment)
+        clock[0] += 5
+        experiment.held_out_states = 2
+    assert [row["frames_per_second"] for row in rows if "seconds" in row] == [40.0] * 6
+    assert [row["seconds"] for row in rows if "seconds" in row] == [10, 1020, 1030, 2040, 3050, 3060]
+    tests = [row for row in rows if "eval/best" in row]
+    assert [row["step"] for row in tests] == [150, 300, 450, 600]
+    assert tests[0] == {
+        "step": 150, "frames": 600, "eval/return_mean": 2.0, "eval/return_std": 1.0, "eval/length_mean": 20.0,
+        "eval/episodes": 2, "eval/best": 2.0, "held_out_q": 5.0,
+    }  # fmt: skip
+    assert tested == ["acting"] * 4
+    assert filmed == [("acting", "step_000000000300.mp4"), ("acting", "step_000000000600.mp4")]

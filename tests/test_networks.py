@@ -12,12 +12,14 @@ from wn_rl.nn import (
     NETWORKS,
     PARAMETERIZATIONS,
     Layer,
+    Layers,
     Preprocess,
     data_dependent_init,
     fold,
     hand_over_rows,
     make_network,
 )
+from wn_rl.nn.layers import named_normalized
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "nature_cnn": {"frame_shape": (84, 84), "stack": 4, "scale": 1 / 255, "num_actions": 6},
@@ -185,3 +187,27 @@ def test_images_come_out_scaled(size: int, dtype: torch.dtype) -> None:
     assert torch.equal(frames, before)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(preprocess(frames[:, 1:4]), expected.bfloat16())
+
+
+@pytest.mark.parametrize("name", ["nature_cnn", "minatar_cnn", "mlp"])
+def test_a_network_has_the_log_scale_that_was_asked_for(name: str) -> None:
+    network = make_network(
+        name,
+        frame_shape=(36, 36),
+        stack=1,
+        scale=1.0,
+        num_actions=2,
+        parameterization="weight_norm",
+        log_scale=3.0,
+    )
+    assert {weight.log_scale for _, weight in named_normalized(network)} == {3.0}
+
+
+def test_rows_are_not_handed_to_a_convolution_that_cannot_go_over_them() -> None:
+    convolution = Layers("normal", generator=torch.Generator().manual_seed(0)).conv(2, 3, 4, stride=2, padding=1)
+    network = nn.Sequential(Preprocess((8, 8), 2, 1.0), convolution)
+    frames = torch.randint(0, 255, (16, 2, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    values = network(frames)
+    hand_over_rows(network)
+    assert network[0].row == 1
+    assert torch.equal(network(frames), values)

@@ -26,8 +26,9 @@ from wn_rl.machine import require_compiler
 from wn_rl.nn import OPTIMIZERS, PARAMETERIZATIONS
 from wn_rl.nn import optimizers as optimizers_module
 from wn_rl.nn import steps as steps_module
-from wn_rl.nn.layers import layers_of
+from wn_rl.nn.layers import layers_of, named_normalized
 from wn_rl.nn.steps import PlainStep
+from wn_rl.nn.weights import unit_norms
 from wn_rl.presets import minatar
 from wn_rl.seeding import derive_seed
 
@@ -322,3 +323,81 @@ def first_gradients(config: Config) -> list[Tensor]:
     bench.learner.optimizer.apply = given.extend  # type: ignore[method-assign]
     bench.rounds.learn(1)
     return given
+
+
+@pytest.mark.parametrize(("clips", "seen"), [(True, [-1.0, -0.5, 0.5, 1.0]), (False, [-3.0, -0.5, 0.5, 3.0])])
+def test_rewards_are_clipped_on_both_sides(clips: bool, seen: list[float]) -> None:
+    bench = Bench(dataclasses.replace(CONFIG, learning=dataclasses.replace(CONFIG.learning, clip_rewards=clips)))
+    draws = Draws(0, "update", 4)
+    draws.seek(0)
+    discount = torch.tensor([1.0, 1.0, 0.0, 0.0])
+    batch = bench.replay.sample(draws.take(1))._replace(
+        r_t=torch.tensor([-3.0, -0.5, 0.5, 3.0]), discount_t=discount
+    )
+    with torch.no_grad():
+        best = bench.learner.target(batch.s_t).amax(dim=1)
+        targets = bench.learner._targets(batch)
+    torch.testing.assert_close(targets, torch.tensor(seen) + CONFIG.learning.discount * discount * best)
+
+
+def test_metrics_are_means_over_the_updates_since_the_last_row() -> None:
+    """The loss of a transition, and the value of an action."""
+    learner = (bench := Bench()).learner
+    losses: list[float] = []
+    values: list[float] = []
+    compute = learner._compute_loss
+
+    def noted(s_tm1: Tensor, *rest: Tensor) -> Tensor:
+        with torch.no_grad():
+            values.append(float(learner.online(s_tm1).mean()))
+        loss = compute(s_tm1, *rest)
+        losses.append(float(loss.detach()) / CONFIG.learning.batch_size)
+        return loss
+
+    learner._compute_loss = noted  # type: ignore[method-assign]
+    for count in (3, 5):
+        losses.clear()
+        values.clear()
+        bench.rounds.learn(count)
+        row = learner.metrics()
+        assert len(losses) == count
+        assert row["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+        assert row["q_mean"] == pytest.approx(np.mean(values), rel=1e-5)
+    row = learner.metrics()
+    assert (row["loss"], row["q_mean"]) == (None, None)
+
+
+def test_max_q_is_the_mean_of_the_greatest_values() -> None:
+    bench = Bench()
+    bench.rounds.learn(3)
+    draws = Draws(0, "held_out", 32)
+    draws.seek(0)
+    states = bench.replay.sample(draws.take(1)).s_tm1
+    with torch.no_grad():
+        expected = np.mean([max(values) for values in bench.learner.acting(states).tolist()])
+    assert bench.learner.max_q(states) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_options_of_the_method_reach_the_learner() -> None:
+    options = dataclasses.replace(CONFIG.network, log_scale=3.0, max_v_norm=0.3)
+    spec = dataclasses.replace(SPEC, scale=1 / 255)
+    learner = Learner(dataclasses.replace(CONFIG, network=options), spec, CPU)
+    assert learner.online.preprocess.scale == learner.target.preprocess.scale == spec.scale
+    assert {weight.log_scale for _, weight in named_normalized(learner.online)} == {3.0}
+    bench = Bench(dataclasses.replace(CONFIG, network=options))
+    assert (
+        max(float(unit_norms(weight.v.detach()).max()) for _, weight in named_normalized(bench.learner.online))
+        > 0.31
+    )
+    bench.rounds.learn(1)
+    for _, weight in named_normalized(bench.learner.online):
+        assert unit_norms(weight.v).max() <= 0.3 * 1.0001
+
+
+def test_more_updates_than_a_round_holds_are_all_made() -> None:
+    config = dataclasses.replace(CONFIG, learning=dataclasses.replace(CONFIG.learning, target_period=4_000))
+    together, apart = Bench(config), Bench(config)
+    together.rounds.learn(LONGEST_ROUND + 5)
+    for count in (40, LONGEST_ROUND + 5 - 40):
+        apart.rounds.learn(count)
+    assert_equal(together, apart, tolerance=1e-3)

@@ -272,3 +272,31 @@ def test_what_cannot_be_fused_is_refused() -> None:
     hold_weights(mixed, torch.float32)
     with pytest.raises(ValueError, match="one log-scale"):
         FusedAdamax(mixed, make_optimizer("adamax", mixed.parameters(), 0.01), None)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.log_scale or case.max_v_norm], ids=str)
+def test_held_weights_follow_a_log_scale_and_a_bound(case: Case, kind: str) -> None:
+    """The bound shrinks v, and w must not notice."""
+    network = network_of(case)
+    hold_weights(network, torch.float32)
+    step = make_step(
+        network, make_optimizer("adamax", network.parameters(), 0.01), case.max_v_norm, fuse=kind == "kernel"
+    )
+    for seed in range(10, 13):
+        update_of_held(network, step, random_gradients(network, seed))
+    for layer in layers_of(network):
+        assert layer.held is not None
+        torch.testing.assert_close(layer.held.detach(), layer.weight().detach(), rtol=1e-5, atol=1e-7)
+
+
+def test_a_layer_that_is_large_takes_its_held_weight_too() -> None:
+    """From 2**20 products on, a dense layer on a CPU has a function of its own."""
+    network = nn.Sequential(Layers("weight_norm", generator=torch.Generator().manual_seed(0)).dense(1024, 1024))
+    hold_weights(network, torch.float32)
+    held = network[0].held
+    assert held is not None
+    x = torch.randn(2, 1024, generator=torch.Generator().manual_seed(1))
+    (gradient,) = torch.autograd.grad(network(x).sum(), held)
+    torch.testing.assert_close(gradient, x.sum(0).expand(1024, -1))
+    held.detach().zero_()
+    assert not network(x).any()

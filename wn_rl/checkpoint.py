@@ -135,11 +135,11 @@ class CheckpointStore:
         return [self.folder / match[0] for match in matches]
 
     def _new_folder(self, step: int) -> Path:
-        """A name that no checkpoint has: a resumed run that stops at once saves the same step again."""
+        """A name after those of all copies of the step: a resumed run that stops at once saves it again."""
         name = f"step_{step:012d}"
-        taken = {path.name for path in self._folders()}
-        copies = (f"{name}-{number}" for number in range(1, len(taken) + 1))
-        return self.folder / next(choice for choice in (name, *copies) if choice not in taken)
+        matches = [_FOLDER_NAME.fullmatch(path.name) for path in self._folders()]
+        copies = [int(match[2] or 0) for match in matches if match and int(match[1]) == step]
+        return self.folder / (f"{name}-{max(copies) + 1}" if copies else name)
 
     def _make_folders(self) -> None:
         if not self._replay_folder.is_dir():
