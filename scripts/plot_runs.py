@@ -24,7 +24,9 @@ class PlotRuns:
 
 options = tyro.cli(PlotRuns)
 try:
+    if not options.runs:
+        raise UserError("name the folder of a run")
     plot_learning_curves(options.runs, options.out, baseline=options.baseline)
-except UserError as error:
+except (ValueError, OSError) as error:
     say(str(error))
     sys.exit(2)

@@ -6,6 +6,7 @@ may be repeated:
     python scripts/reproduce_minatar.py [FOLDER]        (8 to 14 minutes a run, one on each core)
 """
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -25,9 +26,14 @@ def return_at(folder: Path, step: int) -> float:
 
 def main() -> None:
     """Run what is missing, and print the table."""
-    out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/minatar")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/minatar"))
+    out: Path = parser.parse_args().folder
     grid = ["--suite", "minatar", "--games", *GAMES, "--arms", "weight_norm:3e-4", "--seeds", str(len(SEEDS))]
-    subprocess.run([sys.executable, "-m", "wn_rl.cli", "compare", *grid, "--out", str(out)], check=True)
+    command = [sys.executable, "-m", "wn_rl.cli", "compare", *grid, "--out", str(out)]
+    exit_code = subprocess.run(command, check=False).returncode
+    if exit_code:
+        sys.exit(exit_code)  # it has said why
     print("| game | steps | " + " | ".join(f"seed {seed}" for seed in SEEDS) + " | mean |")
     print("|---|---|" + "---|" * (len(SEEDS) + 1))
     for game in GAMES:

@@ -356,3 +356,11 @@ def test_help_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "compare" in cli.COMMANDS
     assert wn_rl("compare", "--help") == 0
     assert "Every flag of `wn-rl train`" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_file_is_no_folder_for_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    assert wn_rl("compare", *GRID, "--out", str(file)) == 2
+    assert f"--out {file} is a file: name a folder" in capsys.readouterr().err
+    assert file.read_text() == "mine"

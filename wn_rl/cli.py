@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 the run or the machine failed, 2 the user's input cannot b
 and SIGTERM.
 """
 
+import errno
 import importlib
 import os
 import sys
@@ -67,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(run(arguments[1:]))
     except (ValueError, OSError) as error:  # an OSError names its file: a folder that cannot be written, say
         say(f"wn-rl {arguments[0]}: {error}")
-        sys.exit(2 if isinstance(error, _MISTAKES) else 1)
+        is_read_only = isinstance(error, OSError) and error.errno == errno.EROFS
+        sys.exit(2 if is_read_only or isinstance(error, _MISTAKES) else 1)
     except KeyboardInterrupt as stop:
         say("stopped at once")
         sys.exit(getattr(stop, "exit_code", 130))

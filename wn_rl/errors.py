@@ -27,3 +27,12 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
 def in_one_line(text: object) -> str:
     """An error or a text without its line breaks."""
     return " ".join(str(text).split())
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "game"), counted(30, "game")
+    ('1 game', '30 games')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -120,6 +120,8 @@ def _check(options: Compare, others: Sequence[str]) -> None:
         value = getattr(options, name)
         if value is not None and value < least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"--out {options.out} is a file: name a folder")
     if options.gpu_share is not None and not 0 < options.gpu_share <= 1:
         raise ValueError(f"--gpu-share must be greater than 0 and at most 1, got {options.gpu_share}")
     if options.gpu_share is not None and options.device == "cpu":

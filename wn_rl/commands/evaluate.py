@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from wn_rl.commands._runs import RunPath, open_network, progress
 from wn_rl.config import MAX_ENVS, Config
-from wn_rl.errors import say
+from wn_rl.errors import counted, say
 from wn_rl.files import append_line
 from wn_rl.flags import parse_flags
 from wn_rl.runs import RunFolder
@@ -84,9 +84,9 @@ def _tell_result(folder: RunFolder, config: Config, policy: str, options: Evalua
     from wn_rl.agents.evaluation import nature_max_frames
 
     test, is_epoch = config.evaluation, options.protocol == "epoch"
-    low, high = min(games.returns), max(games.returns)
+    number, low, high = len(games.returns), min(games.returns), max(games.returns)
     print(
-        f"{config.game}, {policy}: {games.return_mean:.2f} mean raw return of {len(games.returns)} games "
+        f"{config.game}, {policy}: {games.return_mean:.2f} mean raw return of {counted(number, 'game')} "
         f"(standard deviation {games.return_std:.2f}, least {low:g}, greatest {high:g}; "
         f"{options.protocol} protocol, epsilon {test.epsilon:g})"
     )

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from wn_rl.errors import say
+from wn_rl.errors import counted, say
 from wn_rl.export.agent import Agent
 
 CARD, CURVE, ONNX = "README.md", "curve.png", "model.onnx"
@@ -91,11 +91,11 @@ def _metadata(agent: Agent, scores: Sequence[Score], files: Sequence[str]) -> st
 
 def _result(config: dict[str, Any], score: Score) -> dict[str, Any]:
     """One entry of the hub's model index."""
-    game = f"{config['suite']}/{config['game']}"
+    game, games = f"{config['suite']}/{config['game']}", counted(score.games, "game")
     metric = {
         "type": "mean_reward",
         "value": f"{score.mean:.2f} +/- {score.std:.2f}",
-        "name": f"mean raw return of {score.games} games, {score.protocol} protocol, epsilon {score.epsilon:g}",
+        "name": f"mean raw return of {games}, {score.protocol} protocol, epsilon {score.epsilon:g}",
         "verified": False,
     }
     return {
