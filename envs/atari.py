@@ -51,7 +51,7 @@ def make(game: str, settings: Settings) -> Lanes:
 
 
 class AtariLane:
-    """One emulator. Its own random numbers (the console's memory at power-on) come from the seed."""
+    """One emulator. Its own random numbers come from the seed; without repeated actions few games feel them."""
 
     def __init__(self, game: str, settings: Settings, seed: int) -> None:
         ALEInterface.setLoggerMode(LoggerMode.Error)  # else a banner on every start

@@ -1,4 +1,5 @@
 import ast
+import dataclasses
 import errno
 import json
 import math
@@ -22,6 +23,8 @@ from torch import Tensor
 import wn_rl.segments
 from wn_rl import checkpoint
 from wn_rl.checkpoint import CheckpointError, CheckpointStore
+from wn_rl.files import sha256
+from wn_rl.manifest import Manifest
 from wn_rl.network_file import read_network_file, write_network_file
 from wn_rl.state_tree import StateError, pack, unpack
 
@@ -722,3 +725,19 @@ def test_of_copies_of_a_step_the_last_saved_is_loaded(tmp_path: Path) -> None:
         found = load(folder)
         assert found is not None
         assert found[1] == {"number": number}
+
+
+def test_a_state_that_cannot_be_read_is_passed_over_whatever_its_digest(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    store, ring = CheckpointStore(folder, IDENTITY), Ring()
+    for rows in (4, 8):
+        save_at(store, ring, rows)
+    path = folder / "step_000000000008"
+    manifest = Manifest.from_bytes((path / "manifest.json").read_bytes())
+    unreadable = b"no state"
+    (path / "state.json").write_bytes(unreadable)
+    files = {**manifest.files, "state.json": sha256(unreadable)}
+    (path / "manifest.json").write_bytes(dataclasses.replace(manifest, files=files).to_bytes())
+    said: list[str] = []
+    assert_whole(load(folder, said.append), 4)
+    assert "step_000000000008 is not used" in said[0]

@@ -1,5 +1,7 @@
 """Atari: the two backends against each other, and what is Atari's alone."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -280,3 +282,14 @@ def test_each_window_has_seeds_of_its_own(monkeypatch):
     play(environments, actions_for(environments, 50))  # firsts at 0, 16, 32 and 48; windows begin at 20 and 40
     environments.close()
     assert asked == [(5, 0, 0), (5, 1, 0), (5, 0, 1), (5, 1, 1), (5, 0, 2), (5, 1, 2)]
+
+
+def test_a_life_lost_in_the_first_step_counts() -> None:
+    lane = atari.AtariLane("breakout", settings(), seed=1)
+    out = np.empty(lane.spec.frame_shape, dtype=np.uint8)
+    lane.reset(1, out)
+    assert lane._ale.lives() == 5
+    lane._ale = SimpleNamespace(
+        act=lambda action: 0, game_over=lambda: False, lives=lambda: 4, getScreenGrayscale=lambda out: out.fill(0)
+    )
+    assert lane.step(0, out)[1] == 0

@@ -48,7 +48,8 @@ CATCH, BIG_CATCH, CORRIDOR, NOISY, AGEING, BROKEN = (
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other processes find the environments of the tests, as a user's are found in the folder of the command."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    tests = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (tests, tests.parent))))
 
 
 def register(name: str, *arguments: Any, **keywords: Any) -> str:

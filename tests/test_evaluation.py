@@ -189,3 +189,7 @@ def test_a_test_is_played_by_the_config_and_its_seed(monkeypatch: pytest.MonkeyP
         assert asked[-2:] == [(2, seed)] * 2
         actor_seed = derive_seed(seed, "test_actor")
         assert played[-2:] == [(actor_seed, network, 2, 0.3, 77), (actor_seed, network, 2, 0.3, NATURE_EPISODES)]
+
+
+def test_the_nature_protocol_is_thirty_games_of_five_minutes() -> None:
+    assert (evaluation.NATURE_EPISODES, evaluation.NATURE_MAX_FRAMES) == (30, 5 * 60 * 60)

@@ -405,7 +405,8 @@ sys.executable = str(script)
 LocalLauncher([Slot("cpu")]).start(make_grid(tmp, seeds=1)[0])
 time.sleep(60)
 """
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    tests = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tests, tests.parent)))}
     process = subprocess.Popen([sys.executable, "-c", parent], env=environment)
     wait_for(lambda: run.log.exists() and run.log.read_text().strip())
     child = int(run.log.read_text())

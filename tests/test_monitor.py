@@ -226,3 +226,21 @@ def test_rows_of_training_and_of_tests(clock: list[float], monkeypatch: pytest.M
     }  # fmt: skip
     assert tested == ["acting"] * 4
     assert filmed == [("acting", "step_000000000300.mp4"), ("acting", "step_000000000600.mp4")]
+
+
+def test_the_last_row_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a run was killed after its last step and before its end."""
+    rows: list[dict[str, Any]] = []
+    monkeypatch.setattr(monitor.Monitor, "_save", lambda *rest: None)
+    config = minatar("breakout")
+    evaluation = dataclasses.replace(config.evaluation, period=0)
+    config = dataclasses.replace(config, steps=550, log_period=100, evaluation=evaluation)
+    tracker: Any = SimpleNamespace(log=rows.append)
+    folder: Any = SimpleNamespace()
+    watch = monitor.Monitor(config, folder, tracker, folder, monitor.StopRequest(), print)
+    experiment: Any = SimpleNamespace(num_frames=0)
+    for step in (*range(0, 551, 50), 550):
+        experiment.num_steps = step
+        experiment.metrics = lambda step=step: {"step": step}
+        watch(experiment)
+    assert [row["step"] for row in rows] == [100, 200, 300, 400, 500, 550]

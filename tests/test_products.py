@@ -374,3 +374,19 @@ def test_a_sum_of_products_is_a_linear_layer(has_bias: bool) -> None:
     )
     given = bias if has_bias else None
     torch.testing.assert_close(module.sum_of_products(x, weight, given), F.linear(x, weight, given))
+
+
+def test_under_autocast_the_factors_are_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, v, bias, gradient = tensors(64)
+    kinds: list[torch.dtype] = []
+    through = module._product
+
+    def noted(a: Tensor, b: Tensor, *rest: Tensor) -> Tensor:
+        kinds.extend((a.dtype, b.dtype))
+        return through(a, b, *rest)
+
+    monkeypatch.setattr(module, "_product", noted)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = normalized_dense_product(x.requires_grad_(), v.requires_grad_(), torch.ones(OUT, 1), bias)
+    torch.autograd.grad(out, [x, v], gradient)
+    assert kinds == [torch.bfloat16] * 6
