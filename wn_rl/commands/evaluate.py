@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from wn_rl.commands._runs import RunPath, open_network, progress
-from wn_rl.config import MAX_ENVS, Config
+from wn_rl.config import Config
+from wn_rl.config_checks import MAX_ENVS
 from wn_rl.errors import counted, say
 from wn_rl.files import append_line
 from wn_rl.flags import parse_flags
