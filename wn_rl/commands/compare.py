@@ -166,7 +166,7 @@ def _require_possible(options: Compare, runs: Sequence[Run]) -> None:
     from wn_rl.agents.learner import make_online_network
     from wn_rl.machine import resolve_device
 
-    for config in {run.config.game: run.config for run in runs}.values():
+    for config in {(run.config.suite, run.config.game): run.config for run in runs}.values():
         if options.launcher == "local":
             require_device(config, resolve_device(config.device))
         single = dataclasses.replace(config.environment, processes=False)
