@@ -14,7 +14,7 @@ from wn_rl.nn import (
     data_dependent_init,
     default_init,
     fold,
-    hand_over_rows,
+    hand_over_input,
     held_weights,
     hold_weights,
     load_optimizer_tree,
@@ -91,8 +91,9 @@ class Learner:
         set_tf32(config, device)
         self._compiles_networks = config.accelerate != "eager" and device.type in NETWORKS_COMPILED_ON
         self.online = make_online_network(config, spec).to(device).train()
-        hand_over_rows(self.online)
-        self.acting = cast(nn.Sequential, fold(self.online, fast=True))
+        if device.type == "cpu":
+            hand_over_input(self.online)
+        self.acting = cast(nn.Sequential, fold(self.online, fast=True, share=True))
         self.target = cast(nn.Sequential, fold(self.online, fast=True))
         if self._compiles_networks:
             for network in (self.online, self.acting, self.target):  # as compiled convolutions take their weights

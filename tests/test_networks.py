@@ -16,8 +16,9 @@ from wn_rl.nn import (
     Preprocess,
     data_dependent_init,
     fold,
-    hand_over_rows,
+    hand_over_input,
     make_network,
+    reparameterize,
 )
 from wn_rl.nn.layers import named_normalized
 
@@ -152,7 +153,7 @@ def test_rows_are_handed_over_by_the_network_and_its_fast_fold(parameterization:
     network, frames = network_of("nature_cnn", parameterization), observations("nature_cnn", 16)
     data_dependent_init(network, frames)
     values = network.eval()(frames)
-    hand_over_rows(network)
+    hand_over_input(network)
     assert network.preprocess.row == 4
     for ours in (network, fold(network, fast=True)):
         assert ours.preprocess(frames).shape == (16, 4, 84, 21, 4)
@@ -170,8 +171,36 @@ def test_rows_are_handed_over_by_the_network_and_its_fast_fold(parameterization:
 @pytest.mark.parametrize("name", ["minatar_cnn", "mlp"])
 def test_networks_without_strides_have_no_rows(name: str) -> None:
     network = network_of(name)
-    hand_over_rows(network)
+    hand_over_input(network)
     assert network.preprocess.row == 1
+
+
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+@pytest.mark.parametrize("name", ["nature_cnn", "minatar_cnn"])
+def test_a_convolution_scales_what_it_is_handed_unscaled(name: str, parameterization: str) -> None:
+    """The same function and gradients, also of what is made of the network: folds, another parameterization."""
+    network = network_of(name, parameterization, scale=0.25).double()
+    frames = observations(name, 4)
+    handed_over = copy.deepcopy(network)
+    hand_over_input(handed_over)
+    assert torch.equal(handed_over.preprocess(frames), network.preprocess(frames) * 4)
+    for one in (network, handed_over):
+        one(frames).square().mean().backward()
+    for one, other in zip(network.parameters(), handed_over.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+    values = network.eval()(frames)
+    for made in (handed_over, fold(handed_over), fold(handed_over, fast=True)):
+        torch.testing.assert_close(made.eval()(frames), values)
+        other, _ = reparameterize(copy.deepcopy(made), "weight_norm")
+        torch.testing.assert_close(other(frames), values)
+    assert torch.equal(fold(handed_over).preprocess(frames), network.preprocess(frames))
+
+
+def test_a_dense_layer_is_handed_what_is_scaled() -> None:
+    network, frames = network_of("mlp", scale=0.25), observations("mlp")
+    scaled = network.preprocess(frames)
+    hand_over_input(network)
+    assert torch.equal(network.preprocess(frames), scaled)
 
 
 @pytest.mark.parametrize("size", [36, 10])
@@ -208,6 +237,6 @@ def test_rows_are_not_handed_to_a_convolution_that_cannot_go_over_them() -> None
     network = nn.Sequential(Preprocess((8, 8), 2, 1.0), convolution)
     frames = torch.randint(0, 255, (16, 2, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     values = network(frames)
-    hand_over_rows(network)
+    hand_over_input(network)
     assert network[0].row == 1
     assert torch.equal(network(frames), values)

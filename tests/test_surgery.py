@@ -122,6 +122,33 @@ def test_refill_equals_a_new_fold_in_place(parameterization: str, log_scale: flo
     assert all(parameter.grad_fn is None for parameter in stale.parameters())
 
 
+@every_variant
+def test_a_shared_fold_changes_with_its_module(parameterization: str, log_scale: float | None) -> None:
+    network = trained(parameterization, log_scale)
+    folded = fold(network, share=True)
+    torch.testing.assert_close(folded(images()), network.eval()(images()), atol=1e-6, rtol=1e-6)
+    own = {id(parameter) for parameter in network.parameters()}
+    layers = [folded.get_submodule(name) for name, module in network.named_modules() if isinstance(module, Layer)]
+    as_they_are = {"normal": ["weight", "bias"], "weight_norm": ["bias"]}.get(parameterization, [])
+    for layer in layers:
+        assert [name for name, parameter in layer.named_parameters() if id(parameter) in own] == as_they_are
+    addresses = [tensor.data_ptr() for tensor in folded.state_dict().values()]
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.rand_like(parameter))
+    refill(folded, network)
+    assert [tensor.data_ptr() for tensor in folded.state_dict().values()] == addresses
+    for key, value in fold(network).state_dict().items():
+        assert torch.equal(folded.state_dict()[key], value), key
+
+
+def test_a_shared_fold_keeps_the_parameters_of_modules_that_are_none_of_ours() -> None:
+    network = nn.Sequential(Layers("normal").dense(3, 4), nn.LayerNorm(4))
+    folded = fold(network, share=True)
+    assert {id(p) for p in folded.parameters()} == {id(p) for p in network.parameters()}
+    assert folded[1] is not network[1]
+
+
 def test_a_single_layer_is_replaced_itself() -> None:
     linear = nn.Linear(3, 2)
     layer, left = reparameterize(linear, "weight_norm")

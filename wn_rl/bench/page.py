@@ -28,7 +28,7 @@ EMULATORS = (
 )
 NOTES = {
     "updates": (
-        "Batch 64, drawing and gathering included, two updates a round with one target forward for both. Threads: "
+        "Batch 64, drawing and gathering included, four updates a round with one target forward for all. Threads: "
         "those of the preset, one where the network is small. Reference: the time of the update's products at the "
         "rate of a square product by torch's BLAS with as many threads; dense layers may go through oneDNN, "
         "which may be faster."

@@ -51,8 +51,8 @@ def updates(options: Options) -> Iterator[Row]:
     if options.torch_device.type == "cuda":
         yield from _updates(config_of("fast", "breakout", options, learning=UPDATES_ON_CUDA), options, calls=2)
     else:
-        yield from _updates(config_of("laptop", "breakout", options, num_envs=8), options, calls=2)
-        yield from _updates(config_of("minatar", "breakout", options, num_envs=8), options, calls=20)
+        yield from _updates(config_of("laptop", "breakout", options, num_envs=16), options, calls=2)
+        yield from _updates(config_of("minatar", "breakout", options, num_envs=16), options, calls=10)
 
 
 def _updates(base: Config, options: Options, calls: int) -> Iterator[Row]:
@@ -144,8 +144,8 @@ def emulators(options: Options) -> Iterator[Row]:
 
 
 PEERS = (  # preset, game, numbers of lanes
-    ("laptop", "breakout", (1, 8)),
-    ("laptop", "seaquest", (1, 8)),
+    ("laptop", "breakout", (1, 16)),
+    ("laptop", "seaquest", (1, 16)),
     ("minatar", "breakout", (1, 16)),
     ("minatar", "space_invaders", (1, 16)),
 )

@@ -15,7 +15,7 @@ from wn_rl.nn.layers import (
     norms,
     refill_held,
 )
-from wn_rl.nn.networks import NETWORKS, Preprocess, hand_over_rows, make_network
+from wn_rl.nn.networks import NETWORKS, Preprocess, hand_over_input, make_network
 from wn_rl.nn.optimizers import (
     OPTIMIZERS,
     Adamax,
@@ -57,7 +57,7 @@ __all__ = [
     "default_init",
     "fold",
     "from_torch_weight_norm",
-    "hand_over_rows",
+    "hand_over_input",
     "held_weights",
     "hold_weights",
     "is_normalized",

@@ -59,9 +59,16 @@ class Layer(nn.Module, ABC):
         shifted: Tensor = self.shift(t, self.feature_axis)
         return shifted
 
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight [out, in, ...] and bias [out] of the plain layer with the same eval-mode function."""
-        return self.shift.fold(self.weight())
+    @torch.no_grad()
+    def folded(self, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Weight [out, in, ...] and bias [out] of the plain layer with the same eval-mode function.
+
+        They may be parameters of the layer. out: where to compute the weight, if that spares a copy.
+        """
+        weight = self.weight
+        if type(weight) is not Normalized:  # a class derived from it may make w otherwise
+            return self.shift.fold(weight())
+        return self.shift.fold(weight.write(torch.empty_like(weight.v) if out is None else out))
 
 
 class Dense(Layer):
@@ -82,9 +89,13 @@ class Dense(Layer):
 
 
 class Conv(Layer):
-    """[B, in, H, W] -> [B, out, H', W']; the last four arguments mean what they mean in F.conv2d."""
+    """[B, in, H, W] -> [B, out, H', W']; the last four arguments mean what they mean in F.conv2d.
+
+    input_scale: what x is multiplied by first, see `hand_over_input`.
+    """
 
     feature_axis = -3
+    input_scale = 1.0
 
     def __init__(
         self,
@@ -100,7 +111,8 @@ class Conv(Layer):
         self.padding = padding if isinstance(padding, str) else _pair(padding)
 
     def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return convolution(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        geometry = self.stride, self.padding, self.dilation, self.groups, self.input_scale
+        return convolution(x, weight, bias, *geometry)
 
 
 def _pair(size: int | tuple[int, ...]) -> tuple[int, int]:

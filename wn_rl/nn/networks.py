@@ -16,12 +16,13 @@ from wn_rl.nn.products import cuts_into_blocks, pixel_rows, rows_pay
 class Preprocess(nn.Module):
     """[B, K, *O] of any dtype -> [B, K * O0, ...] scaled, in the network's floating dtype.
 
-    The only place where observations are scaled and where the stack K is merged into the frame's leading
-    axis; a frame [H, W] without channels gives [B, K, H, W], after `hand_over_rows` [B, K, H, W / row, row] where
-    that is faster.
+    The only place where the stack K is merged into the frame's leading axis; a frame [H, W] without channels
+    gives [B, K, H, W]. After `hand_over_input` it leaves scaling to the convolution that follows, and gives
+    [B, K, H, W / row, row] where that is faster.
     """
 
     dtype_of_network: Tensor
+    scales = True
     row = 1  # pixels in a row
 
     def __init__(self, frame_shape: tuple[int, ...], stack: int, scale: float) -> None:
@@ -46,19 +47,22 @@ class Preprocess(nn.Module):
         if self.row > 1 and rows_pay(merged, self.row):
             merged = pixel_rows(merged, self.row)  # first: of bytes it is a quarter of the work
         converted = merged.to(dtype, memory_format=torch.channels_last if arranged else torch.preserve_format)
-        if self.scale != 1:
+        if self.scales and self.scale != 1:
             # In place where the conversion made a tensor of our own: half the time on stacks of pixels.
             converted = merged * self.scale if converted is merged else converted.mul_(self.scale)
         return converted
 
 
-def hand_over_rows(network: nn.Sequential) -> None:
-    """On CPUs, let Preprocess arrange bytes as the convolution after it goes over them (`pixel_rows`), if it can.
+def hand_over_input(network: nn.Sequential) -> None:
+    """On CPUs, let the convolution after Preprocess do what is cheaper there; the function stays the same.
 
-    For networks of our layers and their fast folds; torch's own convolutions do not take rows.
+    It multiplies its weights by the scale of observations, since there are fewer of them than pixels. And it takes
+    bytes in the order in which it goes over them (`pixel_rows`), if it can.
+    For networks of our layers and their fast folds; torch's own convolutions can do neither.
     """
     for first, layer in itertools.pairwise(network):
         if isinstance(first, Preprocess) and isinstance(layer, Conv):
+            layer.input_scale, first.scales = first.scale, False
             geometry: Any = layer.stride, layer.padding, layer.dilation, layer.groups
             if cuts_into_blocks(layer.weight.v, *geometry):
                 first.row = layer.stride[1]

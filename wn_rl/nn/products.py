@@ -153,13 +153,18 @@ def convolution(
     padding: str | tuple[int, int],
     dilation: tuple[int, int],
     groups: int,
+    input_scale: float = 1.0,
 ) -> Tensor:
-    """F.conv2d, faster where it can be. x: images [B, C, H, W], or what `pixel_rows` made of them.
+    """F.conv2d of input_scale * x, faster where it can be.
+
+    x: images [B, C, H, W], or what `pixel_rows` made of them.
 
     A kernel of 8x8 with stride 4 is one of 2x2 with stride 1 over blocks of 4x4 pixels, each block's pixels as
     channels, or one of 8x2 with strides 4 and 1 over rows of 4 pixels: the same products in another order. Few
     input channels and strides are what cuDNN is slow with; oneDNN's gradients of fewer strides are faster too.
     """
+    if input_scale != 1:
+        weight = weight * input_scale  # the same product: there are fewer weights than pixels
     side = stride[1]
     if x.dim() == 5 and x.shape[4] == side:
         return _over_rows(x.permute(0, 2, 3, 1, 4), weight, bias, side, place=2)
@@ -247,8 +252,10 @@ class FastLinear(nn.Linear):
 
 
 class FastConv2d(nn.Conv2d):
-    """nn.Conv2d without padding modes, its product by `convolution`."""
+    """nn.Conv2d of input_scale * x without padding modes, its product by `convolution`."""
+
+    input_scale = 1.0
 
     def forward(self, input: Tensor) -> Tensor:
-        geometry: Any = self.stride, self.padding, self.dilation, self.groups
+        geometry: Any = self.stride, self.padding, self.dilation, self.groups, self.input_scale
         return convolution(input, self.weight, self.bias, *geometry)

@@ -100,6 +100,8 @@ def _to_layer(plain: nn.Linear | nn.Conv2d, layers: Layers) -> Layer:
         if isinstance(plain, nn.Conv2d)
         else Dense(weight, shift)
     )
+    if isinstance(layer, Conv) and isinstance(plain, FastConv2d):
+        layer.input_scale = plain.input_scale
     return layer.requires_grad_(plain.weight.requires_grad).train(plain.training)
 
 
@@ -131,7 +133,7 @@ def reparameterize(
         if reason is not None:
             left.append(f"{name or type(child).__name__}: {reason}")
         elif isinstance(child, Layer) or type(child) in CONVERTED:
-            plain = _to_plain(child) if isinstance(child, Layer) else child
+            plain = _to_plain(child, fast=True) if isinstance(child, Layer) else child
             try:
                 converted[id(child)] = _to_layer(plain, layers)
             except ValueError as error:
@@ -140,8 +142,8 @@ def reparameterize(
 
 
 @torch.no_grad()
-def _to_plain(layer: Layer, fast: bool = False) -> nn.Linear | nn.Conv2d:
-    """An nn.Linear or nn.Conv2d (fast: a subclass) with tensors of its own and the layer's eval-mode function."""
+def _to_plain(layer: Layer, fast: bool = False, share: bool = False) -> nn.Linear | nn.Conv2d:
+    """An nn.Linear or nn.Conv2d (fast: a subclass) with the layer's eval-mode function; see `fold` for share."""
     weight, bias = layer.folded()
     plain: nn.Linear | nn.Conv2d
     if isinstance(layer, Conv):
@@ -151,35 +153,42 @@ def _to_plain(layer: Layer, fast: bool = False) -> nn.Linear | nn.Conv2d:
         # On the meta device nothing is drawn: the weights are replaced below.
         convolve = FastConv2d if fast else nn.Conv2d
         plain = convolve(inputs, weight.shape[0], kernel, **geometry, device="meta")
+        if isinstance(plain, FastConv2d):
+            plain.input_scale = layer.input_scale
     else:
         linear = FastLinear if fast else nn.Linear
         plain = linear(weight.shape[1], weight.shape[0], device="meta")
     trainable = layer.weight.v.requires_grad
-    plain.weight = nn.Parameter(weight.clone(), requires_grad=trainable)
-    plain.bias = nn.Parameter(bias.clone(), requires_grad=trainable)
+    for name, value in (("weight", weight), ("bias", bias)):
+        is_shared = share and isinstance(value, nn.Parameter)
+        setattr(plain, name, value if is_shared else nn.Parameter(value.clone(), requires_grad=trainable))
     return plain.train(layer.training)
 
 
-def fold(module: nn.Module, fast: bool = False) -> nn.Module:
+def fold(module: nn.Module, fast: bool = False, share: bool = False) -> nn.Module:
     """A copy, in eval mode and with its own tensors, where our layers are plain nn.Linear and nn.Conv2d.
 
     It computes the module's eval-mode function: weights, norms and running statistics become one weight and
     one bias per layer. Its state-dict keys are `<layer>.weight` and `<layer>.bias`.
     fast: make layers that compute as ours do, faster than torch's (`FastLinear`, `FastConv2d`).
+    share: the module's parameters themselves where they serve as they are (weights of normal layers, biases), so
+    that the fold changes with them, and `refill` brings the rest up to date.
     """
+    kept = {id(parameter): parameter for parameter in module.parameters()} if share else {}
     folded = _replace(
-        copy.deepcopy(module), lambda child: _to_plain(child, fast) if isinstance(child, Layer) else None
+        copy.deepcopy(module, kept),
+        lambda child: _to_plain(child, fast, share) if isinstance(child, Layer) else None,
     )
     for child in folded.modules():
         if isinstance(child, Preprocess) and not fast:
-            child.row = 1  # torch's convolutions take images alone
+            child.row, child.scales = 1, True  # torch's convolutions take images, and nothing scales for them
     return folded.eval()
 
 
 def _fold_pairs(folded: nn.Module, module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
     """(tensor of the fold, its value in the module) for every parameter and buffer."""
     if isinstance(module, Layer):
-        weight, bias = module.folded()
+        weight, bias = module.folded(out=folded._parameters["weight"])
         yield folded._parameters["weight"], weight  # type: ignore[misc]
         yield folded._parameters["bias"], bias  # type: ignore[misc]
         return
@@ -199,5 +208,7 @@ def refill(folded: nn.Module, module: nn.Module) -> None:
     Nothing waits for the device and the fold keeps its tensors, so a CUDA graph may hold both this call and
     the fold's forward pass.
     """
-    targets, sources = zip(*_fold_pairs(folded, module), strict=True)
-    torch._foreach_copy_(targets, sources)
+    pairs = [(target, value) for target, value in _fold_pairs(folded, module) if target is not value]
+    if pairs:
+        targets, values = zip(*pairs, strict=True)
+        torch._foreach_copy_(targets, values)

@@ -60,6 +60,11 @@ class Normalized(nn.Module):
         # The same in one operation forward and one backward: small networks are bound by overhead.
         return torch._weight_norm(self.v, self.gain(), 0)
 
+    def write(self, out: Tensor) -> Tensor:
+        """w, computed in a tensor [out, in, ...] that needs no gradient."""
+        torch.mul(self.v, self.gain() / unit_norms(self.v), out=out)
+        return out
+
     def gradients(self, of_w: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
         """Each parameter with the gradient that a gradient of w [out, in, ...] means for it (eq. 3)."""
         norms, gain = unit_norms(self.v), self.gain()
