@@ -10,6 +10,7 @@ it. Where it does not, a game that was stopped is lost and the next one begins; 
 
 import dataclasses
 import importlib
+import math
 import struct
 import zlib
 from collections.abc import Iterable
@@ -101,6 +102,7 @@ def describe(env_id: str) -> Description:
 
     Raises:
         ValueError: it is unknown, cannot be opened, or is none that Q-learning from vectors or images can take.
+        FloatingPointError: its first games show numbers that are not finite.
     """
     registered = _registered(env_id)
     env = _open(env_id, registered)
@@ -211,21 +213,34 @@ class GymnasiumLane:
     def reset(self, seed: int, out: NDArray[Any]) -> None:
         """Start a game from the seed."""
         observation, _ = self._env.reset(seed=seed)
-        self._write(observation, out)
         self._seed, self._actions = seed, []
+        self._write(observation, out)
         self.digest = zlib.crc32(out.data)
 
     def step(self, action: int, out: NDArray[Any]) -> tuple[float, float, bool]:
-        """Play one step: raw reward, discount, and whether the episode is over or cut."""
+        """Play one step: raw reward, discount, and whether the episode is over or cut.
+
+        Raises:
+            FloatingPointError: the reward or the observation is not finite, from which nothing can be learned.
+        """
         observation, reward, terminated, truncated, _ = self._env.step(self._description.first_action + action)
-        self._write(observation, out)
         self._actions.append(action)
+        self._write(observation, out)
+        if not math.isfinite(reward):
+            raise FloatingPointError(f"{self._where()} the reward is {reward}")
         self.digest = zlib.crc32(out.data, zlib.crc32(struct.pack("<d?", reward, terminated), self.digest))
         over = terminated or truncated or len(self._actions) >= self._max_frames
         return float(reward), float(not terminated), bool(over)
 
     def _write(self, observation: Any, out: NDArray[Any]) -> None:
         out[:] = observation.transpose(2, 0, 1) if self._description.channels_last else observation
+        if out.dtype.kind == "f" and not np.isfinite(out).all():
+            raise FloatingPointError(f"{self._where()} the observation has numbers that are not finite")
+
+    def _where(self) -> str:
+        """Seed and actions decide a game, so this is what finds the place again."""
+        name = self._description.registered.id
+        return f"{name}, game of seed {self._seed}, step {len(self._actions)}:"
 
     def render(self) -> NDArray[np.uint8]:
         """The environment's own picture as RGB [H, W, 3].

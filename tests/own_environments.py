@@ -112,6 +112,24 @@ class Broken(Corridor):
         raise RuntimeError("no display")
 
 
+class Diverging(Corridor):
+    """From one step of a game on, a number is not finite: of the reward, or of what is shown."""
+
+    def __init__(self, reward: float = 0.0, shown: float = 1.0, begin: int = 40) -> None:
+        super().__init__()
+        self.reward, self.shown, self.begin = reward, shown, begin
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.place += 1
+        if self.place < self.begin:
+            return np.zeros(2), 0.0, False, False, {}
+        return np.array([0.0, self.shown]), self.reward, False, False, {}
+
+    def _observation(self) -> np.ndarray:
+        self.place = 0  # a game begins
+        return np.zeros(2)
+
+
 class Spaces(gymnasium.Env[Any, Any]):
     """Any spaces; it shows samples of them, or `shown`."""
 
@@ -142,3 +160,6 @@ _register("Corridor-v0", Corridor, max_episode_steps=30)
 _register("Noisy-v0", Noisy, max_episode_steps=30)
 _register("Ageing-v0", Ageing)
 _register("Broken-v0", Broken, max_episode_steps=30)
+_register("NoReward-v0", Diverging, kwargs={"reward": np.nan})
+_register("NoRewardAtOnce-v0", Diverging, kwargs={"reward": np.nan, "begin": 3})
+_register("NoSight-v0", Diverging, kwargs={"shown": np.inf})

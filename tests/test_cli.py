@@ -231,6 +231,21 @@ def test_a_flag_that_is_not_there_has_a_neighbour(
     assert meant in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("resume", "run", "--steps", "ten"), "--steps: 'ten' is neither None nor INT"),
+        (("train", "breakout", "--network.log-scale", "x"), "--network.log-scale: 'x' is neither None nor FLOAT"),
+    ],
+)
+def test_what_is_no_number_for_a_flag_that_may_have_none(
+    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert wn_rl(*arguments) == 2
+    command = f"wn-rl {arguments[0]}"
+    assert capsys.readouterr().err == f"{command}: Error parsing {said} (see {command} --help)\n"
+
+
 def test_modules_to_import_are_named_in_either_form(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -346,6 +346,23 @@ def test_an_error_of_the_environment_s_own_comes_through() -> None:
     environments.close()
 
 
+NOT_FINITE = pytest.mark.parametrize(
+    ("name", "what"),
+    [("NoReward", "the reward is nan"), ("NoSight", "the observation has numbers that are not finite")],
+)
+
+
+@NOT_FINITE
+@pytest.mark.parametrize("processes", [False, True])
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Gymnasium shows each worker's traceback so
+def test_what_is_not_finite_is_said_with_its_place(name: str, what: str, processes: bool) -> None:
+    environments = make("gymnasium", f"own_environments:Own/{name}-v0", 2, processes=processes)
+    environments.reset()
+    with pytest.raises(FloatingPointError, match=rf"Own/{name}-v0, game of seed \d+, step 40: {what}"):
+        play(environments, np.zeros((50, 2), dtype=np.int64))
+    environments.close()
+
+
 def test_a_picture_that_fails_is_a_value_error() -> None:
     environments = make("gymnasium", BROKEN, 1)
     environments.reset()
@@ -374,6 +391,27 @@ QUICK = [
     "--evaluation.period", "300", "--evaluation.steps", "100", "--evaluation.held-out-states", "16",
     "--learning.target-period", "100", "--track", "jsonl", "--torch-threads", "1", "--device", "cpu",
 ]  # fmt: skip
+
+
+@NOT_FINITE
+def test_a_run_ends_where_its_environment_is_not_finite(
+    name: str, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert wn_rl("train", "--env-id", f"own_environments:Own/{name}-v0", *QUICK, "--run-dir", str(run)) == 1
+    assert f"step 40: {what}" in status_of(run)["message"]
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_what_is_not_finite_from_the_first_game_on_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert wn_rl("train", "--env-id", "own_environments:Own/NoRewardAtOnce-v0", *QUICK, "--run-dir", str(run)) == 1
+    assert re.fullmatch(
+        r"wn-rl train: Own/NoRewardAtOnce-v0, game of seed 0, step 3: the reward is nan\n", capsys.readouterr().err
+    )
+    assert not run.exists()
 
 
 @pytest.mark.parametrize(("env_id", "preset"), [(CATCH, "grids"), (BIG_CATCH, "images"), (CORRIDOR, "vectors")])

@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run: Callable[[Sequence[str]], int] = importlib.import_module(f"wn_rl.commands.{arguments[0]}").run
     try:
         sys.exit(run(arguments[1:]))
-    except (ValueError, OSError) as error:  # an OSError names its file: a folder that cannot be written, say
+    # An OSError names its file: a folder that cannot be written, say. Numbers that are not finite name their game.
+    except (ValueError, OSError, FloatingPointError) as error:
         say(f"wn-rl {arguments[0]}: {error}")
         is_read_only = isinstance(error, OSError) and error.errno == errno.EROFS
         sys.exit(2 if is_read_only or isinstance(error, _MISTAKES) else 1)

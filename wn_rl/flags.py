@@ -10,6 +10,8 @@ from typing import Any
 import tyro
 
 _SHOWN = 3  # of the flags that may have been meant
+# tyro's words on a value that is of no member of a union, from which it goes on with the error of each.
+_OPTIONAL = re.compile(r"no type matching \{None\}\|(\S+) could be instantiated from \['(.*?)'\]\. Got errors:.*")
 
 
 def parse_flags(command: type[Any], arguments: Sequence[str], **kwargs: Any) -> Any:
@@ -33,6 +35,7 @@ def _text_of_box(box: str) -> str:
     if not framed:
         lines = lines[2:]  # a title and a rule
     paragraph = " ".join(itertools.takewhile(lambda line: set(line) not in ({"─"}, {"-"}), lines))
+    paragraph = _OPTIONAL.sub(r"'\2' is neither None nor \1", paragraph)
     _, _, guessed = " ".join(lines).partition("Perhaps you meant:")
     flags = [flag for flag in dict.fromkeys(re.findall(r"--[a-z][\w.-]*", guessed)) if flag != "--help"]
     return f"{paragraph}; did you mean {' or '.join(flags[:_SHOWN])}?" if flags else paragraph
