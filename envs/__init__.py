@@ -24,6 +24,7 @@ class Suite:
 
     pixels: whether screens are resized, and emulators may run in threads. gymnasium: whether lanes may run in
     processes. full_name: a game's own name, where `games` does not list all; ValueError if there is none.
+    missing: what to install before its games can be played, or nothing.
     """
 
     games: Callable[[], list[str]]
@@ -31,6 +32,7 @@ class Suite:
     pixels: bool = False
     gymnasium: bool = False
     full_name: Callable[[str], str] | None = None
+    missing: Callable[[], str] = str  # which gives ""
 
 
 def _make_atari(game: str, settings: Settings) -> Environments:
@@ -46,7 +48,7 @@ def _make_gymnasium(description: Description, settings: Settings) -> Environment
 
 SUITES = {
     "atari": Suite(atari.games, _make_atari, pixels=True),
-    "minatar": Suite(minatar.games, minatar.make),
+    "minatar": Suite(minatar.games, minatar.make, missing=minatar.missing),
     "classic": Suite(
         classic.games,
         lambda game, settings: _make_gymnasium(classic.describe(game), settings),

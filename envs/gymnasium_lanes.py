@@ -10,6 +10,7 @@ it. Where it does not, a game that was stopped is lost and the next one begins; 
 
 import dataclasses
 import importlib
+import importlib.util
 import math
 import struct
 import zlib
@@ -29,7 +30,8 @@ from wn_rl.envs.lanes import GameLost, Lanes, Settings
 
 # Of the ids that Gymnasium itself registers, those that can be trained on; the others' actions are
 # continuous, or their observations single numbers.
-FROM_GYMNASIUM = ("Acrobot-v1", "CartPole-v1", "LunarLander-v3", "MountainCar-v0")
+FROM_GYMNASIUM = ("Acrobot-v1", "CartPole-v1", "MountainCar-v0")
+WITH_BOX2D = ("LunarLander-v3",)
 PROBE_STEPS = 32
 _WRAP = "gymnasium.wrappers.FlattenObservation makes vectors of most"
 
@@ -40,7 +42,8 @@ def games() -> list[str]:
     Ids of a module that has not been imported are not among them, and can be named all the same.
     """
     newest = {(spec.namespace, spec.name): spec for spec in _by_version(gymnasium.registry.values())}
-    return sorted({*FROM_GYMNASIUM, *(spec.id for spec in newest.values() if _package(spec) not in _PACKAGES)})
+    own = FROM_GYMNASIUM + (WITH_BOX2D if importlib.util.find_spec("Box2D") else ())
+    return sorted({*own, *(spec.id for spec in newest.values() if _package(spec) not in _PACKAGES)})
 
 
 _PACKAGES = ("gymnasium", "ale_py")  # the first is sorted out above, the second is our suite atari

@@ -27,6 +27,11 @@ def games() -> list[str]:
     return list(GAMES)
 
 
+def missing() -> str:
+    """What installs the games, or nothing where they are."""
+    return "" if importlib.util.find_spec("minatar") else 'pip install "wn-rl[minatar]"'
+
+
 def make(game: str, settings: Settings) -> Lanes:
     """Lanes of one game.
 
@@ -45,7 +50,7 @@ def _game_class(game: str) -> Any:
     """The game's own module alone: importing the package would load matplotlib and seaborn, for a window."""
     package = importlib.util.find_spec("minatar")
     if package is None or package.origin is None:
-        raise ValueError('the suite minatar is not installed: pip install "wn-rl[minatar]"')
+        raise ValueError(f"the suite minatar is not installed: {missing()}")
     path = Path(package.origin).parent / "environments" / f"{game}.py"
     spec = importlib.util.spec_from_file_location(f"minatar.environments.{game}", path)
     if spec is None or spec.loader is None:

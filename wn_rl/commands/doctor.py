@@ -1,6 +1,5 @@
 """`wn-rl doctor`: show what this machine has and which preset it would use."""
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,12 +17,13 @@ def run(arguments: Sequence[str]) -> int:
     parse_flags(Doctor, arguments)
     import torch
 
+    from wn_rl.envs import SUITES
     from wn_rl.machine import describe
 
     for name, value in describe().items():
         print(f"{name:<22} {value}")
     preset = default_preset("atari", torch.cuda.is_available())
     print(f"{'atari preset':<22} {preset}: wn-rl train breakout")
-    minatar = "wn-rl train breakout --suite minatar" if importlib.util.find_spec("minatar") else "not installed"
-    print(f"{'minatar preset':<22} {minatar}")
+    missing = SUITES["minatar"].missing()
+    print(f"{'minatar preset':<22} {missing or 'wn-rl train breakout --suite minatar'}")
     return 0
