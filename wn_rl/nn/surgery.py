@@ -133,6 +133,7 @@ def reparameterize(
         if reason is not None:
             left.append(f"{name or type(child).__name__}: {reason}")
         elif isinstance(child, Layer) or type(child) in CONVERTED:
+            # A fast one, which knows the scale of its input where that was handed over.
             plain = _to_plain(child, fast=True) if isinstance(child, Layer) else child
             try:
                 converted[id(child)] = _to_layer(plain, layers)
