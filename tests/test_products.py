@@ -166,6 +166,19 @@ def test_normalized_product_under_autocast_rounds_its_factors_alone() -> None:
         assert (one - other).norm() < 0.01 * other.norm()
 
 
+def test_normalized_layers_in_bfloat16_are_left_to_torch_up_to_a_larger_size(
+    taken: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, x = Layers("weight_norm").dense(IN, OUT), tensors()[0]
+    precise = F.linear(x, layer.weight(), layer.shift.bias)
+    for smallest, products in ((9 * IN * OUT + 1, 0), (9 * IN * OUT, 1)):
+        monkeypatch.setattr(module, "SMALLEST_IN_BFLOAT16", smallest)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = layer(x).float()
+        torch.testing.assert_close(rounded, precise, atol=0.05, rtol=0.05)
+        assert len(taken) == products
+
+
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
 @pytest.mark.parametrize("log_scale", [None, 3.0])
 def test_a_layer_gives_the_same_through_onednn_and_without(

@@ -17,6 +17,7 @@ from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 SMALLEST = 2**20  # multiplications; below, oneDNN's overhead is more than it saves
+SMALLEST_IN_BFLOAT16 = 2**24  # the products themselves take less time there
 BLOCKS_ON = ("cuda",)  # devices; on a CPU rows are made faster
 # Of images that are worth a copy in rows of pixels; with more channels, or to act on few, they are fast as is.
 FEW_CHANNELS, MANY_IMAGES = 16, 16
@@ -74,25 +75,27 @@ class _NormalizedDenseProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, v: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:
         ctx.dtype = torch.bfloat16 if _in_bfloat16() else torch.float32
+        ctx.dtype_of_x = x.dtype
+        rounded_x, rounded_v = x.to(ctx.dtype), v.to(ctx.dtype)
         norms = torch.linalg.vector_norm(v, dim=1)
         scale = gain.view(-1) / norms
-        t = _product(x.to(ctx.dtype), v.to(ctx.dtype)).float()
-        ctx.save_for_backward(x, v, t, norms, scale)
+        t = _product(rounded_x, rounded_v).float()
+        ctx.save_for_backward(rounded_x, rounded_v, v, t, norms, scale)
         return t * scale if bias is None else torch.addcmul(bias, t, scale)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, v, t, norms, scale = ctx.saved_tensors
+        x, rounded_v, v, t, norms, scale = ctx.saved_tensors
         of_x, of_v, of_gain, of_bias = ctx.needs_input_grad
         gradient_of_t = (gradient * scale).to(ctx.dtype)
         gradient_of_gain = (gradient * t).sum(0) / norms
         gradient_of_v = None
         if of_v:
-            gradient_of_v = _product(gradient_of_t.t(), x.to(ctx.dtype).t()).float()
+            gradient_of_v = _product(gradient_of_t.t(), x.t()).float()
             gradient_of_v.addcmul_(v, (scale * gradient_of_gain / norms)[:, None], value=-1)
         return (
-            _product(gradient_of_t, v.to(ctx.dtype).t()).to(x.dtype) if of_x else None,
+            _product(gradient_of_t, rounded_v.t()).to(ctx.dtype_of_x) if of_x else None,
             gradient_of_v,
             gradient_of_gain[:, None] if of_gain else None,
             gradient.sum(0) if of_bias else None,
@@ -114,7 +117,7 @@ def onednn_pays(x: Tensor, weight: Tensor) -> bool:
         _onednn is not None
         and not torch.compiler.is_compiling()  # torch.compile takes the operation with constant weights alone
         and x.dim() == 2
-        and len(x) * weight.numel() >= SMALLEST
+        and len(x) * weight.numel() >= (SMALLEST_IN_BFLOAT16 if _in_bfloat16() else SMALLEST)
         and x.device.type == weight.device.type == "cpu"
         and weight.dtype == torch.float32
         and (x.dtype == torch.float32 or _in_bfloat16())
