@@ -18,6 +18,7 @@ from wn_rl.bench import clock as clock_module
 from wn_rl.bench import cuda_workers, measure, workers
 from wn_rl.bench.clock import SteadyState, Turns
 from wn_rl.bench.measure import (
+    SB3,
     Row,
     compile_first,
     flop_of,
@@ -27,8 +28,8 @@ from wn_rl.bench.measure import (
     measure_together,
     seconds_in_turns,
 )
-from wn_rl.bench.page import TITLES, render, section_key
-from wn_rl.bench.sections import SB3, SECTIONS, UPDATES_ON_CUDA, rates_and_ratios, require_equal_work
+from wn_rl.bench.page import TITLES, peers_in_short, render, section_key
+from wn_rl.bench.sections import SECTIONS, UPDATES_ON_CUDA, rates_and_ratios, require_equal_work
 from wn_rl.bench.setups import Options, config_of, filled_replay
 from wn_rl.config import OptimizerConfig, from_json, to_json
 from wn_rl.presets import minatar
@@ -239,6 +240,36 @@ def test_what_is_timed_on_cuda_never_splits_a_round() -> None:
     updates_per_target = config.learning.target_period // config.learning.update_period
     assert updates_per_target % updates_in_a_round == 0
     assert updates_in_a_round <= LONGEST_ROUND
+
+
+def test_the_loops_beside_sb3_stand_in_short_too() -> None:
+    ours = "ours, normal, float32"
+    one_lane = {SB3: 100.0, ours: 150.0, f"{ours} / SB3": 1.5}
+    lanes = {SB3: 2000.0, ours: 4000.0, f"{ours} / SB3": 2.0, f"{ours} / SB3 with one lane": 40.0}
+    rows = [
+        Row(
+            {"suite": "atari", "game": "pong", "lanes": number, "loop": loop}, "", [figure / 2, figure, 9 * figure]
+        )
+        for number, figures in ((1, one_lane), (16, lanes))
+        for loop, figure in figures.items()
+    ]
+    assert peers_in_short(rows) == [
+        f"| suite | game | lanes | {SB3} | {ours} |",
+        "|---|---|---|---|---|",
+        "| atari | pong | 1 | 100 | 150 (1.50 x) |",
+        "| atari | pong | 16 | 2,000 | 4,000 (2.00 x, 40.00 x) |",
+    ]
+
+
+def test_the_readme_shows_what_the_page_does() -> None:
+    root = Path(__file__).parents[1]
+    results = json.loads((root / "docs" / "benchmarks.json").read_text())
+    readme = (root / "README.md").read_text()
+    in_one_line = " ".join(readme.split())
+    assert "\n".join(peers_in_short([Row(**row) for row in results["peers"]["rows"]])) in readme
+    assert f"{results['peers']['date']}, by `{results['peers']['command']}`" in in_one_line
+    ours, theirs = (Row(**row).median for row in results["memory"]["rows"])
+    assert f"takes {ours:.1f} GB, and {theirs:.1f} GB in SB3's" in in_one_line
 
 
 def test_the_page_in_the_documentation_shows_the_results_beside_it() -> None:

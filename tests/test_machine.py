@@ -11,7 +11,15 @@ import torch
 from wn_rl import machine
 from wn_rl.cores import num_cores
 from wn_rl.errors import UserError
-from wn_rl.machine import available_memory_bytes, describe, git_commit, require_memory, resolve_device, versions
+from wn_rl.machine import (
+    available_memory_bytes,
+    cpu_model,
+    describe,
+    git_commit,
+    require_memory,
+    resolve_device,
+    versions,
+)
 
 MEGABYTE = 2**20
 
@@ -172,6 +180,15 @@ def test_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert num_cores() == 1
+
+
+def test_a_processor_is_named_with_its_numbers(tmp_path: Path) -> None:
+    assert cpu_model(tmp_path)  # without such accounts, by what Python knows
+    core = "processor\t: 0\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n"
+    make_root(tmp_path, {"proc/cpuinfo": core + core.replace("26", "25")})
+    assert cpu_model(tmp_path) == "AMD EPYC (family 26, model 2)"
+    make_root(tmp_path, {"proc/cpuinfo": "processor : 0\nmodel name : Neoverse-V1\n"})
+    assert cpu_model(tmp_path) == "Neoverse-V1"
 
 
 def test_the_key_of_wandb_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

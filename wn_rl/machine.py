@@ -219,12 +219,19 @@ def _version(package: str) -> str | None:
 
 def _cores() -> str:
     """E.g. "2 cores of AMD EPYC"."""
-    return f"{num_cores()} cores of {_cpu_model()}"
+    return f"{num_cores()} cores of {cpu_model()}"
 
 
-def _cpu_model() -> str:
+def cpu_model(root: Path = Path("/")) -> str:
+    """E.g. "AMD EPYC (family 25, model 17)": many a virtual machine's name for its processor is no more than that.
+
+    root: where the system's accounts of itself are looked for.
+    """
+    found: dict[str, str] = {}
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+        for line in (root / "proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            found.setdefault(key.strip(), value.strip())
+    name = found.get("model name") or platform.processor() or platform.machine()
+    numbers = f" (family {found['cpu family']}, model {found['model']})" if "cpu family" in found else ""
+    return name + numbers

@@ -18,6 +18,8 @@ from wn_rl.config import Config, to_json
 
 Name = TypeVar("Name")
 
+SB3 = "SB3 DQN, float32"  # the loop that all others are held against
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from wn_rl.bench.measure import Row
+from wn_rl.bench.measure import SB3, Row
 from wn_rl.files import replace_file
 
 TITLES = {
@@ -63,6 +63,18 @@ NOTES = {
     ),
 }
 
+IN_SHORT = (
+    "In short, medians of agent steps a second; in brackets, how many times SB3's with as many lanes and, after "
+    "the comma, with one lane:"
+)
+LOOPS_IN_SHORT = (  # of peers
+    SB3,
+    "ours, normal, float32",
+    "ours, weight_norm, float32",
+    "ours, normal, bfloat16",
+    "ours, normal, bfloat16, compile",
+)
+
 
 def section_key(section: str, device_type: str) -> str:
     """Where a section's results stand: those of a CUDA device beside those of a CPU, where there are both."""
@@ -98,7 +110,10 @@ def render(results: dict[str, Any]) -> str:
         commit = f", commit {found['commit']}" if "commit" in found else ""
         interrupted = "" if found.get("complete", True) else " Interrupted: rows are missing."
         lines += [f"{found['machine']}. `{found['command']}`, {found['date']}{commit}.{interrupted}", ""]
-        lines += _table([Row(**row) for row in found["rows"]])
+        rows = [Row(**row) for row in found["rows"]]
+        if section.endswith("peers"):
+            lines += [IN_SHORT, "", *peers_in_short(rows), "", "All loops, with their spreads:", ""]
+        lines += _table(rows)
     return "\n".join(lines) + "\n"
 
 
@@ -121,6 +136,25 @@ def _table(rows: list[Row]) -> list[str]:
     sources = dict.fromkeys(row.limit_source for row in limited)
     if sources:
         lines += ["", "References: " + "; ".join(sources) + "."]
+    return lines
+
+
+def peers_in_short(rows: list[Row]) -> list[str]:
+    """A table of one line for each game and number of lanes, from rows of the section peers."""
+    medians: dict[tuple[Any, ...], dict[str, float]] = {}
+    for row in rows:
+        *names, loop = row.what.values()
+        medians.setdefault(tuple(names), {})[str(loop)] = row.median
+    loops = [loop for loop in LOOPS_IN_SHORT if any(loop in of_place for of_place in medians.values())]
+    lines = ["| suite | game | lanes | " + " | ".join(loops) + " |", "|" + "---|" * (3 + len(loops))]
+    for place, of_place in medians.items():
+        cells = [str(part) for part in place]
+        for loop in loops:
+            ratios = [of_place.get(f"{loop} / {peer}") for peer in ("SB3", "SB3 with one lane")]
+            times = ", ".join(f"{ratio:.2f} x" for ratio in ratios if ratio is not None)
+            rate = _number(of_place[loop]) if loop in of_place else ""
+            cells.append(f"{rate} ({times})" if times else rate)
+        lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 

@@ -13,6 +13,7 @@ from wn_rl.agents.learner import make_online_network
 from wn_rl.agents.replay import Draws, Replay
 from wn_rl.bench.cuda_sections import cuda_runs, cuda_together
 from wn_rl.bench.measure import (
+    SB3,
     Row,
     compile_first,
     flop_of,
@@ -27,7 +28,6 @@ from wn_rl.cores import num_cores
 from wn_rl.nn import fold
 from wn_rl.presets import PRESETS
 
-SB3 = "SB3 DQN, float32"
 SB3_WITH_OUR_LAYERS = "SB3 DQN with our layers, weight_norm, float32"
 GIGABYTE = 1e9
 
