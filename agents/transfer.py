@@ -31,7 +31,7 @@ class Transfer:
             pinned.copy_(source)
             received.copy_(pinned, non_blocking=True)
         if self._copied is not None:
-            self._copied.record()
+            self._copied.record(torch.cuda.current_stream(self._device))  # by default that of another device
 
     def receive(self, size: int) -> list[Tensor]:
         """The last set sent of so many rows, on the device."""
