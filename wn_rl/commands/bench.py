@@ -58,6 +58,8 @@ def run(arguments: Sequence[str]) -> int:
     torch.set_num_threads(threads)
     measured = Options(str(device), threads, options.repetitions, options.seconds, games)
     command = " ".join(["wn-rl bench", *arguments])
+    # Asked once: results in the checkout are changes of it.
+    commit, plus, changes = (git_commit() or "unknown").partition("+")
     page = options.out.with_suffix(".md")
     page.parent.mkdir(parents=True, exist_ok=True)
     for name in options.sections or SECTIONS:
@@ -66,7 +68,7 @@ def run(arguments: Sequence[str]) -> int:
         about = {
             "machine": f"{machine_line(device)}, {threads} torch threads",
             "command": command,
-            "commit": (git_commit() or "unknown")[:10],
+            "commit": commit[:10] + plus + changes,
             "date": datetime.date.today().isoformat(),
         }
         rows = []
