@@ -106,7 +106,7 @@ class Experiment:
         while self.num_steps < self.config.steps:
             actions = self.actor.act(self.step, self.epsilon)
             self.replay.add(self.step, actions)
-            self.environments.send(actions)  # emulators run on while the learner works:
+            self.environments.send(actions)  # Atari's emulators run on while the learner works:
             self.learn()  # the replay does not hold the step in flight
             self.step = self.environments.recv()
             self.num_steps += self.config.num_envs
