@@ -25,6 +25,7 @@ from wn_rl.nn import (
     optimizer_tree,
     refill,
     refill_held,
+    shares_all,
 )
 from wn_rl.nn.steps import UpdateStep
 from wn_rl.seeding import derive_seed
@@ -65,13 +66,15 @@ def set_tf32(config: Config, device: torch.device) -> None:
 
 
 def allow_programs(count: int) -> None:
-    """Let torch.compile make so many programs of one function, for batches of so many sizes and more.
+    """Let torch.compile make so many programs more of one function, for batches of so many sizes.
 
-    Beyond its limit, 8 by default, it would go on in eager mode and say so in a log alone; now it fails.
+    It counts those of all learners that a process has had. Beyond its limit, 8 by default, it would go on in eager
+    mode and say so in a log alone; now it fails.
     """
     from torch._dynamo import config as dynamo  # only here: it takes a second to import
 
-    dynamo.recompile_limit = max(dynamo.recompile_limit, count)
+    dynamo.recompile_limit += count
+    dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, dynamo.recompile_limit)
     dynamo.fail_on_recompile_limit_hit = True
 
 
@@ -80,6 +83,7 @@ class Learner:
 
     online: trained, in train mode. acting and target: plain torch layers with the same function in eval
     mode, refilled in place, so that acting costs the same for every parameterization.
+    acting_follows: whether acting sees every update by itself, as it does where it shares all its weights.
 
     `learn`, `refresh_acting` and nothing else may stand in a CUDA graph: they neither wait for the device nor
     change a number that Python holds.
@@ -95,6 +99,7 @@ class Learner:
             hand_over_input(self.online)
         self.acting = cast(nn.Sequential, fold(self.online, fast=True, share=True))
         self.target = cast(nn.Sequential, fold(self.online, fast=True))
+        self.acting_follows = shares_all(self.acting, self.online)
         if self._compiles_networks:
             for network in (self.online, self.acting, self.target):  # as compiled convolutions take their weights
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -113,8 +118,9 @@ class Learner:
         """Compile what `--accelerate` asks for; how an update ends follows from that."""
         config = self._config
         compiles = config.accelerate != "eager"
-        if self._compiles_networks:
+        if compiles:
             allow_programs(LONGEST_ROUND)  # a round of each number of updates that there is
+        if self._compiles_networks:
             self._compute_targets = torch.compile(self._targets, dynamic=False)
             self._compute_loss = torch.compile(self._loss, dynamic=False)
         if compiles:

@@ -24,7 +24,9 @@ class Rounds:
         self._draws = Draws(seed, "update", self._batch_size, replay.device)
         self._transfer = None if replay.device == learner.device else Transfer(learner.device)
         self._run = accelerated(self._learn, config.accelerate)
-        self._refresh = accelerated(learner.refresh_acting, config.accelerate)
+        # A graph of nothing would be taken for a mistake.
+        mode = "eager" if learner.acting_follows else config.accelerate
+        self._refresh = accelerated(learner.refresh_acting, mode)
 
     def learn(self, num_updates: int) -> None:
         """Make updates, copying the target exactly where it is due, and let the acting network see them.

@@ -172,9 +172,11 @@ def test_graphs_give_what_the_compiled_code_gives(
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     compiled, graphs = (trained(parameterization, precision, mode) for mode in ("compile", "cuda_graph"))
     run = graphs.experiment
+    assert isinstance(run.rounds._refresh, Captured) == (parameterization != "normal")
     for captured in (run.rounds._run, run.rounds._refresh, run.actor._ask_network, run.actor._stacks._append):
-        assert isinstance(captured, Captured)
-        assert captured._graphs
+        if captured != run.learner.refresh_acting:
+            assert isinstance(captured, Captured)
+            assert captured._graphs
     if precision != "float32":
         assert_near(graphs, compiled, 0.2)
     else:

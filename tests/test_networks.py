@@ -18,6 +18,7 @@ from wn_rl.nn import (
     fold,
     hand_over_input,
     make_network,
+    refill,
     reparameterize,
 )
 from wn_rl.nn.layers import named_normalized
@@ -189,11 +190,27 @@ def test_a_convolution_scales_what_it_is_handed_unscaled(name: str, parameteriza
     for one, other in zip(network.parameters(), handed_over.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
     values = network.eval()(frames)
-    for made in (handed_over, fold(handed_over), fold(handed_over, fast=True)):
+    fast = fold(handed_over, fast=True)
+    for made in (handed_over, fold(handed_over), fast, fold(fast), fold(fast, fast=True)):
         torch.testing.assert_close(made.eval()(frames), values)
         other, _ = reparameterize(copy.deepcopy(made), "weight_norm")
         torch.testing.assert_close(other(frames), values)
-    assert torch.equal(fold(handed_over).preprocess(frames), network.preprocess(frames))
+
+
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_part_of_a_network_is_folded_with_the_scale_it_was_handed(parameterization: str, fast: bool) -> None:
+    network = network_of("minatar_cnn", parameterization, scale=0.25).eval().double()
+    frames = observations("minatar_cnn", 4)
+    hand_over_input(network)
+    unscaled = network.preprocess(frames)
+    part = fold(network[1:], fast=fast)
+    torch.testing.assert_close(part(unscaled), network(frames))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1.5)
+    refill(part, network[1:])
+    torch.testing.assert_close(part(unscaled), network(frames))
 
 
 def test_a_dense_layer_is_handed_what_is_scaled() -> None:

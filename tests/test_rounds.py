@@ -2,13 +2,15 @@
 
 import copy
 import dataclasses
+import functools
 import sys
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
-from recorder import record
+from recorder import Recorder, record
 from torch import Tensor
 
 from wn_rl.agents import learner as learner_module
@@ -150,13 +152,28 @@ def test_a_captured_round_gives_what_the_eager_one_gives(parameterization: str, 
     )
     eager, captured = Bench(config), Bench(config)
     captured.rounds._run = Captured(captured.rounds._learn, capture=record)
-    captured.rounds._refresh = Captured(captured.learner.refresh_acting, capture=record)
+    if not captured.learner.acting_follows:
+        captured.rounds._refresh = Captured(captured.learner.refresh_acting, capture=record)
     for number in range(WARM_UPS + 9):
         for bench in (eager, captured):
             bench.add(1 + number)
             bench.rounds.learn(4)
         assert_equal(eager, captured)
     assert captured.rounds._run._graphs.keys() == {(4,), (2,)}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+def test_a_refresh_is_captured_where_it_does_something(parameterization: str) -> None:
+    """Torch warns of a graph of nothing: acting shares the weights of normal layers."""
+    bench = Bench(dataclasses.replace(CONFIG, parameterization=parameterization))
+    config = dataclasses.replace(bench.config, accelerate="cuda_graph")
+    rounds = Rounds(config, bench.learner, bench.replay)
+    assert isinstance(rounds._refresh, Captured) == (parameterization != "normal")
+    recorder = Recorder()
+    with recorder:
+        bench.learner.refresh_acting()
+    writes = [call for call in recorder.calls if call[0]._schema.is_mutable]
+    assert bool(writes) == isinstance(rounds._refresh, Captured)
 
 
 @pytest.mark.usefixtures("no_numbers_read")
@@ -232,6 +249,22 @@ def test_the_compiler_may_make_a_program_for_each_size_of_round(monkeypatch: pyt
 
     assert dynamo.recompile_limit >= LONGEST_ROUND
     assert dynamo.fail_on_recompile_limit_hit
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as above
+def test_a_process_may_compile_many_learners_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch counts the programs of all: beyond its limit it used to run eagerly without a word."""
+    compiled: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        compiled.append(1)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    torch._dynamo.reset()
+    for _ in range(10):
+        Bench(dataclasses.replace(CONFIG, accelerate="compile")).rounds.learn(1)
+    assert len(compiled) == 10
 
 
 COMPILED = [(parameterization, "adamax", on) for parameterization in PARAMETERIZATIONS for on in ((), ("cpu",))]

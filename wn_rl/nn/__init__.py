@@ -28,7 +28,7 @@ from wn_rl.nn.optimizers import (
 from wn_rl.nn.products import FastConv2d, FastLinear
 from wn_rl.nn.shifts import BatchNorm, Bias, MeanOnlyBatchNorm
 from wn_rl.nn.steps import make_step
-from wn_rl.nn.surgery import fold, refill, reparameterize
+from wn_rl.nn.surgery import fold, refill, reparameterize, shares_all
 from wn_rl.nn.torch_keys import from_torch_weight_norm, to_torch_weight_norm
 from wn_rl.nn.weights import Direct, Normalized
 
@@ -70,5 +70,6 @@ __all__ = [
     "refill",
     "refill_held",
     "reparameterize",
+    "shares_all",
     "to_torch_weight_norm",
 ]

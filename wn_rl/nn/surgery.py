@@ -145,7 +145,7 @@ def reparameterize(
 @torch.no_grad()
 def _to_plain(layer: Layer, fast: bool = False, share: bool = False) -> nn.Linear | nn.Conv2d:
     """An nn.Linear or nn.Conv2d (fast: a subclass) with the layer's eval-mode function; see `fold` for share."""
-    weight, bias = layer.folded()
+    weight, bias = _plain_values(layer, fast)
     plain: nn.Linear | nn.Conv2d
     if isinstance(layer, Conv):
         names = "stride", "padding", "dilation", "groups"
@@ -166,6 +166,14 @@ def _to_plain(layer: Layer, fast: bool = False, share: bool = False) -> nn.Linea
     return plain.train(layer.training)
 
 
+def _plain_values(layer: Layer, fast: bool, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Weight and bias for `_to_plain`: the weight of torch's own convolution takes the scale of the input."""
+    weight, bias = layer.folded(out)
+    if isinstance(layer, Conv) and layer.input_scale != 1 and not fast:
+        weight = weight * layer.input_scale
+    return weight, bias
+
+
 def fold(module: nn.Module, fast: bool = False, share: bool = False) -> nn.Module:
     """A copy, in eval mode and with its own tensors, where our layers are plain nn.Linear and nn.Conv2d.
 
@@ -182,14 +190,15 @@ def fold(module: nn.Module, fast: bool = False, share: bool = False) -> nn.Modul
     )
     for child in folded.modules():
         if isinstance(child, Preprocess) and not fast:
-            child.row, child.scales = 1, True  # torch's convolutions take images, and nothing scales for them
+            child.row = 1  # torch's convolutions take images
     return folded.eval()
 
 
 def _fold_pairs(folded: nn.Module, module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
     """(tensor of the fold, its value in the module) for every parameter and buffer."""
     if isinstance(module, Layer):
-        weight, bias = module.folded(out=folded._parameters["weight"])
+        fast = isinstance(folded, FastLinear | FastConv2d)
+        weight, bias = _plain_values(module, fast, out=folded._parameters["weight"])
         yield folded._parameters["weight"], weight  # type: ignore[misc]
         yield folded._parameters["bias"], bias  # type: ignore[misc]
         return
@@ -209,7 +218,14 @@ def refill(folded: nn.Module, module: nn.Module) -> None:
     Nothing waits for the device and the fold keeps its tensors, so a CUDA graph may hold both this call and
     the fold's forward pass.
     """
-    pairs = [(target, value) for target, value in _fold_pairs(folded, module) if target is not value]
+    pairs = [(to, value) for to, value in _fold_pairs(folded, module) if to is not value and value.numel() > 0]
     if pairs:
         targets, values = zip(*pairs, strict=True)
         torch._foreach_copy_(targets, values)
+
+
+def shares_all(folded: nn.Module, module: nn.Module) -> bool:
+    """Whether a fold has no tensor of its own (see `fold`), so that `refill` has nothing to do."""
+    of_module = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
+    of_fold = (*folded.parameters(), *folded.buffers())
+    return all(id(tensor) in of_module or tensor.numel() == 0 for tensor in of_fold)
