@@ -12,6 +12,7 @@ import pytest
 import torch
 from run_tools import wn_rl
 
+from wn_rl import machine
 from wn_rl.agents.experiment import make_training_environments
 from wn_rl.agents.replay import LONGEST_ROUND, Replay
 from wn_rl.bench import clock as clock_module
@@ -166,6 +167,22 @@ def test_sections_merge_into_one_page(tmp_path: Path, monkeypatch: pytest.Monkey
     results = json.loads((tmp_path / "results.json").read_text())
     assert list(results) == ["matrix", "memory"]
     assert "| 1 | 1 GB |" in (tmp_path / "results.md").read_text()
+
+
+def test_results_name_their_commit_as_it_was_before_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written into a checkout, those of the first section are changes of it."""
+    out = tmp_path / "results.json"
+    commits = {True: "0123456789abcdef+changes", False: "0123456789abcdef"}
+    monkeypatch.setattr(machine, "git_commit", lambda: commits[out.exists()])
+    for section in ("matrix", "memory"):
+        monkeypatch.setitem(SECTIONS, section, lambda options: [Row({"n": 1}, "GB", [1.0])])
+    measure = ("--out", str(out), "--device", "cpu", "--torch-threads", "1")
+    assert wn_rl("bench", "matrix", "memory", *measure) == 0
+    assert {found["commit"] for found in json.loads(out.read_text()).values()} == {"0123456789"}
+    assert wn_rl("bench", "matrix", *measure) == 0
+    assert json.loads(out.read_text())["matrix"]["commit"] == "0123456789+changes"
 
 
 @pytest.mark.parametrize("section", ["cuda_runs", "cuda_together"])
