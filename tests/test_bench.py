@@ -273,8 +273,8 @@ def test_the_loops_beside_sb3_stand_in_short_too() -> None:
     assert peers_in_short(rows) == [
         f"| suite | game | lanes | {SB3} | {ours} |",
         "|---|---|---|---|---|",
-        "| atari | pong | 1 | 100 | 150 (1.50 x) |",
-        "| atari | pong | 16 | 2,000 | 4,000 (2.00 x, 40.00 x) |",
+        "| atari | pong | 1 | 100 | 150 (1.50) |",
+        "| atari | pong | 16 | 2,000 | 4,000 (2.00, 40.00) |",
     ]
 
 

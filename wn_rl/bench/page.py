@@ -151,7 +151,7 @@ def peers_in_short(rows: list[Row]) -> list[str]:
         cells = [str(part) for part in place]
         for loop in loops:
             ratios = [of_place.get(f"{loop} / {peer}") for peer in ("SB3", "SB3 with one lane")]
-            times = ", ".join(f"{ratio:.2f} x" for ratio in ratios if ratio is not None)
+            times = ", ".join(f"{ratio:.2f}" for ratio in ratios if ratio is not None)
             rate = _number(of_place[loop]) if loop in of_place else ""
             cells.append(f"{rate} ({times})" if times else rate)
         lines.append("| " + " | ".join(cells) + " |")
