@@ -402,4 +402,4 @@ def test_under_autocast_the_factors_are_rounded(monkeypatch: pytest.MonkeyPatch)
     with torch.autocast("cpu", torch.bfloat16):
         out = normalized_dense_product(x.requires_grad_(), v.requires_grad_(), torch.ones(OUT, 1), bias)
     torch.autograd.grad(out, [x, v], gradient)
-    assert kinds == [torch.bfloat16] * 6
+    assert kinds == [torch.bfloat16] * 4  # the gradient of v is added to a tensor of its type

@@ -1,6 +1,7 @@
 """What every section shares: timing in turns, rows of results, the rate of matrix products."""
 
 import contextlib
+import ctypes
 import dataclasses
 import json
 import statistics
@@ -19,6 +20,7 @@ from wn_rl.config import Config, to_json
 Name = TypeVar("Name")
 
 SB3 = "SB3 DQN, float32"  # the loop that all others are held against
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +47,17 @@ class Row:
 def seconds_in_turns(
     functions: Mapping[str, Callable[[], object]], repetitions: int, calls: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Seconds of a call, by name: each repetition times every function once, so that noise meets all alike."""
+    """Seconds of a call, by name: each repetition times every function once, so that noise meets all alike.
+
+    Every other one begins with the last: what a function finds in the caches is left by the one before it.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():  # warm-up: libraries, compilers, captures
         for _ in range(5):
             function()
-    for _ in range(repetitions):
-        for name, function in functions.items():
+    for repetition in range(repetitions):
+        in_order = list(functions.items())
+        for name, function in reversed(in_order) if repetition % 2 else in_order:
             synchronize(device)
             start = time.perf_counter()
             for _ in range(calls):
@@ -59,6 +65,18 @@ def seconds_in_turns(
             synchronize(device)
             seconds[name].append((time.perf_counter() - start) / calls)
     return seconds
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what this process frees, where it would hand large pieces back to the system.
+
+    A run of one learner comes to a state where it hands nothing back. Several in one process need not, and then
+    some of them alone wait for up to 2,000 new pages an update: one in fifty of its time, or more.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    if mallopt is not None:
+        for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+            mallopt(option, 2**30)
 
 
 def synchronize(device: torch.device) -> None:

@@ -17,6 +17,7 @@ from wn_rl.bench.measure import (
     Row,
     compile_first,
     flop_of,
+    keep_freed_memory,
     matrix_rate,
     measure_apart,
     measure_in_turns,
@@ -41,6 +42,7 @@ def matrix(options: Options) -> list[Row]:
     ]
 
 
+TURNS_OF_UPDATES = 15  # in a repetition: parameterizations differ by less than one turn from the next
 UPDATES_ON_CUDA = {"replay_capacity": 50_000, "target_period": UNSPLIT}
 
 UpdateArm = tuple[str, str]  # mode of --accelerate, parameterization
@@ -57,6 +59,7 @@ def updates(options: Options) -> Iterator[Row]:
 
 def _updates(base: Config, options: Options, calls: int) -> Iterator[Row]:
     """Of one network, a precision after the other. calls: rounds in one measurement."""
+    keep_freed_memory()
     device = options.torch_device
     on_cuda = device.type == "cuda"
     torch.set_num_threads(base.torch_threads)
@@ -74,7 +77,7 @@ def _updates(base: Config, options: Options, calls: int) -> Iterator[Row]:
             "/".join(arm): functools.partial(round_function(config, replay, device), updates_in_a_round)
             for arm, config in arms.items()
         }
-        seconds = seconds_in_turns(rounds, options.repetitions * 5, calls, device)
+        seconds = seconds_in_turns(rounds, options.repetitions * TURNS_OF_UPDATES, calls, device)
         of = "half of bfloat16's, as tf32's," if precision == "tf32" else f"of {precision}"
         source = f"{flop / 1e9:.3g} GFLOP at the matrix rate {of} measured in this run"
         what: dict[str, str | int | float] = {

@@ -92,8 +92,11 @@ class _NormalizedDenseProduct(torch.autograd.Function):
         gradient_of_gain = (gradient * t).sum(0) / norms
         gradient_of_v = None
         if of_v:
-            gradient_of_v = _product(gradient_of_t.t(), x.t()).float()
-            gradient_of_v.addcmul_(v, (scale * gradient_of_gain / norms)[:, None], value=-1)
+            along_v = (scale * gradient_of_gain / norms)[:, None]
+            if ctx.dtype == torch.bfloat16:  # one pass less: the product is added to what it starts from
+                gradient_of_v = rounded_v.mul(-along_v.to(ctx.dtype)).addmm_(gradient_of_t.t(), x).float()
+            else:
+                gradient_of_v = _product(gradient_of_t.t(), x.t()).addcmul_(v, along_v, value=-1)
         return (
             _product(gradient_of_t, rounded_v.t()).to(ctx.dtype_of_x) if of_x else None,
             gradient_of_v,
