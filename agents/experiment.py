@@ -16,7 +16,7 @@ from wn_rl.agents.replay import Draws, Replay
 from wn_rl.agents.rounds import Rounds
 from wn_rl.config import Config, LearningConfig
 from wn_rl.envs.base import Environments, Step
-from wn_rl.machine import require_compiler, require_memory
+from wn_rl.machine import keep_freed_memory, require_compiler, require_memory
 from wn_rl.seeding import derive_seed
 
 RETURN_WINDOW = 100  # games in train/return_last_100
@@ -66,6 +66,7 @@ class Experiment:
 
     def __init__(self, config: Config, device: torch.device) -> None:
         require_device(config, device)
+        keep_freed_memory()
         if device.type == "cuda":
             device = torch.device("cuda", device.index or 0)
             torch.cuda.set_device(device)  # streams and graphs are those of the current device

@@ -3,8 +3,6 @@
 import dataclasses
 import io
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -145,23 +143,6 @@ def test_functions_are_timed_in_turns() -> None:
     seconds = seconds_in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3, 2, CPU)
     assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
     assert "".join(calls).endswith("aabb" + "bbaa" + "aabb")
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
-def test_what_is_timed_together_waits_for_no_pages() -> None:
-    """Blocks as large as an update's, the newest freed last: by itself glibc hands them back to the system."""
-    code = """
-import resource, torch
-from wn_rl.bench.measure import keep_freed_memory
-def pages():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(10):
-        torch.ones(10_000_000)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10
-pages(); by_itself = pages(); keep_freed_memory(); pages(); print(by_itself > 5_000, pages() < 100)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True", "True"]
 
 
 def test_the_page_names_machine_and_command_and_says_what_is_missing() -> None:

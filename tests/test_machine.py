@@ -1,3 +1,4 @@
+import ctypes
 import os
 import resource
 import subprocess
@@ -223,3 +224,26 @@ def test_the_commit_is_that_of_the_packages_own_checkout(tmp_path: Path) -> None
     installed = package.parent / "venv" / "site-packages" / "wn_rl"
     installed.mkdir(parents=True)
     assert git_commit(installed) is None
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")
+def test_a_run_keeps_the_memory_that_it_frees() -> None:
+    """Blocks as large as a round's batches: by itself glibc hands them back, and asks for new pages each time."""
+    code = """
+import resource, torch
+from wn_rl.agents.experiment import Experiment
+from wn_rl.presets import PRESETS
+
+def pages_of_a_block():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(10_000_000)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10
+
+by_itself = pages_of_a_block()
+Experiment(PRESETS["classic"]("CartPole-v1"), torch.device("cpu"))
+pages_of_a_block()
+print(by_itself > 5_000, pages_of_a_block() < 100)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]

@@ -1,6 +1,7 @@
 """What this machine has: memory, devices, programs, versions."""
 
 import contextlib
+import ctypes
 import importlib.metadata
 import os
 import platform
@@ -49,6 +50,22 @@ def require_memory(num_bytes: int, what: str) -> None:
 
 
 _COMPILERS = {"cpu": ("C++", "CXX", ("g++",)), "cuda": ("C", "CC", ("gcc", "clang"))}
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+LARGEST_KEPT = 2**30  # bytes; the largest batches of a round take some 100 MB
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep up to a gibibyte that this process has freed.
+
+    By itself glibc hands large pieces back to the system, which clears each page that is asked for again: with
+    many lanes, some thousand pages an update, and a tenth of its time. In how many updates is chance.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    if mallopt is not None:
+        for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+            mallopt(option, LARGEST_KEPT)
 
 
 def require_compiler(what: str, device_type: str) -> None:

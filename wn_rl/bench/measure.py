@@ -1,7 +1,6 @@
 """What every section shares: timing in turns, rows of results, the rate of matrix products."""
 
 import contextlib
-import ctypes
 import dataclasses
 import json
 import statistics
@@ -20,7 +19,6 @@ from wn_rl.config import Config, to_json
 Name = TypeVar("Name")
 
 SB3 = "SB3 DQN, float32"  # the loop that all others are held against
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,18 +63,6 @@ def seconds_in_turns(
             synchronize(device)
             seconds[name].append((time.perf_counter() - start) / calls)
     return seconds
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what this process frees, where it would hand large pieces back to the system.
-
-    A run of one learner comes to a state where it hands nothing back. Several in one process need not, and then
-    some of them alone wait for up to 2,000 new pages an update: one in fifty of its time, or more.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
-    if mallopt is not None:
-        for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
-            mallopt(option, 2**30)
 
 
 def synchronize(device: torch.device) -> None:

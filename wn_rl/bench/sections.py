@@ -17,7 +17,6 @@ from wn_rl.bench.measure import (
     Row,
     compile_first,
     flop_of,
-    keep_freed_memory,
     matrix_rate,
     measure_apart,
     measure_in_turns,
@@ -26,6 +25,7 @@ from wn_rl.bench.measure import (
 from wn_rl.bench.setups import UNSPLIT, Options, config_of, filled_replay, round_function
 from wn_rl.config import Config, to_json
 from wn_rl.cores import num_cores
+from wn_rl.machine import keep_freed_memory
 from wn_rl.nn import fold
 from wn_rl.presets import PRESETS
 
@@ -59,7 +59,7 @@ def updates(options: Options) -> Iterator[Row]:
 
 def _updates(base: Config, options: Options, calls: int) -> Iterator[Row]:
     """Of one network, a precision after the other. calls: rounds in one measurement."""
-    keep_freed_memory()
+    keep_freed_memory()  # as a run does
     device = options.torch_device
     on_cuda = device.type == "cuda"
     torch.set_num_threads(base.torch_threads)
