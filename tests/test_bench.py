@@ -85,7 +85,9 @@ def test_the_emulator_is_timed_without_a_network() -> None:
 def test_replays_are_weighed() -> None:
     config = quick(1)
     small = {**config, "learning": {**config["learning"], "replay_capacity": 10_000}}
-    ours, theirs = (weigh(small, 0) for weigh in (workers.replay_memory, workers.sb3_replay_memory))
+    ours, theirs = (
+        measure_apart(of, {"config": small, "seconds": 0}) for of in ("replay_memory", "sb3_replay_memory")
+    )
     assert 7_056 <= ours["bytes"] / ours["steps"] < 7_056 * 1.2  # a page of memory or two belongs to others
     assert theirs["bytes"] / theirs["steps"] > 3.5 * 7_056
 

@@ -147,10 +147,10 @@ def emulators(options: Options) -> Iterator[Row]:
 
 
 PEERS = (  # preset, game, numbers of lanes
-    ("laptop", "breakout", (1, 16)),
-    ("laptop", "seaquest", (1, 16)),
-    ("minatar", "breakout", (1, 16)),
-    ("minatar", "space_invaders", (1, 16)),
+    ("laptop", "breakout", (1, 64)),
+    ("laptop", "seaquest", (1, 64)),
+    ("minatar", "breakout", (1, 64)),
+    ("minatar", "space_invaders", (1, 64)),
 )
 PEERS_ON_CUDA = PEERS[:1]
 TURNS = 3  # of each loop in a repetition
