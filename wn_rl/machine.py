@@ -60,7 +60,7 @@ def keep_freed_memory() -> None:
     """Let the C library keep up to a gibibyte that this process has freed.
 
     By itself glibc hands large pieces back to the system, which clears each page that is asked for again: with
-    many lanes, some thousand pages an update, and a tenth of its time. In how many updates is chance.
+    many lanes some thousand pages an update, a tenth of its time, and with fewer in some processes by chance.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
     if mallopt is not None:
