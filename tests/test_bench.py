@@ -30,7 +30,14 @@ from wn_rl.bench.measure import (
     seconds_in_turns,
 )
 from wn_rl.bench.page import TITLES, peers_in_short, render, section_key
-from wn_rl.bench.sections import SECTIONS, UPDATES_ON_CUDA, rates_and_ratios, require_equal_work
+from wn_rl.bench.sections import (
+    LEARNING_OF_PEERS,
+    PEERS_ON_CUDA,
+    SECTIONS,
+    UPDATES_ON_CUDA,
+    rates_and_ratios,
+    require_equal_work,
+)
 from wn_rl.bench.setups import Options, config_of, filled_replay
 from wn_rl.config import OptimizerConfig, from_json, to_json
 from wn_rl.presets import minatar
@@ -85,9 +92,8 @@ def test_the_emulator_is_timed_without_a_network() -> None:
 def test_replays_are_weighed() -> None:
     config = quick(1)
     small = {**config, "learning": {**config["learning"], "replay_capacity": 10_000}}
-    ours, theirs = (
-        measure_apart(of, {"config": small, "seconds": 0}) for of in ("replay_memory", "sb3_replay_memory")
-    )
+    settings = {"config": small, "seconds": 0}  # apart: this process has memory left over from other tests
+    ours, theirs = (measure_apart(name, settings) for name in ("replay_memory", "sb3_replay_memory"))
     assert 7_056 <= ours["bytes"] / ours["steps"] < 7_056 * 1.2  # a page of memory or two belongs to others
     assert theirs["bytes"] / theirs["steps"] > 3.5 * 7_056
 
@@ -254,11 +260,16 @@ def test_what_processes_have_in_common_is_compiled_once(monkeypatch: pytest.Monk
 def test_what_is_timed_on_cuda_never_splits_a_round() -> None:
     """A split round is of a new size, which is compiled when it comes."""
     options = Options("cpu", 1, 10, 1.0, ("breakout",))
-    config = config_of("fast", "breakout", options, learning=UPDATES_ON_CUDA)
-    updates_in_a_round = config.num_envs // config.learning.update_period
-    updates_per_target = config.learning.target_period // config.learning.update_period
-    assert updates_per_target % updates_in_a_round == 0
-    assert updates_in_a_round <= LONGEST_ROUND
+    configs = [config_of("fast", "breakout", options, learning=UPDATES_ON_CUDA)]
+    for preset, game, numbers_of_lanes in PEERS_ON_CUDA:
+        for lanes in numbers_of_lanes:
+            configs.append(config_of(preset, game, options, num_envs=lanes, learning=LEARNING_OF_PEERS))
+            assert configs[-1].learning.replay_start % lanes == 0  # else the first round is a shorter one
+    for config in configs:
+        updates_in_a_round = max(1, config.num_envs // config.learning.update_period)
+        updates_per_target = config.learning.target_period // config.learning.update_period
+        assert updates_per_target % updates_in_a_round == 0
+        assert updates_in_a_round <= LONGEST_ROUND
 
 
 def test_the_loops_beside_sb3_stand_in_short_too() -> None:

@@ -392,14 +392,19 @@ def test_a_sum_of_products_is_a_linear_layer(has_bias: bool) -> None:
 def test_under_autocast_the_factors_are_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
     x, v, bias, gradient = tensors(64)
     kinds: list[torch.dtype] = []
-    through = module._product
+    through, added = module._product, Tensor.addmm_
 
     def noted(a: Tensor, b: Tensor, *rest: Tensor) -> Tensor:
         kinds.extend((a.dtype, b.dtype))
         return through(a, b, *rest)
 
+    def noted_addmm(to: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        kinds.extend((a.dtype, b.dtype))
+        return added(to, a, b)
+
     monkeypatch.setattr(module, "_product", noted)
+    monkeypatch.setattr(Tensor, "addmm_", noted_addmm)
     with torch.autocast("cpu", torch.bfloat16):
         out = normalized_dense_product(x.requires_grad_(), v.requires_grad_(), torch.ones(OUT, 1), bias)
     torch.autograd.grad(out, [x, v], gradient)
-    assert kinds == [torch.bfloat16] * 4  # the gradient of v is added to a tensor of its type
+    assert kinds == [torch.bfloat16] * 6

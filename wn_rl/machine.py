@@ -49,9 +49,6 @@ def require_memory(num_bytes: int, what: str) -> None:
         )
 
 
-_COMPILERS = {"cpu": ("C++", "CXX", ("g++",)), "cuda": ("C", "CC", ("gcc", "clang"))}
-
-
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 LARGEST_KEPT = 2**30  # bytes; the largest batches of a round take some 100 MB
 
@@ -66,6 +63,9 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
             mallopt(option, LARGEST_KEPT)
+
+
+_COMPILERS = {"cpu": ("C++", "CXX", ("g++",)), "cuda": ("C", "CC", ("gcc", "clang"))}
 
 
 def require_compiler(what: str, device_type: str) -> None:

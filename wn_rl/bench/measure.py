@@ -53,8 +53,8 @@ def seconds_in_turns(
     for function in functions.values():  # warm-up: libraries, compilers, captures
         for _ in range(5):
             function()
+    in_order = list(functions.items())
     for repetition in range(repetitions):
-        in_order = list(functions.items())
         for name, function in reversed(in_order) if repetition % 2 else in_order:
             synchronize(device)
             start = time.perf_counter()

@@ -153,6 +153,7 @@ PEERS = (  # preset, game, numbers of lanes
     ("minatar", "space_invaders", (1, 64)),
 )
 PEERS_ON_CUDA = PEERS[:1]
+LEARNING_OF_PEERS = {"replay_capacity": 50_000, "replay_start": 2_048, "target_period": UNSPLIT}  # whole rounds
 TURNS = 3  # of each loop in a repetition
 
 Loop = tuple[int, str]  # lanes, name
@@ -161,12 +162,15 @@ Loop = tuple[int, str]  # lanes, name
 def peers(options: Options) -> Iterator[Row]:
     """Steps a second of whole training loops: ours beside Stable-Baselines3's DQN at the same work."""
     on_cuda = options.torch_device.type == "cuda"
-    small = {"replay_capacity": 50_000, "replay_start": 2_000, "target_period": 10_000}
     fast: dict[str, Any] = {"accelerate": "cuda_graph"} if on_cuda else {}
-    in_bfloat16 = {"parameterization": "normal", "learning": {**small, "precision": "bfloat16"}, **fast}
+    in_bfloat16 = {
+        "parameterization": "normal",
+        "learning": {**LEARNING_OF_PEERS, "precision": "bfloat16"},
+        **fast,
+    }
     arms: dict[str, dict[str, Any]] = {
-        "ours, normal, float32": {"parameterization": "normal", "learning": small, **fast},
-        "ours, weight_norm, float32": {"parameterization": "weight_norm", "learning": small, **fast},
+        "ours, normal, float32": {"parameterization": "normal", "learning": LEARNING_OF_PEERS, **fast},
+        "ours, weight_norm, float32": {"parameterization": "weight_norm", "learning": LEARNING_OF_PEERS, **fast},
         "ours, normal, bfloat16": in_bfloat16,
     }
     if not on_cuda:  # where rounds are CUDA graphs, they are compiled already
