@@ -42,6 +42,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built as `make docs` does."""
     if importlib.util.find_spec("sphinx") is None:
         pytest.skip('the documentation needs sphinx: pip install "wn-rl[docs]"')
+    importlib.import_module("matplotlib.font_manager")  # its first import on a machine says so on stderr
     out = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(DOCS), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
