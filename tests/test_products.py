@@ -166,6 +166,16 @@ def test_normalized_product_under_autocast_rounds_its_factors_alone() -> None:
         assert (one - other).norm() < 0.01 * other.norm()
 
 
+def test_a_graph_that_is_kept_has_the_same_gradients_again() -> None:
+    x, v, bias, gradient = tensors(64)
+    wanted = [x.requires_grad_(), v.requires_grad_(), torch.full((OUT, 1), 2.0, requires_grad=True)]
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = normalized_dense_product(*wanted, bias)
+    first, second = (torch.autograd.grad(ours, wanted, gradient, retain_graph=True) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_normalized_layers_in_bfloat16_are_left_to_torch_up_to_a_larger_size(
     taken: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

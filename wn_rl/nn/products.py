@@ -70,35 +70,40 @@ class _NormalizedDenseProduct(torch.autograd.Function):
 
     Backward is equation 3 of Salimans & Kingma with the sums over the batch taken first, in one pass over v.
     Under autocast the products are of bfloat16 factors; norms, scales and what comes out stay float32.
+    Backward then takes the rounded v's memory for v's gradient: a new tensor of so many values takes time.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, v: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:
         ctx.dtype = torch.bfloat16 if _in_bfloat16() else torch.float32
         ctx.dtype_of_x = x.dtype
-        rounded_x, rounded_v = x.to(ctx.dtype), v.to(ctx.dtype)
         norms = torch.linalg.vector_norm(v, dim=1)
         scale = gain.view(-1) / norms
+        rounded_x, rounded_v = x.to(ctx.dtype), v.to(ctx.dtype)
         t = _product(rounded_x, rounded_v).float()
-        ctx.save_for_backward(rounded_x, rounded_v, v, t, norms, scale)
+        ctx.save_for_backward(rounded_x, v, t, norms, scale)
+        ctx.rounded_v = None if rounded_v is v else rounded_v
         return t * scale if bias is None else torch.addcmul(bias, t, scale)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, rounded_v, v, t, norms, scale = ctx.saved_tensors
+        x, v, t, norms, scale = ctx.saved_tensors
         of_x, of_v, of_gain, of_bias = ctx.needs_input_grad
+        rounded_v = v.to(ctx.dtype) if ctx.rounded_v is None else ctx.rounded_v
+        ctx.rounded_v = None  # a second backward of a graph that is kept rounds anew
         gradient_of_t = (gradient * scale).to(ctx.dtype)
         gradient_of_gain = (gradient * t).sum(0) / norms
+        gradient_of_x = _product(gradient_of_t, rounded_v.t()).to(ctx.dtype_of_x) if of_x else None
         gradient_of_v = None
         if of_v:
             along_v = (scale * gradient_of_gain / norms)[:, None]
             if ctx.dtype == torch.bfloat16:  # one pass less: the product is added to what it starts from
-                gradient_of_v = rounded_v.mul(-along_v.to(ctx.dtype)).addmm_(gradient_of_t.t(), x).float()
+                gradient_of_v = rounded_v.mul_(-along_v.to(ctx.dtype)).addmm_(gradient_of_t.t(), x).float()
             else:
                 gradient_of_v = _product(gradient_of_t.t(), x.t()).addcmul_(v, along_v, value=-1)
         return (
-            _product(gradient_of_t, rounded_v.t()).to(ctx.dtype_of_x) if of_x else None,
+            gradient_of_x,
             gradient_of_v,
             gradient_of_gain[:, None] if of_gain else None,
             gradient.sum(0) if of_bias else None,
