@@ -18,10 +18,13 @@ from wn_rl.nn import (
     Normalized,
     fold,
     from_torch_weight_norm,
+    products,
     refill,
     reparameterize,
     to_torch_weight_norm,
 )
+from wn_rl.nn.layers import is_normalized
+from wn_rl.nn.products import ScaledLinear
 
 VARIANTS = [(name, None) for name in PARAMETERIZATIONS] + [
     ("weight_norm", 3.0),
@@ -140,6 +143,30 @@ def test_a_shared_fold_changes_with_its_module(parameterization: str, log_scale:
     assert [tensor.data_ptr() for tensor in folded.state_dict().values()] == addresses
     for key, value in fold(network).state_dict().items():
         assert torch.equal(folded.state_dict()[key], value), key
+
+
+@every_variant
+def test_a_fast_shared_fold_scales_the_outputs_of_large_dense_layers(
+    parameterization: str, log_scale: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "SMALLEST", 8 * 6)
+    network = nn.Sequential(*(Layers(parameterization, log_scale).dense(*sizes) for sizes in ((6, 8), (8, 5))))
+    folded = fold(network, fast=True, share=True)
+    assert isinstance(folded[0], ScaledLinear) == is_normalized(parameterization)
+    assert not isinstance(folded[1], ScaledLinear), "it is small"
+    x = torch.rand(7, 6)
+    for _ in range(2):
+        with torch.no_grad():
+            for tensor in [*network.parameters(), *network.buffers()]:
+                tensor.add_(0.1 * torch.rand_like(tensor) if tensor.is_floating_point() else 1)
+        before = [parameter.clone() for parameter in network.parameters()]
+        addresses = [tensor.data_ptr() for tensor in folded.state_dict().values()]
+        refill(folded, network)
+        assert [tensor.data_ptr() for tensor in folded.state_dict().values()] == addresses
+        torch.testing.assert_close(folded(x), network.eval()(x), atol=1e-6, rtol=1e-6)
+        assert all(torch.equal(p, kept) for p, kept in zip(network.parameters(), before, strict=True))
+    if is_normalized(parameterization):
+        assert folded[0].weight is network[0].weight.v
 
 
 def test_a_shared_fold_keeps_the_parameters_of_modules_that_are_none_of_ours() -> None:

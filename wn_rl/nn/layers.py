@@ -70,6 +70,12 @@ class Layer(nn.Module, ABC):
             return self.shift.fold(weight())
         return self.shift.fold(weight.write(torch.empty_like(weight.v) if out is None else out))
 
+    @torch.no_grad()
+    def folded_scale(self) -> tuple[Tensor, Tensor]:
+        """As `folded`, of normalized weights: the weight as a multiple of v, [out, 1, ...], and the bias."""
+        assert isinstance(self.weight, Normalized)
+        return self.shift.fold(self.weight.scale())
+
 
 class Dense(Layer):
     """[..., in] -> [..., out]."""

@@ -150,6 +150,11 @@ def sum_of_products(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return products if bias is None else products + bias
 
 
+def scaling_outputs_pays(v: Tensor) -> bool:
+    """Whether a copy of a dense layer of g v / |v| had better share v [out, in]: on a CPU, if not small."""
+    return v.device.type == "cpu" and v.numel() >= SMALLEST
+
+
 def normalized_dense_product(x: Tensor, v: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:
     """dense_product with weight g v / |v| (eq. 2), v [out, in] and gain g [out, 1]; only where `onednn_pays`."""
     result: Tensor = _NormalizedDenseProduct.apply(x, v, gain, bias)  # type: ignore[no-untyped-call]
@@ -260,6 +265,19 @@ class FastLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         return dense_product(input, self.weight, self.bias)
+
+
+class ScaledLinear(nn.Linear):
+    """nn.Linear of scale * weight, scale [out, 1]: scaling the outputs costs less than scaling the weights."""
+
+    scale: Tensor
+
+    def __init__(self, in_features: int, out_features: int, device: str | None = None) -> None:
+        super().__init__(in_features, out_features, device=device)
+        self.register_buffer("scale", torch.ones(out_features, 1, device=device))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.addcmul(self.bias, dense_product(input, self.weight, None), self.scale.view(-1))
 
 
 class FastConv2d(nn.Conv2d):

@@ -15,7 +15,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from wn_rl.nn.layers import Conv, Dense, Layer, Layers
 from wn_rl.nn.networks import Preprocess
-from wn_rl.nn.products import FastConv2d, FastLinear
+from wn_rl.nn.products import FastConv2d, FastLinear, ScaledLinear, scaling_outputs_pays
 from wn_rl.nn.weights import Normalized, unit_norms
 
 CONVERTED = (nn.Linear, FastLinear, nn.Conv2d, FastConv2d)
@@ -145,6 +145,8 @@ def reparameterize(
 @torch.no_grad()
 def _to_plain(layer: Layer, fast: bool = False, share: bool = False) -> nn.Linear | nn.Conv2d:
     """An nn.Linear or nn.Conv2d (fast: a subclass) with the layer's eval-mode function; see `fold` for share."""
+    if fast and share and _scales_outputs(layer):
+        return _to_scaled(layer)
     weight, bias = _plain_values(layer, fast)
     plain: nn.Linear | nn.Conv2d
     if isinstance(layer, Conv):
@@ -159,10 +161,28 @@ def _to_plain(layer: Layer, fast: bool = False, share: bool = False) -> nn.Linea
     else:
         linear = FastLinear if fast else nn.Linear
         plain = linear(weight.shape[1], weight.shape[0], device="meta")
+    _set_values(plain, layer, share, weight=weight, bias=bias)
+    return plain.train(layer.training)
+
+
+def _set_values(plain: nn.Module, layer: Layer, share: bool, **values: Tensor) -> None:
     trainable = layer.weight.v.requires_grad
-    for name, value in (("weight", weight), ("bias", bias)):
+    for name, value in values.items():
         is_shared = share and isinstance(value, nn.Parameter)
         setattr(plain, name, value if is_shared else nn.Parameter(value.clone(), requires_grad=trainable))
+
+
+def _scales_outputs(layer: Layer) -> bool:
+    is_normalized_dense = isinstance(layer, Dense) and type(layer.weight) is Normalized
+    return is_normalized_dense and scaling_outputs_pays(layer.weight.v)
+
+
+def _to_scaled(layer: Layer) -> ScaledLinear:
+    """A plain layer that shares v with a normalized dense one."""
+    outputs, inputs = layer.weight.v.shape
+    plain = ScaledLinear(inputs, outputs, device="meta")
+    plain.scale, bias = layer.folded_scale()
+    _set_values(plain, layer, share=True, weight=layer.weight.v, bias=bias)
     return plain.train(layer.training)
 
 
@@ -181,7 +201,8 @@ def fold(module: nn.Module, fast: bool = False, share: bool = False) -> nn.Modul
     one bias per layer. Its state-dict keys are `<layer>.weight` and `<layer>.bias`.
     fast: make layers that compute as ours do, faster than torch's (`FastLinear`, `FastConv2d`).
     share: the module's parameters themselves where they serve as they are (weights of normal layers, biases), so
-    that the fold changes with them, and `refill` brings the rest up to date.
+    that the fold changes with them, and `refill` brings the rest up to date. With fast, large normalized dense
+    layers on a CPU share v too, and have a `scale` (`ScaledLinear`).
     """
     kept = {id(parameter): parameter for parameter in module.parameters()} if share else {}
     folded = _replace(
@@ -196,6 +217,9 @@ def fold(module: nn.Module, fast: bool = False, share: bool = False) -> nn.Modul
 
 def _fold_pairs(folded: nn.Module, module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
     """(tensor of the fold, its value in the module) for every parameter and buffer."""
+    if isinstance(module, Layer) and isinstance(folded, ScaledLinear):
+        yield from zip((folded.scale, folded.bias), module.folded_scale(), strict=True)
+        return
     if isinstance(module, Layer):
         fast = isinstance(folded, FastLinear | FastConv2d)
         weight, bias = _plain_values(module, fast, out=folded._parameters["weight"])

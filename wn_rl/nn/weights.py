@@ -54,15 +54,19 @@ class Normalized(nn.Module):
             return self.g
         return torch.exp(self.log_scale * self.s)
 
+    def scale(self) -> Tensor:
+        """g / |v|, [out, 1, ...]: what w is of v."""
+        return self.gain() / unit_norms(self.v)
+
     def forward(self) -> Tensor:
         if torch.compiler.is_compiling():
-            return self.v * (self.gain() / unit_norms(self.v))  # plain operations, which Inductor can fuse
+            return self.v * self.scale()  # plain operations, which Inductor can fuse
         # The same in one operation forward and one backward: small networks are bound by overhead.
         return torch._weight_norm(self.v, self.gain(), 0)
 
     def write(self, out: Tensor) -> Tensor:
         """w, computed in a tensor [out, in, ...] that needs no gradient."""
-        torch.mul(self.v, self.gain() / unit_norms(self.v), out=out)
+        torch.mul(self.v, self.scale(), out=out)
         return out
 
     def gradients(self, of_w: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
