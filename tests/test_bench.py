@@ -35,6 +35,7 @@ from wn_rl.bench.sections import (
     PEERS_ON_CUDA,
     SECTIONS,
     UPDATES_ON_CUDA,
+    _plain_update,
     rates_and_ratios,
     require_equal_work,
 )
@@ -144,6 +145,21 @@ def test_the_work_of_a_product_is_counted() -> None:
     a, b = torch.randn(3, 5), torch.randn(5, 7)
     assert flop_of(lambda: a @ b) == 2 * 3 * 5 * 7
     assert matrix_rate(torch.float32, CPU, repetitions=1) > 1e8
+
+
+def test_the_products_of_an_update_are_counted() -> None:
+    convolution, dense = 8 * 8 * 16 * 4 * 9, 1024 * 128 + 128 * 3
+    passes_of_convolution, passes_of_dense = 3, 4  # two forward and backward: pixels need no gradient
+    multiplications = passes_of_convolution * convolution + passes_of_dense * dense
+    config = minatar("breakout")
+    assert flop_of(lambda: _plain_update(config)) == 2 * 64 * multiplications
+
+
+def test_rounds_of_updates_are_timed_in_turns_in_a_process_of_their_own() -> None:
+    configs = {name: {**quick(8), "parameterization": name} for name in ("normal", "weight_norm")}
+    seconds = measure_apart("rounds_in_turns", {"configs": configs, "turns": 3, "calls": 2})
+    assert list(seconds) == ["normal", "weight_norm"]
+    assert all(len(values) == 3 and min(values) > 0 for values in seconds.values())
 
 
 def test_functions_are_timed_in_turns() -> None:

@@ -28,10 +28,11 @@ EMULATORS = (
 )
 NOTES = {
     "updates": (
-        "Batch 64, drawing and gathering included, four updates a round with one target forward for all. Threads: "
-        "those of the preset, one where the network is small. Reference: the time of the update's products at the "
-        "rate of a square product by torch's BLAS with as many threads; dense layers may go through oneDNN, "
-        "which may be faster."
+        "Batch 64, drawing and gathering included, four updates a round with one target forward for all. Each "
+        "repetition is a process in which the rows of a precision take turns; `weight_norm / normal` is taken "
+        "within a turn. Threads: those of the preset, one where the network is small. Reference: the time of the "
+        "update's products at the rate of a square product by torch's BLAS with as many threads; dense layers may "
+        "go through oneDNN, which may be faster."
     ),
     "emulators": EMULATORS,
     "cuda_emulators": EMULATORS,

@@ -10,7 +10,6 @@ import torch
 
 from wn_rl.agents.experiment import make_training_environments
 from wn_rl.agents.learner import make_online_network
-from wn_rl.agents.replay import Draws, Replay
 from wn_rl.bench.cuda_sections import cuda_runs, cuda_together
 from wn_rl.bench.measure import (
     SB3,
@@ -20,12 +19,10 @@ from wn_rl.bench.measure import (
     matrix_rate,
     measure_apart,
     measure_in_turns,
-    seconds_in_turns,
 )
-from wn_rl.bench.setups import UNSPLIT, Options, config_of, filled_replay, round_function
+from wn_rl.bench.setups import UNSPLIT, Options, config_of
 from wn_rl.config import Config, to_json
 from wn_rl.cores import num_cores
-from wn_rl.machine import keep_freed_memory
 from wn_rl.nn import fold
 from wn_rl.presets import PRESETS
 
@@ -42,7 +39,7 @@ def matrix(options: Options) -> list[Row]:
     ]
 
 
-TURNS_OF_UPDATES = 15  # in a repetition: parameterizations differ by less than one turn from the next
+TURNS_OF_UPDATES = 25  # in a repetition: parameterizations differ by less than one turn from the next
 UPDATES_ON_CUDA = {"replay_capacity": 50_000, "target_period": UNSPLIT}
 
 UpdateArm = tuple[str, str]  # mode of --accelerate, parameterization
@@ -58,12 +55,13 @@ def updates(options: Options) -> Iterator[Row]:
 
 
 def _updates(base: Config, options: Options, calls: int) -> Iterator[Row]:
-    """Of one network, a precision after the other. calls: rounds in one measurement."""
-    keep_freed_memory()  # as a run does
+    """Of one network, a precision after the other. calls: rounds in one measurement.
+
+    Each repetition is a process of its own: where memory lies moves what one of them times by two hundredths.
+    """
     device = options.torch_device
     on_cuda = device.type == "cuda"
     torch.set_num_threads(base.torch_threads)
-    replay = filled_replay(base, device, num_rows=500)
     rates = {"float32": matrix_rate(torch.float32, device), "bfloat16": matrix_rate(torch.bfloat16, device)}
     rates["tf32"] = rates["bfloat16"] / 2
     precisions = ("bfloat16", "tf32", "float32") if on_cuda else ("float32", "bfloat16")
@@ -71,13 +69,12 @@ def _updates(base: Config, options: Options, calls: int) -> Iterator[Row]:
     if on_cuda:
         compile_first(config for arms in configs.values() for config in arms.values())
     updates_in_a_round = base.num_envs // base.learning.update_period
-    flop = flop_of(functools.partial(_plain_update, base, replay))
+    flop = flop_of(functools.partial(_plain_update, base))
     for precision, arms in configs.items():
-        rounds = {
-            "/".join(arm): functools.partial(round_function(config, replay, device), updates_in_a_round)
-            for arm, config in arms.items()
-        }
-        seconds = seconds_in_turns(rounds, options.repetitions * TURNS_OF_UPDATES, calls, device)
+        in_json = {"/".join(arm): to_json(config) for arm, config in arms.items()}
+        settings = {"configs": in_json, "turns": TURNS_OF_UPDATES, "calls": calls}
+        repetitions = [measure_apart("rounds_in_turns", settings) for _ in range(options.repetitions)]
+        seconds = {name: list(itertools.chain(*(each[name] for each in repetitions))) for name in in_json}
         of = "half of bfloat16's, as tf32's," if precision == "tf32" else f"of {precision}"
         source = f"{flop / 1e9:.3g} GFLOP at the matrix rate {of} measured in this run"
         what: dict[str, str | int | float] = {
@@ -111,14 +108,14 @@ def _configs_of_arms(base: Config, precision: str, *, on_cuda: bool) -> dict[Upd
     }
 
 
-def _plain_update(config: Config, replay: Replay) -> None:
+def _plain_update(config: Config) -> None:
     """The products of one update and no more: forward and backward, and the target's forward."""
     environments = make_training_environments(dataclasses.replace(config, num_envs=1))
-    network = fold(make_online_network(config, environments.spec))
+    spec = environments.spec
     environments.close()
-    draws = Draws(0, "update", config.learning.batch_size, replay.device)
-    draws.seek(0)
-    states = replay.sample(draws.take(1)).s_tm1.cpu()
+    network = fold(make_online_network(config, spec))
+    size = config.learning.batch_size, config.network.stack, *spec.frame_shape
+    states = torch.zeros(size, dtype=getattr(torch, spec.dtype))
     with torch.no_grad():
         network(states)
     network(states).sum().backward()

@@ -6,6 +6,7 @@ prints one JSON object. Both loops do the same work, and say what they did so th
 """
 
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -17,7 +18,9 @@ import torch
 
 from wn_rl.bench.clock import TimeIsUp, Turns
 from wn_rl.bench.cuda_workers import compile_round, prefilled, updates_together
+from wn_rl.bench.measure import seconds_in_turns
 from wn_rl.config import Config, from_json
+from wn_rl.machine import keep_freed_memory
 
 WARM_UP_STEPS = 400  # after replay start, before the clock
 
@@ -163,6 +166,24 @@ def _work(settings: Config, num_parameters: int) -> dict[str, Any]:
     }
 
 
+def rounds_in_turns(configs: dict[str, dict[str, Any]], turns: int, calls: int) -> dict[str, list[float]]:
+    """Seconds of a round of updates of each config, by its name, on one replay; so many rounds at a turn."""
+    from wn_rl.bench.setups import filled_replay, round_function
+
+    keep_freed_memory()  # as a run does
+    settings = {name: from_json(config) for name, config in configs.items()}
+    first = next(iter(settings.values()))
+    torch.set_num_threads(first.torch_threads or torch.get_num_threads())
+    device = torch.device(first.device)
+    replay = filled_replay(first, device, num_rows=500)
+    num_updates = first.num_envs // first.learning.update_period
+    rounds = {
+        name: functools.partial(round_function(config, replay, device), num_updates)
+        for name, config in settings.items()
+    }
+    return seconds_in_turns(rounds, turns, calls, device)
+
+
 def emulator(config: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Random play without a network: agent steps a second, of all rows and of those in which no game begins.
 
@@ -238,6 +259,7 @@ WORKERS = {
     "ours": ours,
     "stable_baselines3": stable_baselines3,
     "sb3_with_our_layers": sb3_with_our_layers,
+    "rounds_in_turns": rounds_in_turns,
     "emulator": emulator,
     "compile_round": compile_round,
     "prefilled": prefilled,
