@@ -57,7 +57,7 @@ def updates(options: Options) -> Iterator[Row]:
 def _updates(base: Config, options: Options, calls: int) -> Iterator[Row]:
     """Of one network, a precision after the other. calls: rounds in one measurement.
 
-    Each repetition is a process of its own: where memory lies moves what one of them times by two hundredths.
+    Each repetition is a process of its own: ratios differ from process to process, by up to two hundredths.
     """
     device = options.torch_device
     on_cuda = device.type == "cuda"
