@@ -27,7 +27,7 @@ from wn_rl.nn import (
     refill_held,
     shares_all,
 )
-from wn_rl.nn.steps import UpdateStep
+from wn_rl.nn.update.steps import UpdateStep
 from wn_rl.seeding import derive_seed
 
 # Not on a CPU: there the libraries' products are nearly all of a network, and what the compiler puts around

@@ -231,7 +231,7 @@ def test_a_run_keeps_the_memory_that_it_frees() -> None:
     """Blocks as large as a round's batches: by itself glibc hands them back, and asks for new pages each time."""
     code = """
 import resource, torch
-from wn_rl.agents.experiment import Experiment
+from wn_rl.agents.dqn import Experiment
 from wn_rl.presets import PRESETS
 
 def pages_of_a_block():

@@ -18,8 +18,8 @@ import torch
 from wn_rl import __version__
 from wn_rl.cores import num_cores
 from wn_rl.errors import UserError, did_you_mean
-from wn_rl.video import ffmpeg_path
-from wn_rl.wandb_sink import wandb_key_configured
+from wn_rl.run.video import ffmpeg_path
+from wn_rl.run.wandb_sink import wandb_key_configured
 
 _PACKAGES = ("torch", "numpy", "gymnasium", "ale-py", "minatar", "opencv-python-headless", "wandb")
 _GIGABYTE = 1e9

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wn_rl.agents.experiment import make_training_environments
+from wn_rl.agents.dqn import make_training_environments
 from wn_rl.agents.learner import Learner
 from wn_rl.agents.replay import Draws, Replay
 from wn_rl.agents.rounds import Rounds

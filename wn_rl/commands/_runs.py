@@ -9,7 +9,7 @@ import tyro
 
 from wn_rl.config import Config, from_json
 from wn_rl.errors import UserError, say
-from wn_rl.runs import RunFolder
+from wn_rl.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,9 +27,9 @@ def open_network(
     Raises:
         UserError: there is neither, its files are damaged, no run of ours made the agent, or which is of an agent.
     """
-    from wn_rl.agents.training import load_run
     from wn_rl.export.agent import is_exported, load_exported
     from wn_rl.machine import resolve_device
+    from wn_rl.run.training import load_run
 
     folder = RunFolder(path)
     if not is_exported(folder.read_config()):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wn_rl.flags import parse_flags
+from wn_rl.commands._flags import parse_flags
 from wn_rl.presets import default_preset
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wn_rl.config import Config, identity
 from wn_rl.errors import UserError
-from wn_rl.files import replace_file
+from wn_rl.run.files import replace_file
 
 _DIGEST = "sha256"
 

@@ -4,8 +4,8 @@ import dataclasses
 import json
 from typing import Any
 
-from wn_rl.files import sha256
-from wn_rl.segments import Segment
+from wn_rl.run.files import sha256
+from wn_rl.run.segments import Segment
 
 FORMAT = 1
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from wn_rl.errors import UserError
-from wn_rl.files import sha256, sync_folder, write_synced
-from wn_rl.manifest import DamagedError, Manifest
-from wn_rl.segments import RowSource, RowTarget, read_segments, write_segments
-from wn_rl.state_tree import StateError, pack, unpack
+from wn_rl.run.files import sha256, sync_folder, write_synced
+from wn_rl.run.manifest import DamagedError, Manifest
+from wn_rl.run.segments import RowSource, RowTarget, read_segments, write_segments
+from wn_rl.run.tensor_files import StateError, pack, unpack
 
 KEPT = 2  # checkpoints
 
