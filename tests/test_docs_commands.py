@@ -11,7 +11,7 @@ from run_tools import QUICK, wn_rl
 
 from wn_rl import cli
 from wn_rl.commands import compare
-from wn_rl.commands._flags import parse_flags
+from wn_rl.commands._shared import parse_flags
 from wn_rl.commands.bench import Bench
 
 ROOT = Path(__file__).parents[1]

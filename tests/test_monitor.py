@@ -20,7 +20,7 @@ from wn_rl.presets import minatar
 from wn_rl.run import monitor
 from wn_rl.run.checkpoint import CheckpointStore
 from wn_rl.run.folder import RunFolder, open_run
-from wn_rl.run.network_file import read_network_file
+from wn_rl.run.tensor_files import read_network_file
 
 TRAIN = ["train", "breakout", *QUICK, "--track", "jsonl"]
 

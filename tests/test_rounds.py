@@ -14,13 +14,11 @@ from recorder import Recorder, record
 from torch import Tensor
 
 from wn_rl.agents import learner as learner_module
-from wn_rl.agents.accelerate import WARM_UPS, Captured
+from wn_rl.agents.accelerate import WARM_UPS, Captured, Transfer
 from wn_rl.agents.actor import Actor
 from wn_rl.agents.dqn import Experiment
-from wn_rl.agents.learner import Learner
+from wn_rl.agents.learner import Learner, Rounds
 from wn_rl.agents.replay import LONGEST_ROUND, Draws, Replay
-from wn_rl.agents.rounds import Rounds
-from wn_rl.agents.transfer import Transfer
 from wn_rl.config import Config, LearningConfig, NetworkConfig, OptimizerConfig
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.errors import UserError

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sweep_tools import leave, make_grid
 
 from wn_rl.arms import Arm, parse_arms
-from wn_rl.commands._flags import parse_flags
+from wn_rl.commands._shared import parse_flags
 from wn_rl.commands.train import Train, _preset_of
 from wn_rl.config import Config, to_json
 from wn_rl.errors import UserError

@@ -12,7 +12,7 @@ from run_tools import QUICK, rows_of, status_of, wn_rl
 
 from wn_rl.agents import dqn as experiment_module
 from wn_rl.commands import resume
-from wn_rl.commands._flags import parse_flags
+from wn_rl.commands._shared import parse_flags
 from wn_rl.config import Config, EnvironmentConfig
 from wn_rl.presets import laptop, minatar
 from wn_rl.run import training

@@ -18,7 +18,7 @@ import pytest
 from run_tools import rows_of, status_of, wn_rl
 
 from wn_rl import tune
-from wn_rl.commands._flags import parse_flags
+from wn_rl.commands._shared import parse_flags
 from wn_rl.commands.train import Train
 from wn_rl.commands.tune import Tune, _Settings
 from wn_rl.config import Config, to_json

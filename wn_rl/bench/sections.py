@@ -22,7 +22,7 @@ from wn_rl.bench.measure import (
 )
 from wn_rl.bench.setups import UNSPLIT, Options, config_of
 from wn_rl.config import Config, to_json
-from wn_rl.cores import num_cores
+from wn_rl.machine import num_cores
 from wn_rl.nn import fold
 from wn_rl.registry import PRESETS
 

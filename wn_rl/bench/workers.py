@@ -74,10 +74,12 @@ def _train_sb3(settings: Config, policy: Any, policy_kwargs: dict[str, Any]) -> 
     from stable_baselines3 import DQN
     from stable_baselines3.common.callbacks import BaseCallback
 
-    from wn_rl.agents.learner import set_tf32
+    from wn_rl.agents.accelerate import set_tf32
 
     torch.set_num_threads(settings.torch_threads or torch.get_num_threads())
-    set_tf32(settings, torch.device(settings.device))  # as ours: by torch's default convolutions would be tf32
+    set_tf32(
+        settings.learning.precision == "tf32", torch.device(settings.device)
+    )  # as ours: by torch's default convolutions would be tf32
     learning, lanes = settings.learning, settings.num_envs
     model = DQN(
         policy,

@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from wn_rl.arms import parse_arms
-from wn_rl.commands._flags import parse_flags
-from wn_rl.commands._presets import preset_of, suite_of
+from wn_rl.commands._shared import parse_flags, preset_of, suite_of
 from wn_rl.commands.train import Train
 from wn_rl.config import Config, SuiteName
 from wn_rl.errors import UserError, say

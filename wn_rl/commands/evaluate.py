@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from wn_rl.commands._flags import parse_flags
-from wn_rl.commands._runs import RunPath, open_network, progress
+from wn_rl.commands._shared import RunPath, open_network, parse_flags, progress
 from wn_rl.config import Config
 from wn_rl.config_checks import MAX_ENVS
 from wn_rl.errors import counted, say

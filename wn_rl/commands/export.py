@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wn_rl.commands._flags import parse_flags
-from wn_rl.commands._runs import RunPath
+from wn_rl.commands._shared import RunPath, parse_flags
 from wn_rl.run.folder import open_run
 
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wn_rl.commands._flags import parse_flags
-from wn_rl.commands._runs import RunPath, open_network, progress
+from wn_rl.commands._shared import RunPath, open_network, parse_flags, progress
 
 
 @dataclass(frozen=True)

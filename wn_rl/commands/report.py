@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from wn_rl.commands._flags import parse_flags
+from wn_rl.commands._shared import parse_flags
 from wn_rl.run.folder import open_run
 
 

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from wn_rl.commands._flags import parse_flags
-from wn_rl.commands._runs import RunPath
+from wn_rl.commands._shared import RunPath, parse_flags
 from wn_rl.config import Accelerate, Config, TrackerNames, to_json
 from wn_rl.errors import say
 from wn_rl.run.folder import open_run

@@ -10,8 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from wn_rl.commands._flags import parse_flags
-from wn_rl.commands._presets import preset_of
+from wn_rl.commands._shared import parse_flags, preset_of
 from wn_rl.config import Config
 from wn_rl.registry import PRESETS
 from wn_rl.run.folder import default_name

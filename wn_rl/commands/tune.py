@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from wn_rl.commands._flags import parse_flags
-from wn_rl.commands._presets import preset_of, suite_of
+from wn_rl.commands._shared import parse_flags, preset_of, suite_of
 from wn_rl.commands.train import Train
 from wn_rl.config import Config, PresetName, SuiteName
 from wn_rl.errors import UserError, say

@@ -12,9 +12,9 @@ from wn_rl.agents.evaluation import Episodes, Interrupted, run_epoch_test
 from wn_rl.config import Config, identity
 from wn_rl.run.checkpoint import CheckpointError, CheckpointStore
 from wn_rl.run.folder import RunFolder
-from wn_rl.run.network_file import write_network_file
 from wn_rl.run.play import record_game
 from wn_rl.run.signals import stop_signals_to
+from wn_rl.run.tensor_files import write_network_file
 from wn_rl.run.tracking import Tracker
 from wn_rl.seeding import derive_seed
 
