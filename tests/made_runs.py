@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from wn_rl.agents.learner import make_online_network
+from wn_rl.agents.experiment import make_online_network
 from wn_rl.config import Config, identity, to_json
 from wn_rl.envs import make
 from wn_rl.envs.base import EnvironmentSpec
