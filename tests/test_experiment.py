@@ -1,7 +1,10 @@
 """The experiment loop on probes with known answers: schedules at their exact steps, values, determinism."""
 
 import dataclasses
+import importlib.util
+import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +14,11 @@ from probes import Chain
 
 from wn_rl import envs
 from wn_rl.agents import replay
-from wn_rl.agents.dqn import DQN, epsilon_at, updates_due
+from wn_rl.agents.dqn import DQN, Targets, epsilon_at, q_learning, updates_due
 from wn_rl.agents.evaluation import make_test_environments, run_nature_test
 from wn_rl.agents.experiment import make_dqn, make_training_environments, restore, state_of, take_metrics
-from wn_rl.agents.replay import Draws
+from wn_rl.agents.q_networks import Values
+from wn_rl.agents.replay import Batch, Draws
 from wn_rl.config import (
     Config,
     EnvironmentConfig,
@@ -25,6 +29,7 @@ from wn_rl.config import (
 )
 from wn_rl.seeding import derive_seed
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 LEARNING = LearningConfig(
     batch_size=32,
     discount=0.9,
@@ -55,8 +60,10 @@ def _probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(envs, "make", make)
 
 
-def trained(config: Config, after_step: Callable[[DQN], None] = lambda experiment: None) -> DQN:
-    experiment = make_dqn(config, torch.device("cpu"))
+def trained(
+    config: Config, after_step: Callable[[DQN], None] = lambda experiment: None, targets: Targets = q_learning
+) -> DQN:
+    experiment = make_dqn(config, torch.device("cpu"), targets)
     experiment.run(config.steps, after_step)
     return experiment
 
@@ -66,8 +73,45 @@ def chain_values(experiment: DQN) -> np.ndarray:
         return experiment.learner.networks.acting(torch.eye(4)[:, None]).numpy()
 
 
+def double_q_learning() -> Targets:
+    """That of examples/double_dqn.py."""
+    spec = importlib.util.spec_from_file_location("double_dqn", EXAMPLES / "double_dqn.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.double_q_learning  # type: ignore[no-any-return]
+
+
+def test_double_q_learning_values_what_the_online_network_chooses() -> None:
+    """By hand: 1 + 0.5 * 20, and 2 + 0 where the episode ended."""
+    batch = Batch(*[torch.zeros(2)] * 6)._replace(
+        r_t=torch.tensor([1.0, 2.0]), discount_t=torch.tensor([0.5, 0.0])
+    )
+    online, target = torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([[30.0, 20.0], [5.0, 7.0]])
+    found = double_q_learning()(batch, lambda states: target, lambda states: online)
+    assert found.tolist() == [11.0, 2.0]
+
+
+def test_targets_of_ones_own_ask_the_online_network_of_each_update() -> None:
+    """Those of Q-learning are computed once for all updates of a round."""
+    asked: list[torch.Tensor] = []
+    double = double_q_learning()
+
+    def noted(batch: Batch, target: Values, online: Values) -> torch.Tensor:
+        asked.append(online(torch.eye(4)[:, None]))
+        return double(batch, target, online)
+
+    config = dataclasses.replace(CHAIN, num_envs=8, steps=480)  # rounds of two updates
+    dqn = make_dqn(config, torch.device("cpu"), noted)
+    dqn.run(config.steps, lambda dqn: None)
+    assert len(asked) == dqn.learner.num_updates > 10
+    assert all(not torch.equal(one, other) for one, other in itertools.pairwise(asked))
+
+
+@pytest.mark.parametrize("targets", [q_learning, double_q_learning()])
 @pytest.mark.parametrize("parameterization", ["normal", "weight_norm"])
-def test_chain_is_solved_to_its_exact_values(parameterization: str) -> None:
+def test_chain_is_solved_to_its_exact_values(parameterization: str, targets: Targets) -> None:
     learning = dataclasses.replace(LEARNING, update_period=2, target_period=100)
     optimizer = OptimizerConfig(learning_rate=1e-3)
     config = dataclasses.replace(
@@ -76,7 +120,7 @@ def test_chain_is_solved_to_its_exact_values(parameterization: str) -> None:
     right = 0.9 ** np.arange(3, -1, -1)
     left = 0.9 * np.concatenate([right[:1], right[:-1]])
     expected = np.stack([left, right], axis=1)
-    np.testing.assert_allclose(chain_values(trained(config)), expected, atol=0.06)
+    np.testing.assert_allclose(chain_values(trained(config, targets=targets)), expected, atol=0.06)
 
 
 def test_a_target_that_is_never_copied_shows_exactly_one_backup() -> None:

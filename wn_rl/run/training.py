@@ -168,7 +168,8 @@ class Session:
             report(f"{config.game} does not repeat an episode from its seed: a resumed run would begin new ones")
         if config.steps <= config.learning.replay_start:
             report(
-                f"warning: no update will be made: --steps {config.steps} ends with --learning.replay-start or before"
+                f"warning: no update will be made: --steps {config.steps} ends with --learning.replay-start "
+                "or before"
             )
         if config.evaluation.period > config.steps:
             report(
@@ -218,8 +219,8 @@ class Session:
         self.report(f"resuming at step {step:,}")
         if lost:
             self.report(
-                f"warning: {len(lost)} of {self.config.num_envs} lanes could not restore their episode and started "
-                "a new one, so this run is no longer reproducible bit for bit"
+                f"warning: {len(lost)} of {self.config.num_envs} lanes could not restore their episode and "
+                "started a new one, so this run is no longer reproducible bit for bit"
             )
 
 
