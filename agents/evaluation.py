@@ -5,6 +5,7 @@ the games completed in them. `nature` (Mnih et al. 2015, Extended Data Table 2):
 most five minutes.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -29,17 +30,12 @@ def make_test_environments(
     config: Config, *, num_envs: int, seed: int, max_episode_frames: int | None = None
 ) -> Environments:
     """The game of a run by the rules of tests: a lost life ends nothing."""
-    return envs.make(
-        config.suite,
-        config.game,
-        num_envs=num_envs,
-        seed=seed,
+    rules = dataclasses.replace(
+        config.environment,
         life_loss_terminates=False,
         max_episode_frames=max_episode_frames or config.environment.max_episode_frames,
-        resize=config.environment.resize,
-        num_threads=config.environment.emulator_threads,
-        processes=config.environment.processes,
     )
+    return envs.make(config.suite, config.game, rules, num_envs=num_envs, seed=seed)
 
 
 def make_test_actor(config: Config, network: nn.Module, environments: Environments, *, seed: int) -> Actor:

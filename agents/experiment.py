@@ -70,17 +70,8 @@ def require_device(config: Config, device: torch.device) -> None:
 
 def make_training_environments(config: Config) -> Environments:
     """The lanes that a run learns from."""
-    return envs.make(
-        config.suite,
-        config.game,
-        num_envs=config.num_envs,
-        seed=derive_seed(config.seed, "environments"),
-        life_loss_terminates=config.environment.life_loss_terminates,
-        max_episode_frames=config.environment.max_episode_frames,
-        resize=config.environment.resize,
-        num_threads=config.environment.emulator_threads,
-        processes=config.environment.processes,
-    )
+    seed = derive_seed(config.seed, "environments")
+    return envs.make(config.suite, config.game, config.environment, num_envs=config.num_envs, seed=seed)
 
 
 def make_online_network(config: Config, spec: EnvironmentSpec) -> nn.Sequential:

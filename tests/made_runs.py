@@ -19,8 +19,7 @@ STEP = 20_000  # of the best network
 
 def spec_of(config: Config) -> EnvironmentSpec:
     """What the config's game offers."""
-    settings = {"life_loss_terminates": False, "max_episode_frames": 1000}
-    return make(config.suite, config.game, num_envs=1, seed=0, **settings).spec
+    return make(config.suite, config.game, config.environment, num_envs=1, seed=0).spec
 
 
 def states_of(config: Config, count: int = 32) -> Tensor:

@@ -54,7 +54,7 @@ CHAIN = Config(
 
 @pytest.fixture(autouse=True)
 def _probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make(suite: str, game: str, *, num_envs: int, seed: int, **rules: object) -> Chain:
+    def make(suite: str, game: str, rules: object, *, num_envs: int, seed: int) -> Chain:
         return Chain(num_envs, seed)
 
     monkeypatch.setattr(envs, "make", make)
@@ -265,7 +265,7 @@ def test_rewards_are_clipped_in_the_loss_and_raw_in_the_returns(monkeypatch: pyt
             step = super().recv()
             return step._replace(reward=step.reward * 3)
 
-    monkeypatch.setattr(envs, "make", lambda suite, game, *, num_envs, seed, **rules: Rich(num_envs, seed))
+    monkeypatch.setattr(envs, "make", lambda suite, game, rules, *, num_envs, seed: Rich(num_envs, seed))
     config = dataclasses.replace(CHAIN, steps=8_000, optimizer=OptimizerConfig(learning_rate=1e-3))
     clipped = trained(config)
     assert chain_values(clipped)[3, 1] == pytest.approx(1.0, abs=0.06)
@@ -277,7 +277,7 @@ def test_rewards_are_clipped_in_the_loss_and_raw_in_the_returns(monkeypatch: pyt
 def test_a_lost_life_ends_the_values_and_not_the_game(monkeypatch: pytest.MonkeyPatch) -> None:
     """A life is lost at every step: nothing is worth more than the next reward, and games go on."""
     monkeypatch.setattr(
-        envs, "make", lambda suite, game, *, num_envs, seed, **rules: Chain(num_envs, seed, life_loss_every=1)
+        envs, "make", lambda suite, game, rules, *, num_envs, seed: Chain(num_envs, seed, life_loss_every=1)
     )
     mortal = trained(dataclasses.replace(CHAIN, steps=8_000))
     expected = np.zeros((4, 2))
@@ -288,36 +288,26 @@ def test_a_lost_life_ends_the_values_and_not_the_game(monkeypatch: pytest.Monkey
 
 
 def test_the_rules_of_training_and_of_tests_reach_the_game(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, object]] = []
+    asked: list[tuple[str, str, EnvironmentConfig, int, int]] = []
 
-    def make(suite: str, game: str, **rules: object) -> Chain:
-        asked.append({"suite": suite, "game": game, **rules})
+    def make(suite: str, game: str, rules: EnvironmentConfig, *, num_envs: int, seed: int) -> Chain:
+        asked.append((suite, game, rules, num_envs, seed))
         return Chain(1, 0)
 
     monkeypatch.setattr(envs, "make", make)
-    rules = EnvironmentConfig(
-        life_loss_terminates=True, max_episode_frames=20_000, resize="bilinear", emulator_threads=3, processes=True
-    )
+    rules = EnvironmentConfig(max_episode_frames=20_000, resize="bilinear", emulator_threads=3, processes=True)
     config = dataclasses.replace(CHAIN, environment=rules)
     make_training_environments(config)
     make_training_environments(dataclasses.replace(config, seed=2))
-    training = {
-        "suite": "classic", "game": "chain", "num_envs": 1, "life_loss_terminates": True, "resize": "bilinear",
-        "max_episode_frames": 20_000, "num_threads": 3, "processes": True,
-    }  # fmt: skip
-    assert asked[0] == {**training, "seed": asked[0]["seed"]}
-    assert asked[1] == {**training, "seed": asked[1]["seed"]}
-    assert asked[0]["seed"] != asked[1]["seed"]
-    mortal = dataclasses.replace(config, environment=dataclasses.replace(rules, life_loss_terminates=False))
-    make_training_environments(mortal)
-    assert asked[2]["life_loss_terminates"] is False
+    assert asked[0][:4] == asked[1][:4] == ("classic", "chain", rules, 1)
+    assert asked[0][4] != asked[1][4]
     make_test_environments(config, num_envs=2, seed=7)
-    assert asked[3] == {**training, "num_envs": 2, "seed": 7, "life_loss_terminates": False}
+    immortal = dataclasses.replace(rules, life_loss_terminates=False)
+    assert asked[2] == ("classic", "chain", immortal, 2, 7)
     for most, expected in ((20_000, 18_000), (9_000, 9_000)):  # five minutes, or less where the run has less
         short = dataclasses.replace(config, environment=dataclasses.replace(rules, max_episode_frames=most))
         run_nature_test(short, torch.nn.Linear(4, 2), seed=7, num_episodes=0)
-        assert asked[-1]["max_episode_frames"] == expected
-        assert asked[-1]["life_loss_terminates"] is False
+        assert asked[-1][2] == dataclasses.replace(immortal, max_episode_frames=expected)
 
 
 def test_a_loss_that_is_no_number_stops_with_a_diagnosis(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +322,7 @@ def test_a_loss_that_is_no_number_stops_with_a_diagnosis(monkeypatch: pytest.Mon
 def test_a_row_tells_the_games_since_the_row_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames are the emulator's; the last hundred games are of any row."""
 
-    def make(suite: str, game: str, *, num_envs: int, seed: int, **rules: object) -> Chain:
+    def make(suite: str, game: str, rules: object, *, num_envs: int, seed: int) -> Chain:
         chain = Chain(num_envs, seed)
         chain.spec = dataclasses.replace(chain.spec, frames_per_step=4)
         return chain
@@ -360,7 +350,7 @@ def test_a_game_lost_on_resume_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> 
             self.over[1] = True  # as `Environments` promises: the next row of a lost lane is `first`
             return [1]
 
-    monkeypatch.setattr(envs, "make", lambda suite, game, *, num_envs, seed, **rules: Forgetful(num_envs, seed))
+    monkeypatch.setattr(envs, "make", lambda suite, game, rules, *, num_envs, seed: Forgetful(num_envs, seed))
     config = dataclasses.replace(CHAIN, num_envs=2, steps=300)
     whole = trained(config)
     assert whole.episodes.running.unfinished(1)[1] > 0
