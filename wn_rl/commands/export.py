@@ -7,7 +7,7 @@ from typing import Literal
 
 from wn_rl.commands._runs import RunPath
 from wn_rl.flags import parse_flags
-from wn_rl.runs import open_run
+from wn_rl.runs import RunFolder
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Export:
     out: Path
     """The folder to write."""
     network: Literal["best", "latest"] = "best"
-    """The network of the best test in training, or that of the last checkpoint."""
+    """The network of the best evaluation in training, or that of the last checkpoint."""
     onnx: bool = True
     """Also write model.onnx, which needs `pip install "wn-rl[export]"`."""
 
@@ -27,22 +27,19 @@ class Export:
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl export`."""
     options = parse_flags(Export, arguments)
-    import torch
-
     from wn_rl.agents.evaluation import make_test_environments
-    from wn_rl.agents.training import load_network
-    from wn_rl.export import Agent, export, scores_of_run
+    from wn_rl.agents.training import load_run
+    from wn_rl.export import Agent, evaluations_of_run, export
 
-    folder, record, config = open_run(options.run)
-    network, name = load_network(config, folder, options.network, torch.device("cpu"))
-    assert isinstance(network, torch.nn.Sequential)
+    folder, loaded = RunFolder(options.run), load_run(options.run, options.network)
+    config, name = loaded.config, loaded.name
     environments = make_test_environments(config, num_envs=1, seed=0)
-    spec = environments.spec
     environments.close()
-    public = {part: value for part, value in record.items() if part != "command"}  # which may tell paths
-    agent = Agent(network, spec.dtype, spec.action_meanings, name, public)
-    scores = scores_of_run(folder.path, name)
+    spec, record = environments.spec, folder.read_config()
+    record.pop("command", None)  # it may name local paths
+    agent = Agent(loaded.network, config.network.name, spec.dtype, spec.action_meanings, name, record)
+    evaluations = evaluations_of_run(folder.path, name)
     curve_of = folder.path if folder.metrics_file.exists() else None
-    export(agent, options.out, scores=scores, curve_of=curve_of, onnx=options.onnx)
+    export(agent, options.out, evaluations=evaluations, curve_of=curve_of, onnx=options.onnx)
     print(f"{options.out}: {config.game} by the {name}; see its README.md")
     return 0

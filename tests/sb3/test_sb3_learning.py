@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 from wn_rl.envs.as_gymnasium import GameEnv
 from wn_rl.sb3 import DataDependentInit, WeightNormCnnPolicy
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("sb3*.py"))
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("sb3*.py"))
 
 
 def minatar(num_envs: int, seed: int) -> VecEnv:
