@@ -107,7 +107,7 @@ def test_frames_are_cut_as_asked() -> None:
     for stack, shape in [(1, (1, 4, 84, 84)), (2, (2, 2, 84, 84)), (4, (4, 84, 84))]:
         assert network_from_model(model, stack=stack)(torch.zeros(1, *shape)).shape == (1, 6)
     for stack in (0, 3):
-        with pytest.raises(ValueError, match=f"no stack of {stack} frames"):
+        with pytest.raises(ValueError, match=f"not a stack of {stack} frames"):
             network_from_model(model, stack=stack)
 
 
