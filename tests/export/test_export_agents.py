@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from wn_rl.config import Config, NetworkConfig, to_json
 from wn_rl.envs.as_gymnasium import GameEnv
 from wn_rl.errors import UserError
-from wn_rl.export import Agent, evaluations_of_run, export, load_exported
+from wn_rl.export import Agent, export, load_exported
 from wn_rl.export import folder as folder_module
 from wn_rl.files import sha256
 from wn_rl.network_file import read_network_file, write_network_file
@@ -232,8 +232,9 @@ def test_a_folder_that_is_not_new_is_refused_and_a_failed_export_leaves_none(tmp
     export(small_agent(), tmp_path / "empty", onnx=False)
     files = sorted(path.name for path in (tmp_path / "empty").iterdir())
     assert files == ["README.md", "config.json", "model.safetensors"]
-    with pytest.raises(UserError, match="no metrics"):
-        export(small_agent(), tmp_path / "deep" / "agent", curve_of=tmp_path, onnx=False)
+    (tmp_path / "metrics.jsonl").write_text("damaged\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
+        export(small_agent(), tmp_path / "deep" / "agent", run_dir=tmp_path, onnx=False)
     assert list((tmp_path / "deep").iterdir()) == []
 
 
@@ -278,11 +279,19 @@ def row(policy: str, mean: float, **changes: Any) -> dict[str, Any]:
     return {**values, "return_mean": mean, "return_std": 3.25, **changes}
 
 
+def card_of(agent: Agent, folder: Path, *lines: Any) -> ModelCard:
+    """The model card of an agent of a run with these evaluations."""
+    folder.mkdir()
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    (folder / "evaluations.jsonl").write_text("\n".join(texts))
+    export(agent, folder / "agent", run_dir=folder, onnx=False)
+    return ModelCard((folder / "agent" / "README.md").read_text())
+
+
 def test_the_card_is_what_the_hub_reads(tmp_path: Path) -> None:
     agent = small_agent(run={"config": to_json(CONFIGS["minatar"])})
     rows = [row(agent.name, 12.5), row("random policy", 1, epsilon=1.0, protocol="epoch")]
-    export(agent, tmp_path / "agent", evaluations=rows, onnx=False)
-    card = ModelCard((tmp_path / "agent" / "README.md").read_text())
+    card = card_of(agent, tmp_path / "run", *rows)
     assert (card.data.to_dict()["library_name"], card.data.license) == ("wn_rl", "mit")
     assert {"reinforcement-learning", "minatar", "seaquest", "weight_norm"} <= set(card.data.tags)
     (result,) = card.data.eval_results  # the random policy is not the model's
@@ -297,21 +306,27 @@ def test_the_card_is_what_the_hub_reads(tmp_path: Path) -> None:
         "The licence is MIT",
     ):
         assert words in card.text
-    export(agent, tmp_path / "other", onnx=False)
-    card = ModelCard((tmp_path / "other" / "README.md").read_text())
-    assert card.data.eval_results is None  # without scores it claims none
+    card = card_of(agent, tmp_path / "not evaluated")
+    assert card.data.eval_results is None
     assert "The agent was not evaluated after training" in card.text
 
 
 def test_scores_are_of_the_most_episodes_of_this_network(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert evaluations_of_run(tmp_path, NAME) == []
-    rows = [row(NAME, 1), row("latest network, step 9", 7), row("random policy", 0.5, epsilon=1)]
-    rows += [row(NAME, 2), row(NAME, 5, returns=[5.0]), row(NAME, 3, protocol="epoch")]
-    lines = ['{"policy": "ran', "[]", '{"policy": "random policy"}', *map(json.dumps, rows)]
-    (tmp_path / "evaluations.jsonl").write_text("\n".join(lines))
-    assert evaluations_of_run(tmp_path, NAME) == [rows[3], rows[2], rows[5]]
+    agent = small_agent()
+    rows = [row(agent.name, 1), row("latest network, step 9", 7), row("random policy", 0.5, epsilon=1)]
+    rows += [row(agent.name, 2), row(agent.name, 5, returns=[5.0]), row(agent.name, 3, protocol="epoch")]
+    card = card_of(agent, tmp_path / "run", '{"policy": "ran', "[]", '{"policy": "random policy"}', *rows)
+    shown = [
+        line.split(" | ")[1:5] for line in card.text.splitlines() if line.startswith(("| a small", "| random"))
+    ]
+    nature, random, epoch = (
+        ["nature", "0.05", "3", "2.00"],
+        ["nature", "1", "3", "0.50"],
+        ["epoch", "0.05", "3", "3.00"],
+    )
+    assert shown == [nature, random, epoch]
     assert capsys.readouterr().err.count("is damaged and left out") == 3
 
 

@@ -29,17 +29,15 @@ def run(arguments: Sequence[str]) -> int:
     options = parse_flags(Export, arguments)
     from wn_rl.agents.evaluation import make_test_environments
     from wn_rl.agents.training import load_run
-    from wn_rl.export import Agent, evaluations_of_run, export
+    from wn_rl.export import Agent, export
 
-    folder, loaded = RunFolder(options.run), load_run(options.run, options.network)
-    config, name = loaded.config, loaded.name
+    loaded, record = load_run(options.run, options.network), RunFolder(options.run).read_config()
+    record.pop("command", None)  # it may name local paths
+    config = loaded.config
     environments = make_test_environments(config, num_envs=1, seed=0)
     environments.close()
-    spec, record = environments.spec, folder.read_config()
-    record.pop("command", None)  # it may name local paths
-    agent = Agent(loaded.network, config.network.name, spec.dtype, spec.action_meanings, name, record)
-    evaluations = evaluations_of_run(folder.path, name)
-    curve_of = folder.path if folder.metrics_file.exists() else None
-    export(agent, options.out, evaluations=evaluations, curve_of=curve_of, onnx=options.onnx)
-    print(f"{options.out}: {config.game} by the {name}; see its README.md")
+    spec = environments.spec
+    agent = Agent(loaded.network, config.network.name, spec.dtype, spec.action_meanings, loaded.name, record)
+    export(agent, options.out, run_dir=options.run, onnx=options.onnx)
+    print(f"{options.out}: {config.game} by the {loaded.name}; see its README.md")
     return 0

@@ -19,6 +19,7 @@ from wn_rl.errors import UserError, say
 from wn_rl.export.agent import CONFIG, WEIGHTS, Agent, read_agent, write_agent
 from wn_rl.files import replace_file, sync_folder
 from wn_rl.plots import plot_learning_curves
+from wn_rl.runs import RunFolder
 
 CARD, CURVE, ONNX = "README.md", "curve.png", "model.onnx"
 FILES = (CARD, CONFIG, CURVE, ONNX, WEIGHTS)
@@ -26,17 +27,10 @@ ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # torch's exporter needs 
 PLAIN_LAYERS = (nn.Conv2d, nn.Linear, nn.ReLU, nn.Tanh, nn.Flatten)  # which torch prints as they are made
 
 
-def export(
-    agent: Agent,
-    folder: Path,
-    *,
-    evaluations: Sequence[dict[str, Any]] = (),
-    curve_of: Path | None = None,
-    onnx: bool = True,
-) -> None:
+def export(agent: Agent, folder: Path, *, run_dir: Path | None = None, onnx: bool = True) -> None:
     """Write the agent into a new folder, at once: it is there whole or not at all.
 
-    evaluations: rows of `evaluations_of_run` for the model card. curve_of: a run whose learning curve is drawn.
+    run_dir: the run that trained it; the model card has its learning curve and what `wn-rl evaluate` found.
     onnx: whether to write model.onnx.
 
     Raises:
@@ -51,8 +45,9 @@ def export(
         write_agent(agent, new)
         if onnx:
             write_onnx(read_agent(new), new / ONNX)
-        if curve_of is not None:
-            plot_learning_curves([curve_of], new / CURVE)
+        if run_dir is not None and RunFolder(run_dir).metrics_file.exists():
+            plot_learning_curves([run_dir], new / CURVE)
+        evaluations = [] if run_dir is None else _evaluations(run_dir, agent.name)
         replace_file(new / CARD, _card(agent, evaluations, exported_files(new)).encode())
         os.replace(new, folder)
     sync_folder(folder.parent)
@@ -96,13 +91,13 @@ def write_onnx(agent: Agent, path: Path) -> None:
     agent.check(lambda states: torch.from_numpy(session.run(None, {"observations": states.numpy()})[0]), ONNX)
 
 
-def evaluations_of_run(run: Path, network: str) -> list[dict[str, Any]]:
+def _evaluations(run_dir: Path, network: str) -> list[dict[str, Any]]:
     """What `wn-rl evaluate` wrote of one network of a run (by its name), and of the random policy.
 
     Of each protocol and epsilon, the row with the most episodes, of equals the newest. A line of
     evaluations.jsonl that was cut off is left out with a warning.
     """
-    file = run / "evaluations.jsonl"
+    file = run_dir / "evaluations.jsonl"
     largest: dict[tuple[str, str, float], dict[str, Any]] = {}
     for number, line in enumerate(file.read_text().splitlines() if file.exists() else [], start=1):
         try:
