@@ -54,16 +54,6 @@ def agent_of(config: Config, folder: Path, run: dict[str, Any] | None = None) ->
     return Agent(network, config.network.name, spec.dtype, spec.action_meanings, NAME, run or {})
 
 
-def change_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change config.json, and the digest of it in the weights' file, as a stranger could."""
-    record = json.loads((folder / "config.json").read_text())
-    change(record)
-    (folder / "config.json").write_text(json.dumps(record))
-    tensors, _ = read_network_file(folder / "model.safetensors")
-    digest = sha256((folder / "config.json").read_bytes())
-    write_network_file(folder / "model.safetensors", tensors, {"config.json": digest})
-
-
 @pytest.mark.parametrize("suite", CONFIGS)
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
 def test_every_way_of_loading_gives_equal_q_values(
@@ -164,13 +154,17 @@ def half_the_precision(folder: Path) -> None:
 
 
 def set_values(**values: Any) -> Callable[[Path], None]:
-    """A fault: config.json with other values; None takes one out."""
+    """A fault: config.json with other values (None takes one out), and the digest of it, as a stranger could."""
 
-    def change(record: dict[str, Any]) -> None:
-        for name, value in values.items():
-            record.pop(name) if value is None else record.update({name: value})
+    def change(folder: Path) -> None:
+        record = {**json.loads((folder / "config.json").read_text()), **values}
+        kept = {name: value for name, value in record.items() if value is not None}
+        (folder / "config.json").write_text(json.dumps(kept))
+        tensors, _ = read_network_file(folder / "model.safetensors")
+        digest = sha256((folder / "config.json").read_bytes())
+        write_network_file(folder / "model.safetensors", tensors, {"config.json": digest})
 
-    return lambda folder: change_config(folder, change)
+    return change
 
 
 def edit_the_config(folder: Path) -> None:
