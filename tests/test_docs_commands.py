@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import tyro
-from bench.measure import Options
 from run_tools import QUICK, wn_rl
 
+from bench.measure import Options
 from wn_rl import cli
 from wn_rl.commands import compare
 from wn_rl.flags import parse_flags
