@@ -20,7 +20,7 @@ LENGTH = 8
 
 
 class Corridor:
-    """One lane: a row of cells, from the left end to a reward of 1 at the right one."""
+    """One lane: a row of cells. An episode starts at the left end; the right end gives a reward of 1."""
 
     spec = EnvironmentSpec(
         num_actions=2,
@@ -36,12 +36,12 @@ class Corridor:
         self._cell = self._steps = 0
 
     def reset(self, seed: int, out: NDArray[np.float32]) -> None:
-        """Start a game; all that is random in it comes from the seed. The observation goes to `out`."""
+        """Start an episode; the seed decides all that is random in it. The observation goes to `out`."""
         self._cell = self._steps = 0
         self._observe(out)
 
     def step(self, action: int, out: NDArray[np.float32]) -> tuple[float, float, bool]:
-        """Raw reward, discount (0 where nothing follows, 1 at a time limit), and whether the game is over."""
+        """Raw reward, discount (0 at the end, 1 at a time limit and before), and whether the episode is over."""
         self._cell = max(0, self._cell + 2 * action - 1)
         self._steps += 1
         self._observe(out)
@@ -57,16 +57,16 @@ class Corridor:
         return np.broadcast_to(cells.repeat(24)[None, :, None], (24, 24 * LENGTH, 3)).copy()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that decides the rest of the game."""
+        """Everything that decides the rest of the episode."""
         return {"cell": self._cell, "steps": self._steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on as the lane that gave this state."""
+        """Continue as the lane that gave this state."""
         self._cell, self._steps = state["cell"], state["steps"]
 
 
 def make(game: str, settings: Settings) -> Lanes:
-    """As many lanes as the settings ask for."""
+    """The number of lanes that the settings ask for."""
     return Lanes(lambda seed: Corridor(settings), settings.num_envs, settings.seed)
 
 

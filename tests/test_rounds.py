@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +21,8 @@ from wn_rl.agents.learner import Learner
 from wn_rl.agents.replay import LONGEST_ROUND, Draws, Replay
 from wn_rl.agents.rounds import Rounds
 from wn_rl.agents.transfer import Transfer
-from wn_rl.config import Config, LearningConfig, NetworkConfig, OptimizerConfig
+from wn_rl.agents.types import Batch
+from wn_rl.config import Config, LearningConfig, NetworkConfig
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.errors import UserError
 from wn_rl.machine import require_compiler
@@ -47,6 +48,11 @@ CONFIG = Config(
 )
 
 
+def changed(part: str = "learning", config: Config = CONFIG, **changes: Any) -> Config:
+    """A config with changes in one of its parts."""
+    return dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **changes)})
+
+
 def step_of(generator: np.random.Generator, num_envs: int = 4) -> Step:
     return Step(
         generator.integers(0, 2, (num_envs, *SPEC.frame_shape), dtype=np.uint8),
@@ -66,9 +72,12 @@ class Bench:
         self.generator = np.random.default_rng(0)
         self.add(60)
         self.rounds = Rounds(config, self.learner, self.replay)
-        draws = Draws(0, "initialize", 64)
+        self.learner.initialize(self.sample("initialize", 64).s_tm1)
+
+    def sample(self, purpose: str, count: int) -> Batch:
+        draws = Draws(0, purpose, count)
         draws.seek(0)
-        self.learner.initialize(self.replay.sample(draws.take(1)).s_tm1)
+        return self.replay.sample(draws.take(1))
 
     def add(self, num_rows: int) -> None:
         for _ in range(num_rows):
@@ -125,11 +134,12 @@ def test_the_target_is_copied_exactly_where_it_is_due() -> None:
     assert copies == list(range(10, 161, 10))
 
 
-def test_a_round_may_cross_the_block_of_drawn_bits() -> None:
-    config = dataclasses.replace(CONFIG, learning=dataclasses.replace(CONFIG.learning, target_period=4_000))
+@pytest.mark.parametrize("rounds", [(LONGEST_ROUND - 2, 5), (LONGEST_ROUND + 3,)])
+def test_rounds_cross_the_block_of_drawn_bits_and_are_cut_at_the_longest(rounds: tuple[int, ...]) -> None:
+    config = changed(target_period=4_000)
     together, sequential = Bench(config), Bench(config)
-    together.rounds.learn(LONGEST_ROUND - 2)
-    together.rounds.learn(5)
+    for num_updates in rounds:
+        together.rounds.learn(num_updates)
     sequential.one_by_one(LONGEST_ROUND + 3)
     assert_equal(together, sequential, tolerance=1e-3)
 
@@ -145,11 +155,7 @@ def no_numbers_read(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
 def test_a_captured_round_gives_what_the_eager_one_gives(parameterization: str, optimizer: str) -> None:
     """Nothing in a round depends on what Python holds: replayed operations on the same tensors go on alike."""
-    config = dataclasses.replace(
-        CONFIG,
-        parameterization=parameterization,
-        optimizer=dataclasses.replace(CONFIG.optimizer, name=optimizer),  # type: ignore[arg-type]
-    )
+    config = dataclasses.replace(changed("optimizer", name=optimizer), parameterization=parameterization)
     eager, captured = Bench(config), Bench(config)
     captured.rounds._run = Captured(captured.rounds._learn, capture=record)
     if not captured.learner.acting_follows:
@@ -178,9 +184,7 @@ def test_a_refresh_is_captured_where_it_does_something(parameterization: str) ->
 
 @pytest.mark.usefixtures("no_numbers_read")
 def test_a_captured_bound_on_v_gives_what_the_eager_one_gives() -> None:
-    config = dataclasses.replace(
-        CONFIG, network=dataclasses.replace(CONFIG.network, max_v_norm=0.3, log_scale=3.0)
-    )
+    config = changed("network", max_v_norm=0.3, log_scale=3.0)
     eager, captured = Bench(config), Bench(config)
     captured.rounds._run = Captured(captured.rounds._learn, capture=record)
     for _ in range(WARM_UPS + 4):
@@ -213,9 +217,8 @@ def test_what_needs_cuda_is_refused_without_it() -> None:
     config = dataclasses.replace(minatar("breakout"), accelerate="cuda_graph")
     with pytest.raises(ValueError, match="--accelerate cuda_graph needs a CUDA device, not cpu"):
         Experiment(config, CPU)
-    learning = dataclasses.replace(config.learning, precision="tf32")
     with pytest.raises(ValueError, match=r"--learning\.precision tf32 needs a CUDA device, not cpu"):
-        Experiment(dataclasses.replace(config, accelerate="eager", learning=learning), CPU)
+        Experiment(changed(config=minatar("breakout"), precision="tf32"), CPU)
 
 
 def test_compiling_without_a_compiler_is_refused_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,11 +290,7 @@ def test_a_compiled_round_equals_the_eager_one(
             pytest.skip("where Triton compiles for CUDA, its interpreter is off")
     monkeypatch.setattr(learner_module, "NETWORKS_COMPILED_ON", networks_compiled_on)
     monkeypatch.setattr(steps_module, "KERNEL_ON", networks_compiled_on)
-    config = dataclasses.replace(
-        CONFIG,
-        parameterization=parameterization,  # type: ignore[arg-type]
-        optimizer=OptimizerConfig(name=optimizer),  # type: ignore[arg-type]
-    )
+    config = dataclasses.replace(changed("optimizer", name=optimizer), parameterization=parameterization)  # type: ignore[arg-type]
     eager, compiled = Bench(config), Bench(dataclasses.replace(config, accelerate="compile"))
     for _ in range(3):
         eager.rounds.learn(4)
@@ -306,7 +305,7 @@ def test_a_compiled_round_equals_the_eager_one(
 
 
 def test_bfloat16_keeps_the_output_layer_and_every_state_in_float32() -> None:
-    bench = Bench(with_precision(CONFIG, "bfloat16"))
+    bench = Bench(changed(precision="bfloat16"))
     seen: list[tuple[torch.dtype, torch.dtype]] = []
     for network in (bench.learner.online, bench.learner.target):
         network[-1].register_forward_hook(lambda module, args, out: seen.append((args[0].dtype, out.dtype)))
@@ -319,14 +318,14 @@ def test_bfloat16_keeps_the_output_layer_and_every_state_in_float32() -> None:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kernel_on", [(), ("cpu",)])
 def test_a_state_that_is_loaded_reaches_the_weights_that_are_held(
-    precision: Literal["float32", "bfloat16"], kernel_on: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    precision: str, kernel_on: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is compiled before the first update."""
     if kernel_on:
         pytest.importorskip("triton")
     monkeypatch.setattr(steps_module, "KERNEL_ON", kernel_on)
     monkeypatch.setattr(learner_module, "NETWORKS_COMPILED_ON", kernel_on)  # ("cpu",): all as on CUDA
-    config = with_precision(dataclasses.replace(CONFIG, accelerate="compile"), precision)
+    config = changed(config=dataclasses.replace(CONFIG, accelerate="compile"), precision=precision)
     saved, loaded = (Bench(dataclasses.replace(config, seed=seed)).learner for seed in (1, 2))
     loaded.load_state_dict(saved.state_dict())
     for layer, other in zip(layers_of(loaded.online), layers_of(saved.online), strict=True):
@@ -340,13 +339,11 @@ def test_a_state_that_is_loaded_reaches_the_weights_that_are_held(
 def test_gradients_in_bfloat16_are_those_in_float32(parameterization: str) -> None:
     """Not the weights after a few updates: Adamax moves those little, whatever the gradients."""
     config = dataclasses.replace(CONFIG, parameterization=parameterization)
-    rounded, precise = (first_gradients(with_precision(config, name)) for name in ("bfloat16", "float32"))
+    rounded, precise = (
+        first_gradients(changed(config=config, precision=name)) for name in ("bfloat16", "float32")
+    )
     for one, other in zip(rounded, precise, strict=True):
         assert 0 < (one - other).norm() < 0.15 * other.norm()
-
-
-def with_precision(config: Config, precision: Literal["float32", "bfloat16"]) -> Config:
-    return dataclasses.replace(config, learning=dataclasses.replace(config.learning, precision=precision))
 
 
 def first_gradients(config: Config) -> list[Tensor]:
@@ -360,13 +357,9 @@ def first_gradients(config: Config) -> list[Tensor]:
 
 @pytest.mark.parametrize(("clips", "seen"), [(True, [-1.0, -0.5, 0.5, 1.0]), (False, [-3.0, -0.5, 0.5, 3.0])])
 def test_rewards_are_clipped_on_both_sides(clips: bool, seen: list[float]) -> None:
-    bench = Bench(dataclasses.replace(CONFIG, learning=dataclasses.replace(CONFIG.learning, clip_rewards=clips)))
-    draws = Draws(0, "update", 4)
-    draws.seek(0)
+    bench = Bench(changed(clip_rewards=clips))
     discount = torch.tensor([1.0, 1.0, 0.0, 0.0])
-    batch = bench.replay.sample(draws.take(1))._replace(
-        r_t=torch.tensor([-3.0, -0.5, 0.5, 3.0]), discount_t=discount
-    )
+    batch = bench.sample("update", 4)._replace(r_t=torch.tensor([-3.0, -0.5, 0.5, 3.0]), discount_t=discount)
     with torch.no_grad():
         best = bench.learner.target(batch.s_t).amax(dim=1)
         targets = bench.learner._targets(batch)
@@ -403,34 +396,20 @@ def test_metrics_are_means_over_the_updates_since_the_last_row() -> None:
 def test_max_q_is_the_mean_of_the_greatest_values() -> None:
     bench = Bench()
     bench.rounds.learn(3)
-    draws = Draws(0, "held_out", 32)
-    draws.seek(0)
-    states = bench.replay.sample(draws.take(1)).s_tm1
+    states = bench.sample("held_out", 32).s_tm1
     with torch.no_grad():
         expected = np.mean([max(values) for values in bench.learner.acting(states).tolist()])
     assert bench.learner.max_q(states) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_options_of_the_method_reach_the_learner() -> None:
-    options = dataclasses.replace(CONFIG.network, log_scale=3.0, max_v_norm=0.3)
+    config = changed("network", log_scale=3.0, max_v_norm=0.3)
     spec = dataclasses.replace(SPEC, scale=1 / 255)
-    learner = Learner(dataclasses.replace(CONFIG, network=options), spec, CPU)
+    learner = Learner(config, spec, CPU)
     assert learner.online.preprocess.scale == learner.target.preprocess.scale == spec.scale
     assert {weight.log_scale for _, weight in named_normalized(learner.online)} == {3.0}
-    bench = Bench(dataclasses.replace(CONFIG, network=options))
-    assert (
-        max(float(unit_norms(weight.v.detach()).max()) for _, weight in named_normalized(bench.learner.online))
-        > 0.31
-    )
+    bench = Bench(config)
+    assert max(unit_norms(weight.v.detach()).max() for _, weight in named_normalized(bench.learner.online)) > 0.31
     bench.rounds.learn(1)
     for _, weight in named_normalized(bench.learner.online):
         assert unit_norms(weight.v).max() <= 0.3 * 1.0001
-
-
-def test_more_updates_than_a_round_holds_are_all_made() -> None:
-    config = dataclasses.replace(CONFIG, learning=dataclasses.replace(CONFIG.learning, target_period=4_000))
-    together, apart = Bench(config), Bench(config)
-    together.rounds.learn(LONGEST_ROUND + 5)
-    for count in (40, LONGEST_ROUND + 5 - 40):
-        apart.rounds.learn(count)
-    assert_equal(together, apart, tolerance=1e-3)

@@ -108,7 +108,7 @@ def seconds_in_turns(
 
 def synchronize() -> None:
     """Wait for the CUDA device, if one is used."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
 
 

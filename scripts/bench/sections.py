@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bench import measure, workers
-from bench.measure import Options, Row, Section, What, apart, config_of
+from bench.measure import Options, Row, What, apart, config_of
 from bench.page import SB3
 from wn_rl.agents.experiment import make_training_environments
 from wn_rl.agents.learner import make_online_network
@@ -220,12 +220,6 @@ def cuda_together(options: Options) -> Iterator[Row]:
             yield Row({"learners": count, "precision": "bfloat16"}, "updates/s in all", [rate])
 
 
-SECTIONS: dict[Section, Callable[[Options], Iterator[Row]]] = {
-    "matrix": matrix,
-    "updates": updates,
-    "emulators": emulators,
-    "peers": peers,
-    "memory": memory,
-    "cuda_runs": cuda_runs,
-    "cuda_together": cuda_together,
+SECTIONS: dict[str, Callable[[Options], Iterator[Row]]] = {
+    section.__name__: section for section in (matrix, updates, emulators, peers, memory, cuda_runs, cuda_together)
 }
