@@ -25,7 +25,7 @@ for _ in range(UPDATES):
     F.cross_entropy(network(points), arm).backward()
     optimizer.step()
 
-plain = fold(network)  # nn.Linear layers with the same function: nothing of wn_rl is left in it
+plain = fold(network)  # plain nn.Linear layers with the same function
 with torch.no_grad():
     print(f"{(plain(points).argmax(1) == arm).float().mean():.0%} of the points classified")
     torch.testing.assert_close(plain(points), network(points))

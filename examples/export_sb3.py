@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 from stable_baselines3 import DQN
-from torch import nn
 
 from wn_rl.envs.as_gymnasium import GameEnv
 from wn_rl.export import Agent, export, load_exported
@@ -19,10 +18,10 @@ policy = {"features_extractor_kwargs": {"network": "minatar_cnn"}}
 model = DQN(WeightNormCnnPolicy, env, learning_rate=3e-4, policy_kwargs=policy, buffer_size=100_000)
 model.learn(STEPS, callback=DataDependentInit())
 
-network = fold(network_from_model(model))
-assert isinstance(network, nn.Sequential)
-actions = ("NOOP", "LEFT", "RIGHT")
-agent = Agent(network, "minatar_cnn", "uint8", actions, f"SB3's DQN after {STEPS:,} steps", run={})
+network = fold(network_from_model(model))  # plain torch layers
+agent = Agent(
+    network, "minatar_cnn", "uint8", ("NOOP", "LEFT", "RIGHT"), f"SB3's DQN after {STEPS:,} steps", run={}
+)
 export(agent, Path("breakout_agent"), onnx=False)
 
 observation, _ = env.reset(seed=1)

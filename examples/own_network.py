@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-from collections import OrderedDict
 
 from torch import nn
 
@@ -15,19 +14,17 @@ from wn_rl.run.training import train
 def two_convolutions(
     frame_shape: tuple[int, ...], stack: int, num_actions: int, scale: float, layers: Layers
 ) -> nn.Sequential:
-    """For frames [C, H, W]: two padded convolutions and one dense layer. Preprocess comes first."""
-    preprocess = Preprocess(frame_shape, stack, scale)  # merges the stack, scales, converts to float
+    """Two padded convolutions and one dense layer, for frames [C, H, W]."""
+    preprocess = Preprocess(frame_shape, stack, scale)  # comes first: merges the stack, scales, converts to float
     channels, height, width = preprocess.output_shape
     return nn.Sequential(
-        OrderedDict(
-            preprocess=preprocess,
-            conv1=layers.conv(channels, 16, 3, padding=1),
-            relu1=nn.ReLU(),
-            conv2=layers.conv(16, 16, 3, padding=1),
-            relu2=nn.ReLU(),
-            flatten=nn.Flatten(),
-            output=layers.dense(16 * height * width, num_actions),
-        )
+        preprocess,
+        layers.conv(channels, 16, 3, padding=1),
+        nn.ReLU(),
+        layers.conv(16, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        layers.dense(16 * height * width, num_actions),
     )
 
 

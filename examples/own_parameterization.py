@@ -1,6 +1,6 @@
 """A parameterization of your own, in training: python examples/own_parameterization.py [STEPS].
 
-And held against others, from this folder:
+In a comparison with others, from this folder:
 wn-rl --import own_parameterization compare --suite minatar --games breakout --arms gained normal --out runs/gains
 """
 
@@ -16,7 +16,7 @@ from wn_rl.run.training import train
 
 
 class Gained(nn.Module):
-    """w = g v with one g an output unit: weight normalization without its norm."""
+    """w = g v with one g per output unit: weight normalization without its norm."""
 
     def __init__(self, v: Tensor) -> None:  # at first w = v: the start is the same for all parameterizations
         super().__init__()

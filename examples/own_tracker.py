@@ -1,4 +1,4 @@
-"""Metrics to a place of your own: python examples/own_tracker.py [STEPS]."""
+"""Send metrics to a place of your own: python examples/own_tracker.py [STEPS]."""
 
 import dataclasses
 import sys
@@ -13,13 +13,13 @@ from wn_rl.run.training import train
 
 
 class Scores:
-    """The score of each test in a file of its own. It runs in a thread of its own, and may fail."""
+    """Writes the score of each evaluation to a file. It runs in a thread of its own, and may fail."""
 
     def __init__(self, info: RunInfo, state: dict[str, Any]) -> None:
         self._file = (info.run_dir / "scores.csv").open("a")
 
     def log(self, row: Row) -> None:
-        """One row of metrics: those of training and those of tests come apart."""
+        """One row of metrics, either of training or of an evaluation."""
         if row.get("eval/return_mean") is not None:
             print(row["step"], row["eval/return_mean"], sep=",", file=self._file, flush=True)
 

@@ -1,4 +1,4 @@
-"""Play one game by the Q-values of a trained network: python examples/q_values.py [RUN]."""
+"""Play one episode by the Q-values of a trained network: python examples/q_values.py [RUN]."""
 
 import sys
 
@@ -13,7 +13,7 @@ env = GameEnv(run.config.suite, run.config.game, stack=run.config.network.stack,
 
 @torch.no_grad()
 def q_values(observation):
-    """[A], one value an action, of one observation of a GameEnv."""
+    """The values [A] of the actions, given one observation of a GameEnv."""
     stacked = torch.from_numpy(observation).reshape(1, *run.network[0].stacked_shape)  # [1, K, *O]
     return run.network(stacked)[0]
 

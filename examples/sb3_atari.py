@@ -17,8 +17,8 @@ env = VecFrameStack(make_atari_env("BreakoutNoFrameskip-v4", seed=1), n_stack=4)
 model = DQN(
     WeightNormCnnPolicy,
     env,
-    learning_rate=3e-4,  # of the paper for weight_norm; SB3's default is 1e-4
-    buffer_size=50_000,  # SB3 keeps whole stacks, twice: 2.8 GB
+    learning_rate=3e-4,  # the paper's for weight_norm; SB3's default is 1e-4
+    buffer_size=50_000,  # SB3 keeps every stack twice: 2.8 GB
     learning_starts=STEPS // 20,
     verbose=1,
 )

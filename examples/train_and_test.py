@@ -1,4 +1,4 @@
-"""Train an agent, load it and test it, from Python: python examples/train_and_test.py [STEPS]."""
+"""Train an agent, load it and evaluate it, from Python: python examples/train_and_test.py [STEPS]."""
 
 import dataclasses
 import sys
@@ -17,10 +17,10 @@ config = dataclasses.replace(
     parameterization="weight_norm_mean_only_bn",
     learning=dataclasses.replace(config.learning, batch_size=32),
 )
-outcome = train(config, "runs/breakout")  # the same folder as that of `wn-rl train`, which can be resumed
+outcome = train(config, "runs/breakout")  # as `wn-rl train` does: the run can be resumed
 if outcome.status != "finished":  # Ctrl-C, say
     sys.exit(outcome.exit_code)
 
-run = load_run("runs/breakout")  # the network of its best test
+run = load_run("runs/breakout")  # the network of its best evaluation
 games = run_nature_test(run.config, run.network, seed=1, num_episodes=10)
 print(f"{run.name}: mean raw return {games.return_mean:.2f} of {len(games.returns)} games")

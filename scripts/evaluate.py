@@ -1,7 +1,11 @@
-"""The same program as `wn-rl evaluate`, for a checkout that is not installed as a command."""
+"""`wn-rl evaluate`, from a checkout that is not installed."""
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from wn_rl.cli import main
 
-main(["evaluate", *sys.argv[1:]])
+if __name__ == "__main__":  # processes of environments import this file again
+    main(["evaluate", *sys.argv[1:]])

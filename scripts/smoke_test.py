@@ -7,6 +7,7 @@ from pathlib import Path
 
 import wn_rl
 from wn_rl import agents, envs, nn
+from wn_rl.config import EnvironmentConfig
 
 
 def wn_rl_command(*arguments: str) -> None:
@@ -18,26 +19,14 @@ def main() -> None:
     """Run every step; an exception is a failure."""
     print(f"wn_rl {wn_rl.__version__} from {Path(wn_rl.__file__).parent}")
     print("subpackages:", agents.__name__, envs.__name__, nn.__name__)
-    atari = envs.make(
-        "atari", "breakout", num_envs=2, seed=1, life_loss_terminates=True, max_episode_frames=108_000
-    )
+    atari = envs.make("atari", "breakout", EnvironmentConfig(), num_envs=2, seed=1)
     print("atari frame:", atari.reset().observation.shape)
     atari.close()
     with tempfile.TemporaryDirectory() as folder:
         run = str(Path(folder) / "run")
         short = ["--learning.replay-start", "500", "--evaluation.steps", "200"]
-        wn_rl_command(
-            "train",
-            "breakout",
-            "--suite",
-            "minatar",
-            "--steps",
-            "2000",
-            "--run-dir",
-            run,
-            "--keep-replay",
-            *short,
-        )
+        game = ["breakout", "--suite", "minatar", "--steps", "2000"]
+        wn_rl_command("train", *game, "--run-dir", run, "--keep-replay", *short)
         wn_rl_command("resume", run, "--steps", "3000")
         wn_rl_command("evaluate", run, "--episodes", "3")
     print("smoke test passed")

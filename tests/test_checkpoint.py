@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-import wn_rl.run.checkpoint
+import wn_rl.run.segments
 from wn_rl.run import checkpoint
 from wn_rl.run.checkpoint import CheckpointError, CheckpointStore, Manifest
 from wn_rl.run.files import sha256
@@ -75,36 +75,55 @@ def state_at(step: int) -> dict[str, Any]:
     return {"step": step, "weights": torch.randn(7, generator=generator), "log": [step, None, "x"]}
 
 
-def folder_of(tmp_path: Path) -> Path:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the checkpoints of the test go."""
     return tmp_path / "run" / "checkpoints"
 
 
-def save_at(store: CheckpointStore, ring: Ring, rows: int) -> None:
-    """Add rows until there are so many, and save; the step is the number of rows."""
-    ring.add(rows - ring.num_rows)
-    store.save(rows, state_at(rows), ring)
+def save_at(store: CheckpointStore, ring: Ring, *all_rows: int) -> None:
+    """Add rows until there are so many, and save, for each number; the step is the number of rows."""
+    for rows in all_rows:
+        ring.add(rows - ring.num_rows)
+        store.save(rows, state_at(rows), ring)
+
+
+def saved(folder: Path, *all_rows: int, ring_rows: int = 10) -> tuple[CheckpointStore, Ring]:
+    """A new run that has saved at these numbers of rows."""
+    store, ring = CheckpointStore(folder, IDENTITY), Ring(ring_rows)
+    save_at(store, ring, *all_rows)
+    return store, ring
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
 def reports_nothing(line: str) -> None:
     raise AssertionError(f"unexpected: {line}")
 
 
-def load(folder: Path, report: Callable[[str], None] = reports_nothing) -> tuple[int, Any, Ring] | None:
+def ignore(line: str) -> None:
+    pass
+
+
+def load(folder: Path, report: Callable[[str], None] = reports_nothing) -> tuple[int, Any, Ring]:
     """What a new process finds."""
     ring = Ring()
     found = CheckpointStore(folder, IDENTITY).load(ring, report)
-    return None if found is None else (*found, ring)
-
-
-def assert_whole(found: tuple[int, Any, Ring] | None, expected_step: int) -> None:
-    """The checkpoint of that step, its state and its replay, all of it."""
     assert found is not None
+    return *found, ring
+
+
+def assert_whole(found: tuple[int, Any, Ring], expected_step: int | None = None) -> int:
+    """The checkpoint of that step, or of its own, its state and its replay, all of it. Returns the step."""
     step, state, ring = found
-    assert step == expected_step
-    assert same(state, state_at(expected_step))
+    assert expected_step in (None, step)
+    assert same(state, state_at(step))
     expected = Ring()
-    expected.add(expected_step)
+    expected.add(step)
     assert ring == expected
+    return step
 
 
 def same(left: Any, right: Any) -> bool:
@@ -231,15 +250,11 @@ def test_what_is_not_plain_data_is_refused_with_its_place(value: Any, place: str
 # Saving and loading.
 
 
-def test_a_checkpoint_restores_step_state_and_replay(tmp_path: Path) -> None:
-    assert load(folder_of(tmp_path)) is None
-    save_at(CheckpointStore(folder_of(tmp_path), IDENTITY), Ring(), 7)
-    assert_whole(load(folder_of(tmp_path)), 7)
-
-
-def test_an_empty_replay_can_be_saved(tmp_path: Path) -> None:
-    save_at(CheckpointStore(folder_of(tmp_path), IDENTITY), Ring(), 0)
-    assert_whole(load(folder_of(tmp_path)), 0)
+@pytest.mark.parametrize("rows", [0, 7])
+def test_a_checkpoint_restores_step_state_and_replay(folder: Path, rows: int) -> None:
+    assert CheckpointStore(folder, IDENTITY).load(Ring(), reports_nothing) is None
+    saved(folder, rows)
+    assert_whole(load(folder), rows)
 
 
 @settings(max_examples=25, deadline=None)
@@ -247,9 +262,9 @@ def test_an_empty_replay_can_be_saved(tmp_path: Path) -> None:
 def test_any_sequence_of_saves_and_resumes_keeps_the_last_two_whole(
     tmp_path_factory: pytest.TempPathFactory, additions: list[int], segment_bytes: int, data: st.DataObject
 ) -> None:
-    folder = folder_of(tmp_path_factory.mktemp("store"))
+    folder = tmp_path_factory.mktemp("run") / "checkpoints"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wn_rl.run.checkpoint, "SEGMENT_BYTES", segment_bytes)
+        patch.setattr(wn_rl.run.segments, "SEGMENT_BYTES", segment_bytes)
         store, ring = CheckpointStore(folder, IDENTITY), Ring()
         for addition in additions:
             save_at(store, ring, ring.num_rows + addition)
@@ -263,13 +278,11 @@ def test_any_sequence_of_saves_and_resumes_keeps_the_last_two_whole(
                 for checkpoint in kept
                 for segment in json.loads((checkpoint / "manifest.json").read_text())["segments"]
             }
-            assert {path.name for path in (folder / "replay").iterdir()} == listed
+            assert names_in(folder / "replay") == listed
             assert_whole(load(folder), ring.num_rows)
         if len(kept) == 2:
             shutil.rmtree(newest(folder))
-            found = load(folder)
-            assert found is not None
-            assert_whole(found, found[0])
+            assert_whole(load(folder))
 
 
 def newest(folder: Path) -> Path:
@@ -277,54 +290,46 @@ def newest(folder: Path) -> Path:
     return max(folder.glob("step_*"), key=lambda path: (path.name[:17], path.stat().st_mtime_ns))
 
 
-def test_a_save_writes_new_rows_only(tmp_path: Path) -> None:
-    ring = Ring(ring_rows=100)
-    store = CheckpointStore(folder_of(tmp_path), IDENTITY)
-    save_at(store, ring, 90)
-    first = {path.name: path.stat().st_mtime_ns for path in (folder_of(tmp_path) / "replay").iterdir()}
+def test_a_save_writes_new_rows_only(folder: Path) -> None:
+    store, ring = saved(folder, 90, ring_rows=100)
+    first = {path.name: path.stat().st_mtime_ns for path in (folder / "replay").iterdir()}
     ring.reads.clear()
     save_at(store, ring, 95)
     assert all(start >= 90 for start, _ in ring.reads)
-    files = {path.name: path.stat() for path in (folder_of(tmp_path) / "replay").iterdir()}
+    files = {path.name: path.stat() for path in (folder / "replay").iterdir()}
     assert {name: files[name].st_mtime_ns for name in first} == first
     [new] = files.keys() - first.keys()
     assert files[new].st_size < 5 * 14 + 200  # five rows of 14 bytes, and a header
-    store, ring = CheckpointStore(folder_of(tmp_path), IDENTITY), Ring(ring_rows=100)
+    store, ring = CheckpointStore(folder, IDENTITY), Ring(ring_rows=100)
     store.load(ring, reports_nothing)
     save_at(store, ring, 97)
     assert ring.reads == [(95, 96), (95, 97)]  # the first read asks how large a row is
 
 
-def test_segments_are_no_larger_than_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wn_rl.run.checkpoint, "SEGMENT_BYTES", 3 * 14 + 5)
-    save_at(CheckpointStore(folder_of(tmp_path), IDENTITY), Ring(), 8)
-    names = sorted(path.name for path in (folder_of(tmp_path) / "replay").iterdir())
-    assert names == [f"rows_{first:012d}.safetensors" for first in (0, 3, 6)]
-    assert_whole(load(folder_of(tmp_path)), 8)
+def test_segments_are_no_larger_than_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wn_rl.run.segments, "SEGMENT_BYTES", 3 * 14 + 5)
+    saved(folder, 8)
+    assert names_in(folder / "replay") == {f"rows_{first:012d}.safetensors" for first in (0, 3, 6)}
+    assert_whole(load(folder), 8)
 
 
-def test_the_same_step_can_be_saved_twice(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path)
-    store, ring = CheckpointStore(folder, IDENTITY), Ring()
-    for _ in range(4):
-        save_at(store, ring, 5)
-    store.save(5, {"last": True}, ring)
-    found = load(folder)
-    assert found is not None
-    assert found[:2] == (5, {"last": True})
+def test_of_copies_of_a_step_the_last_saved_is_loaded(folder: Path) -> None:
+    store, ring = saved(folder, 5)
+    for number in range(1, 8):
+        store.save(5, {"number": number}, ring)
+        assert load(folder)[:2] == (5, {"number": number})
 
 
-def test_saving_without_loading_first_is_refused(tmp_path: Path) -> None:
-    save_at(CheckpointStore(folder_of(tmp_path), IDENTITY), Ring(), 5)
+def test_saving_without_loading_first_is_refused(folder: Path) -> None:
+    saved(folder, 5)
     with pytest.raises(CheckpointError, match="load one before"):
-        save_at(CheckpointStore(folder_of(tmp_path), IDENTITY), Ring(), 6)
-    assert_whole(load(folder_of(tmp_path)), 5)
+        saved(folder, 6)
+    assert_whole(load(folder), 5)
 
 
 @pytest.mark.parametrize("field", list(IDENTITY))
-def test_a_checkpoint_of_another_run_is_refused_before_its_weights_are_read(tmp_path: Path, field: str) -> None:
-    folder = folder_of(tmp_path)
-    save_at(CheckpointStore(folder, IDENTITY), Ring(), 5)
+def test_a_checkpoint_of_another_run_is_refused_before_its_weights_are_read(folder: Path, field: str) -> None:
+    saved(folder, 5)
     (newest(folder) / "tensors.safetensors").unlink()
     other = CheckpointStore(folder, {**IDENTITY, field: "other"})
     for use in (lambda: other.load(Ring(), reports_nothing), lambda: other.load_state(reports_nothing)):
@@ -332,16 +337,18 @@ def test_a_checkpoint_of_another_run_is_refused_before_its_weights_are_read(tmp_
             use()
 
 
-def test_a_dropped_replay_leaves_the_state(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path)
-    store, ring = CheckpointStore(folder, IDENTITY), Ring()
-    for rows in (4, 8):
-        save_at(store, ring, rows)
+def test_a_dropped_replay_leaves_the_state(folder: Path) -> None:
+    store, _ = saved(folder, 4, 8)
     store.drop_replay()
     store.drop_replay()
-    assert {path.name for path in folder.iterdir()} == {"step_000000000004", "step_000000000008"}
+    assert names_in(folder) == {"step_000000000004", "step_000000000008"}
+    assert not CheckpointStore(folder, IDENTITY).has_replay
+    assert_has_no_replay(folder)
+
+
+def assert_has_no_replay(folder: Path) -> None:
+    """The state of step 8 is there, and the replay was dropped, not damaged."""
     again = CheckpointStore(folder, IDENTITY)
-    assert not again.has_replay
     found = again.load_state(reports_nothing)
     assert found is not None
     assert found[0] == 8
@@ -389,38 +396,33 @@ def fill_disk() -> None:
 
 
 @pytest.fixture
-def two_saved(tmp_path: Path) -> Path:
+def two_saved(folder: Path) -> Path:
     """Checkpoints at 6 and 9 rows, in a ring of 10: the next save drops a segment."""
-    store, ring = CheckpointStore(folder_of(tmp_path), IDENTITY), Ring()
-    for rows in (3, 6, 9):
-        save_at(store, ring, rows)
-    return folder_of(tmp_path)
+    saved(folder, 3, 6, 9)
+    return folder
 
 
 def resumed(folder: Path) -> tuple[CheckpointStore, Ring]:
     store, ring = CheckpointStore(folder, IDENTITY), Ring()
-    assert store.load(ring, lambda line: None) is not None
+    assert store.load(ring, ignore) is not None
     return store, ring
 
 
 def test_killed_at_any_operation_the_old_or_the_new_one_loads(two_saved: Path, tmp_path: Path) -> None:
     seen = set()
     for number in range(1, 1000):
-        folder = folder_of(tmp_path / str(number))
+        folder = tmp_path / str(number) / "checkpoints"
         shutil.copytree(two_saved, folder)
         store, ring = resumed(folder)
         with pytest.MonkeyPatch.context() as patch:
-            calls = fail_at(patch, number, kill)
+            fail_at(patch, number, kill)
             try:
                 save_at(store, ring, 14)
             except KilledError:
                 pass
             else:
                 break
-        found = load(folder)
-        assert found is not None, calls
-        assert_whole(found, found[0])
-        seen.add(found[0])
+        seen.add(assert_whole(load(folder)))
         store, ring = resumed(folder)  # and the run goes on
         save_at(store, ring, 20)
         assert_whole(load(folder), 20)
@@ -431,19 +433,17 @@ def test_killed_at_any_operation_the_old_or_the_new_one_loads(two_saved: Path, t
 
 def test_killed_in_the_first_save_there_is_none_or_all_of_it(tmp_path: Path) -> None:
     for number in range(1, 1000):
-        folder = folder_of(tmp_path / str(number))
-        folder.parent.mkdir(parents=True)
+        folder = tmp_path / str(number)
         with pytest.MonkeyPatch.context() as patch:
             fail_at(patch, number, kill)
             try:
-                save_at(CheckpointStore(folder, IDENTITY), Ring(), 5)
+                saved(folder, 5)
             except KilledError:
                 pass
             else:
                 break
-        found = load(folder)
-        if found is None:
-            save_at(CheckpointStore(folder, IDENTITY), Ring(), 5)
+        if CheckpointStore(folder, IDENTITY).load(Ring(), reports_nothing) is None:
+            saved(folder, 5)
         assert_whole(load(folder), 5)
 
 
@@ -451,7 +451,7 @@ def test_a_full_disk_at_any_operation_leaves_the_old_ones_and_no_debris(two_save
     messages = set()
     refused = 0
     for number in range(1, 1000):
-        folder = folder_of(tmp_path / str(number))
+        folder = tmp_path / str(number) / "checkpoints"
         shutil.copytree(two_saved, folder)
         store, ring = resumed(folder)
         before = sorted(path.relative_to(folder) for path in folder.rglob("*"))
@@ -483,11 +483,10 @@ def test_a_full_disk(tmp_path: Path) -> None:
         pytest.skip("a file system cannot be mounted here")
     try:
         folder = disk / "checkpoints"
-        store, ring = CheckpointStore(folder, IDENTITY), Ring()
-        save_at(store, ring, 9)
+        store, ring = saved(folder, 9)
         with pytest.raises(CheckpointError, match="No space left"):
             store.save(12, {"weights": torch.zeros(100_000)}, ring)
-        assert {path.name for path in folder.iterdir()} == {"replay", "step_000000000009"}
+        assert names_in(folder) == {"replay", "step_000000000009"}
         assert_whole(load(folder), 9)
         save_at(store, ring, 14)
         assert_whole(load(folder), 14)
@@ -498,24 +497,26 @@ def test_a_full_disk(tmp_path: Path) -> None:
 FILES = ["manifest.json", "state.json", "tensors.safetensors", "replay"]
 
 
+def newest_file(folder: Path, name: str) -> Path:
+    """A file of the last checkpoint; replay: its last segment."""
+    return max((folder / "replay").iterdir()) if name == "replay" else newest(folder) / name
+
+
 @pytest.mark.parametrize("name", FILES)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damage_is_noticed_and_the_one_before_is_used(two_saved: Path, name: str, data: st.DataObject) -> None:
-    path = newest(two_saved) / name if name != "replay" else max((two_saved / "replay").iterdir())
+    path = newest_file(two_saved, name)
     whole = path.read_bytes()
     try:
         path.write_bytes(damaged(whole, data))
         lines: list[str] = []
-        found = load(two_saved, lines.append)
-        assert found is not None
-        if found[0] == 9:  # space in JSON may change and mean the same
+        if assert_whole(load(two_saved, lines.append)) == 9:  # space in JSON may change and mean the same
             assert name == "manifest.json"
         else:
             [line] = lines
             assert "warning: the checkpoint" in line
             assert "step_000000000009" in line
-        assert_whole(found, found[0])
     finally:
         path.write_bytes(whole)
 
@@ -527,13 +528,6 @@ def damaged(whole: bytes, data: st.DataObject) -> bytes:
         return whole[:place]
     flipped = whole[place] ^ (1 << data.draw(st.integers(0, 7), label="bit"))
     return whole[:place] + bytes([flipped]) + whole[place + 1 :]
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_damage(two_saved: Path, name: str) -> None:
-    path = newest(two_saved) / name if name != "replay" else max((two_saved / "replay").iterdir())
-    path.unlink()
-    assert_whole(load(two_saved, lambda line: None), 6)
 
 
 def test_after_damage_the_run_goes_on_from_the_one_before(two_saved: Path) -> None:
@@ -570,11 +564,13 @@ class Bomb:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_pickle_is_refused_and_not_run(two_saved: Path, tmp_path: Path, name: str) -> None:
-    path = newest(two_saved) / name if name != "replay" else max((two_saved / "replay").iterdir())
+def test_a_file_that_is_missing_or_a_pickle_is_damage_and_nothing_is_run(two_saved: Path, name: str) -> None:
+    path = newest_file(two_saved, name)
+    path.unlink()
+    assert_whole(load(two_saved, ignore), 6)
     path.write_bytes(pickle.dumps(Bomb()))
-    assert_whole(load(two_saved, lambda line: None), 6)
-    assert not (tmp_path / "exploded").exists()  # tests run in tmp_path
+    assert_whole(load(two_saved, ignore), 6)
+    assert not Path("exploded").exists()  # tests run in a folder of their own
 
 
 def test_a_pickle_with_a_good_digest_is_refused_too() -> None:
@@ -649,18 +645,17 @@ def test_the_search_for_unpickling_finds_it() -> None:
     assert not unpickling_calls("torch.load(p, weights_only=True); np.load(p); json.load(f)")
 
 
-def test_rows_that_left_the_ring_leave_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_left_the_ring_leave_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but those of a segment or a checkpoint that still has newer ones."""
-    monkeypatch.setattr(wn_rl.run.checkpoint, "SEGMENT_BYTES", 1)  # a row
-    store, ring = CheckpointStore(folder_of(tmp_path), IDENTITY), Ring(ring_rows=10)
+    monkeypatch.setattr(wn_rl.run.segments, "SEGMENT_BYTES", 1)  # a row
+    store, ring = saved(folder)
     for rows in range(5, 60, 5):
         save_at(store, ring, rows)
-        files = {path.name for path in (folder_of(tmp_path) / "replay").iterdir()}
-        assert files == {f"rows_{row:012d}.safetensors" for row in range(max(0, rows - 15), rows)}
+        expected = {f"rows_{row:012d}.safetensors" for row in range(max(0, rows - 15), rows)}
+        assert names_in(folder / "replay") == expected
 
 
-def test_copies_of_a_step_are_ordered_by_their_numbers(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path)
+def test_copies_of_a_step_are_ordered_by_their_numbers(folder: Path) -> None:
     names = ["step_000000000005", *(f"step_000000000005-{number}" for number in range(1, 12)), "step_000000000006"]
     for name in names[::2] + names[1::2]:
         (folder / name).mkdir(parents=True)
@@ -668,12 +663,9 @@ def test_copies_of_a_step_are_ordered_by_their_numbers(tmp_path: Path) -> None:
 
 
 def test_killed_while_the_replay_is_dropped_it_is_dropped_not_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = folder_of(tmp_path)
-    store, ring = CheckpointStore(folder, IDENTITY), Ring()
-    for rows in (4, 8):
-        save_at(store, ring, rows)
+    store, _ = saved(folder, 4, 8)
 
     def killed(path: Path, **rest: Any) -> None:
         if path.exists():
@@ -684,22 +676,16 @@ def test_killed_while_the_replay_is_dropped_it_is_dropped_not_damaged(
         patch.setattr(shutil, "rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
             store.drop_replay()
-    with pytest.raises(CheckpointError, match="dropped its replay"):
-        load(folder)
-    found = CheckpointStore(folder, IDENTITY).load_state(reports_nothing)
-    assert found is not None
-    assert found[0] == 8
+    assert_has_no_replay(folder)
     CheckpointStore(folder, IDENTITY).drop_replay()
-    assert {path.name for path in folder.iterdir()} == {"step_000000000004", "step_000000000008"}
+    assert names_in(folder) == {"step_000000000004", "step_000000000008"}
 
 
 def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_its_name_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a loss of power, unlike a kill, would show."""
-    folder = folder_of(tmp_path)
-    store, ring = CheckpointStore(folder, IDENTITY), Ring()
-    save_at(store, ring, 4)
+    store, ring = saved(folder, 4)
     calls: list[tuple[str, str]] = []
     sync_folder, rename = checkpoint.sync_folder, checkpoint.os.rename
     monkeypatch.setattr(
@@ -714,22 +700,8 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_its_name_too(
     assert calls[named + 1] == ("sync", "checkpoints")
 
 
-def test_of_copies_of_a_step_the_last_saved_is_loaded(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path)
-    store, ring = CheckpointStore(folder, IDENTITY), Ring()
-    ring.add(5)
-    for number in range(1, 8):
-        store.save(5, {"number": number}, ring)
-        found = load(folder)
-        assert found is not None
-        assert found[1] == {"number": number}
-
-
-def test_a_state_that_cannot_be_read_is_passed_over_whatever_its_digest(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path)
-    store, ring = CheckpointStore(folder, IDENTITY), Ring()
-    for rows in (4, 8):
-        save_at(store, ring, rows)
+def test_a_state_that_cannot_be_read_is_passed_over_whatever_its_digest(folder: Path) -> None:
+    saved(folder, 4, 8)
     path = folder / "step_000000000008"
     manifest = Manifest.from_bytes((path / "manifest.json").read_bytes())
     unreadable = b"no state"

@@ -7,19 +7,20 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import tyro
 from run_tools import QUICK, wn_rl
 
+from bench.measure import Options
 from wn_rl import cli
 from wn_rl.commands import compare
 from wn_rl.commands._shared import parse_flags
-from wn_rl.commands.bench import Bench
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md")) if path.name != "results.md"}
 # Every flag but the suite; one lane, so that a test on Atari does not finish eight games.
 TINY = [*QUICK[2:], "--evaluation.num-envs", "1"]
 # What only another machine or a day can do; each has a test of its own, and its flags are read here.
-ONLY_READ = ("--launcher ray", "--device cuda", "wn-rl bench")
+ONLY_READ = ("--launcher ray", "--device cuda", "scripts/benchmark.py")
 # The last two are in test_examples.py: what they import would stay in this process.
 ELSEWHERE = ("source .venv/bin/activate", "ray start ", "cd examples", "wn-rl --import own_parameterization ")
 
@@ -56,8 +57,8 @@ def tiny(arguments: list[str], folder: Path) -> list[str]:
 
 def check_flags(arguments: list[str]) -> None:
     """Read the flags of a command that is not run."""
-    if arguments[0] == "bench":
-        parse_flags(Bench, arguments[1:])
+    if arguments[0] == "scripts/benchmark.py":
+        tyro.cli(Options, args=arguments[1:])
         return
     options, others = parse_flags(compare.Compare, arguments[1:], return_unknown_args=True)
     compare._check(options, others)

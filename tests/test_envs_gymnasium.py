@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -182,13 +183,13 @@ def test_what_cannot_be_trained_on_is_one_clear_line(
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_its_constructor_cannot_do_is_one_clear_line() -> None:
-    for name, entry_point in (("Lacking", "no_such_module:Env"), ("NoEnv", dict)):
-        gymnasium.registry.pop(f"Own/{name}-v0", None)
-        gymnasium.register(f"Own/{name}-v0", entry_point)  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match=f"Own/{name}-v0 cannot be opened") as error:
-            make("gymnasium", f"Own/{name}-v0", 1)
-        one_line(error)
+@pytest.mark.parametrize(("name", "entry_point"), [("Lacking", "no_such_module:Env"), ("NoEnv", dict)])
+def test_what_its_constructor_cannot_do_is_one_clear_line(name: str, entry_point: Any) -> None:
+    gymnasium.registry.pop(f"Own/{name}-v0", None)
+    gymnasium.register(f"Own/{name}-v0", entry_point)
+    with pytest.raises(ValueError, match=f"Own/{name}-v0 cannot be opened") as error:
+        make("gymnasium", f"Own/{name}-v0", 1)
+    one_line(error)
 
 
 def test_without_a_picture_none_is_drawn() -> None:
@@ -242,15 +243,14 @@ def test_a_game_that_goes_another_way_when_played_again_is_lost() -> None:
 
 def test_a_lost_game_counts_nowhere() -> None:
     episodes = EpisodeReturns(2)
-    rows = [(1.0, False), (1.0, False)]
-    for reward, first in rows:
-        episodes.add(step_of(reward, first))
+    played, begun = (
+        Step(np.zeros((2, 1)), np.ones(2, np.float32), np.ones(2, np.float32), np.full(2, first))
+        for first in (False, True)
+    )
+    for _ in range(2):
+        episodes.add(played)
     episodes.forget([1])
-    assert episodes.add(step_of(0.0, True)) == [(0, 2.0, 2)]
-
-
-def step_of(reward: float, first: bool) -> Step:
-    return Step(np.zeros((2, 1)), np.full(2, reward, np.float32), np.ones(2, np.float32), np.full(2, first))
+    assert episodes.add(begun) == [(0, 2.0, 2)]
 
 
 # Processes.
@@ -310,18 +310,12 @@ class Dying:
     """A process whose exit code is known only after a while; None: it goes on."""
 
     def __init__(self, exit_code: int, looks_before: int) -> None:
-        self._exit_code, self._looks_before = exit_code, looks_before
+        self._codes = itertools.chain([None] * looks_before, itertools.repeat(exit_code))
+        self.kill = self.join = lambda: None
 
     @property
     def exitcode(self) -> int | None:
-        self._looks_before -= 1
-        return None if self._looks_before >= 0 else self._exit_code
-
-    def kill(self) -> None:
-        pass
-
-    def join(self) -> None:
-        pass
+        return next(self._codes)
 
 
 def test_a_death_is_waited_for_though_another_process_was_closed() -> None:
@@ -393,6 +387,12 @@ QUICK = [
 ]  # fmt: skip
 
 
+def trained(folder: Path, *arguments: str) -> dict[str, Any]:
+    """The config of a short run in the folder."""
+    assert wn_rl("train", *arguments, "--run-dir", str(folder)) == 0
+    return dict(json.loads((folder / "config.json").read_text())["config"])
+
+
 @NOT_FINITE
 def test_a_run_ends_where_its_environment_is_not_finite(
     name: str, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -419,9 +419,7 @@ def test_train_evaluate_play_and_resume(
     env_id: str, preset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, video = tmp_path / "run", tmp_path / "game.mp4"
-    video_period = ["--evaluation.video-period", "2"]
-    assert wn_rl("train", "--env-id", env_id, *QUICK, *video_period, "--keep-replay", "--run-dir", str(run)) == 0
-    config = json.loads((run / "config.json").read_text())["config"]
+    config = trained(run, "--env-id", env_id, *QUICK, "--evaluation.video-period", "2", "--keep-replay")
     assert (config["suite"], config["game"], config["preset"]) == ("gymnasium", env_id, preset)
     assert wn_rl("resume", str(run), "--steps", "700") == 0
     assert status_of(run)["step"] >= 700
@@ -439,24 +437,17 @@ def test_train_evaluate_play_and_resume(
 
 
 def test_every_field_is_still_a_flag_and_the_id_may_be_the_game(tmp_path: Path) -> None:
-    run = tmp_path / "run"
     changed = ["--network.name", "mlp", "--network.stack", "2", "--preset", "classic"]
-    assert wn_rl("train", "--env-id", CATCH, *QUICK, *changed, "--run-dir", str(run)) == 0
-    config = json.loads((run / "config.json").read_text())["config"]
+    config = trained(tmp_path / "run", "--env-id", CATCH, *QUICK, *changed)
     assert config["suite"] == "gymnasium"
     assert (config["network"]["name"], config["network"]["stack"], config["preset"]) == ("mlp", 2, "classic")
-    other = tmp_path / "other"
-    assert wn_rl("train", "CartPole", "--suite", "gymnasium", *QUICK, "--run-dir", str(other)) == 0
-    config = json.loads((other / "config.json").read_text())["config"]
+    config = trained(tmp_path / "other", "CartPole", "--suite", "gymnasium", *QUICK)
     assert (config["game"], config["preset"]) == ("CartPole-v1", "vectors")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["breakout", "--env-id", CATCH], ["--env-id", CATCH, "--suite", "minatar"]],
-)
+@pytest.mark.parametrize("arguments", [["breakout"], ["--suite", "minatar"]])
 def test_an_id_and_a_game_are_one_too_many(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert wn_rl("train", *arguments) == 2
+    assert wn_rl("train", *arguments, "--env-id", CATCH) == 2
     [line] = capsys.readouterr().err.strip().splitlines()
     assert "give it without GAME and --suite" in line
 
@@ -476,7 +467,7 @@ def test_a_run_of_what_does_not_repeat_says_so_at_its_start_and_at_resume(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    assert wn_rl("train", "--env-id", NOISY, *QUICK, "--keep-replay", "--run-dir", str(run)) == 0
+    trained(run, "--env-id", NOISY, *QUICK, "--keep-replay")
     assert f"{NOISY} does not repeat a game from its seed" in capsys.readouterr().err
     assert wn_rl("resume", str(run), "--steps", "900") == 0
     said = capsys.readouterr().err
@@ -506,9 +497,8 @@ def test_a_signal_of_the_terminal_saves_a_run_of_processes(tmp_path: Path, numbe
     "flag", [["--env-id", CORRIDOR], [f"--env-id={CORRIDOR}"], ["--env_id", CORRIDOR]], ids=str
 )
 def test_the_id_as_a_flag_in_any_spelling(flag: list[str], tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert wn_rl("train", *flag, "--steps", "150", "--learning.replay-start", "100", "--run-dir", str(run)) == 0
-    assert json.loads((run / "config.json").read_text())["config"]["game"] == CORRIDOR
+    config = trained(tmp_path / "run", *flag, "--steps", "150", "--learning.replay-start", "100")
+    assert config["game"] == CORRIDOR
 
 
 def test_in_python() -> None:

@@ -1,4 +1,4 @@
-"""The examples of the Python API run as a user would run them. SB3's and the export's have their own tests."""
+"""The examples of the Python API run as a user would run them. That of the export has its own test."""
 
 import json
 import os
@@ -23,6 +23,7 @@ ARGUMENTS = {
     "own_network.py": ["5200"],
     "own_parameterization.py": ["5200"],
     "own_tracker.py": ["5200"],
+    "sb3_minatar.py": ["300"],
 }
 
 

@@ -23,7 +23,6 @@ COMMANDS = {
     "export": ("RUN", "a trained agent as safetensors, ONNX and a model card, into --out FOLDER"),
     "push": ("FOLDER", "upload an exported agent to the Hugging Face hub as --repo-id OWNER/NAME"),
     "games": ("", "the games of each suite"),
-    "bench": ("", "measure this machine's speed beside Stable-Baselines3's; writes docs/benchmarks.md"),
     "doctor": ("", "what this machine has, and the preset it would use"),
     "compare": ("", "train arms on games over seeds, resuming what stopped, and report them"),
     "tune": ("GAME", "search for settings: trials of --space, the worse ones ended early"),

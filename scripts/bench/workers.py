@@ -1,0 +1,276 @@
+"""What runs in processes of its own: training loops of ours and of Stable-Baselines3, and single measurements."""
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Generator, Mapping
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+import ale_py
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3 import DQN
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecFrameStack
+from torch import Tensor, nn
+
+from bench.measure import Name, seconds_in_turns, synchronize
+from wn_rl.agents import dqn as algorithm
+from wn_rl.agents.accelerate import set_tf32
+from wn_rl.agents.evaluation import run_epoch_test
+from wn_rl.agents.experiment import make_dqn, make_training_environments
+from wn_rl.agents.replay import Replay
+from wn_rl.config import Config
+from wn_rl.envs.as_gymnasium import GameEnv
+from wn_rl.envs.base import EnvironmentSpec, Step
+from wn_rl.run.training import use_threads
+from wn_rl.sb3 import WeightNormCnnPolicy
+
+WARM_UP_STEPS = 400  # after replay start, before the first turn
+
+
+def turns_of(
+    connection: Connection,
+    config: Config,
+    network: nn.Module,
+    warm_up: int = WARM_UP_STEPS,
+    after_block: Callable[[], object] = lambda: None,
+) -> Generator[None, tuple[int, int], None]:
+    """The turns of a training loop, which sends its steps and updates so far into this generator after each step.
+
+    After warm_up it reports that the loop is ready, and waits for the seconds of a turn. At the end of the turn it
+    reports what was counted and what must be equal between loops, and waits again. A turn is a whole number of
+    evaluation periods or, without evaluation, of rounds; after_block is called after each of them.
+    """
+    learning = config.learning
+    block = config.evaluation.period or max(learning.update_period, config.num_envs)
+    result: dict[str, Any] = {}
+    steps, updates = yield
+    while steps < learning.replay_start + warm_up:
+        steps, updates = yield
+    while True:
+        connection.send(result)
+        allowed, start, first_step, first_update = connection.recv(), time.perf_counter(), steps, updates
+        while (seconds := time.perf_counter() - start) < allowed:
+            end_of_block = steps + block
+            while steps < end_of_block:
+                steps, updates = yield
+            after_block()
+        result = {
+            "seconds": seconds,
+            "steps": steps - first_step,
+            "updates": updates - first_update,
+            "num_parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "torch_threads": torch.get_num_threads(),
+            "lanes": config.num_envs,
+            "steps_per_update": learning.update_period,
+            "device_bytes": torch.cuda.max_memory_reserved(),
+        }
+
+
+def ours(connection: Connection, config: Config, full_replay: bool = False) -> None:
+    """Our loop as `wn-rl train` runs it, without its folder.
+
+    full_replay: the replay is filled with copies of the rows that it holds at replay start.
+    """
+    dqn = make_dqn(use_threads(config), torch.device(config.device))
+    learning, networks = config.learning, dqn.learner.networks
+    # Soon after the eighth copy of the target, rounds of every size have been compiled and captured.
+    warm_up = 9 * learning.target_period if full_replay else WARM_UP_STEPS
+
+    def evaluate() -> None:
+        if config.evaluation.period:
+            run_epoch_test(config, networks.acting, seed=dqn.num_steps, tick=lambda: None)
+
+    turns = turns_of(connection, config, networks.online, warm_up, evaluate)
+    next(turns)
+
+    def after_step(dqn: algorithm.DQN) -> None:
+        if full_replay and dqn.num_steps + config.num_envs >= learning.replay_start:
+            fill(dqn.replay)
+        turns.send((dqn.num_steps, dqn.learner.num_updates))
+
+    dqn.run(config.steps, after_step)
+
+
+def fill(replay: Replay) -> None:
+    """Repeat the rows of a replay until it is full; a full one is left as it is."""
+    if replay.num_rows >= replay.ring_rows:
+        return
+    rows = replay.read_rows(replay.oldest_row, replay.num_rows)
+    while replay.num_rows < replay.ring_rows:
+        replay.write_rows(replay.num_rows, rows)
+    if replay.device.type == "cuda":  # the memory of the copies is no part of a run
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def stable_baselines3(connection: Connection, config: Config) -> None:
+    """SB3's DQN at the same work: with its own layers where the config's are normal, otherwise with ours."""
+    config = use_threads(config)
+    learning, lanes = config.learning, config.num_envs
+    set_tf32(
+        learning.precision == "tf32", torch.device(config.device)
+    )  # as ours: by torch's default convolutions would be tf32
+    policy, policy_kwargs = _sb3_policy(config)
+    model = DQN(
+        policy,
+        _sb3_environments(config),
+        learning_rate=config.learning_rate,
+        buffer_size=learning.replay_capacity,
+        learning_starts=learning.replay_start,
+        batch_size=learning.batch_size,
+        gamma=learning.discount,
+        train_freq=(max(1, learning.update_period // lanes), "step"),
+        gradient_steps=max(1, lanes // learning.update_period),
+        target_update_interval=learning.target_period,
+        exploration_initial_eps=learning.epsilon_end,
+        exploration_final_eps=learning.epsilon_end,
+        policy_kwargs=policy_kwargs,
+        device=config.device,
+        seed=config.seed,
+    )
+    turns = turns_of(connection, config, model.q_net)
+    next(turns)
+
+    def after_step(*_: object) -> bool:
+        turns.send((model.num_timesteps, model._n_updates))
+        return True
+
+    model.learn(config.steps, callback=after_step)
+
+
+def _sb3_environments(config: Config) -> Any:
+    """Atari as SB3's own users make it; MinAtar through our Gymnasium environment."""
+    if config.suite != "atari":
+        return make_vec_env(lambda: GameEnv(config.suite, config.game), config.num_envs, seed=config.seed)
+    gymnasium.register_envs(ale_py)
+    name = config.game.replace("_", " ").title().replace(" ", "")
+    lanes = make_atari_env(f"{name}NoFrameskip-v4", n_envs=config.num_envs, seed=config.seed)
+    return VecFrameStack(lanes, n_stack=config.network.stack)
+
+
+class MinatarFeatures(BaseFeaturesExtractor):  # type: ignore[misc]
+    """minatar_cnn in plain torch, without its last layer; of nature_cnn SB3 has its own."""
+
+    def __init__(self, observation_space: Any) -> None:
+        super().__init__(observation_space, features_dim=128)
+        convolution, dense = nn.Conv2d(observation_space.shape[0], 16, 3), nn.Linear(16 * 8 * 8, 128)
+        self.layers = nn.Sequential(convolution, nn.ReLU(), nn.Flatten(), dense, nn.ReLU())
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return self.layers(observations)  # type: ignore[no-any-return]
+
+
+def _sb3_policy(config: Config) -> tuple[Any, dict[str, Any]]:
+    """A policy and its arguments."""
+    on_pixels = config.suite == "atari"
+    if config.parameterization != "normal":
+        network = {"features_extractor_kwargs": {"network": config.network.name}, "normalize_images": on_pixels}
+        return WeightNormCnnPolicy, {"parameterization": config.parameterization, **network}
+    features = {} if on_pixels else {"features_extractor_class": MinatarFeatures, "normalize_images": False}
+    optimizer = {"optimizer_class": torch.optim.Adamax, "optimizer_kwargs": {"betas": (0.5, 0.999)}}
+    return "CnnPolicy", {"net_arch": [], **optimizer, **features}
+
+
+def started(config: Config) -> algorithm.DQN:
+    """Deep Q-learning whose random play has reached replay start; its learner has made no update yet."""
+    dqn = make_dqn(use_threads(config), torch.device(config.device))
+    dqn.run(config.learning.replay_start, lambda _: None)
+    dqn.environments.close()
+    dqn.learn()  # this initializes the networks
+    return dqn
+
+
+def updates_in_a_round(config: Config) -> int:
+    """Updates that fall due together."""
+    return max(1, config.num_envs // config.learning.update_period)
+
+
+def rounds_in_turns(configs: Mapping[Name, Config], turns: int, calls: int) -> dict[Name, list[float]]:
+    """Seconds of a round of updates of each config; one value for each turn, the mean of so many calls."""
+    rounds = {
+        name: partial(started(config).learner.learn, updates_in_a_round(config))
+        for name, config in configs.items()
+    }
+    return seconds_in_turns(rounds, turns, calls)
+
+
+def learner_alone(connection: Connection, config: Config) -> None:
+    """A training loop without acting and emulators: updates on what the replay holds at its start."""
+    learner, num_updates = started(config).learner, updates_in_a_round(config)
+    turns = turns_of(connection, config, learner.networks.online)
+    next(turns)
+    for num_rounds in itertools.count(1):
+        learner.learn(num_updates)
+        synchronize()
+        num_steps = config.learning.replay_start + num_rounds * config.num_envs
+        turns.send((num_steps, learner.num_updates))
+
+
+def emulator(config: Config, seconds: float) -> dict[str, float]:
+    """Frames per second of random play without a network, over all rows and over those in which no game begins.
+
+    Lanes step in lockstep, so all of them wait where one begins a game, which takes as long as twenty steps.
+    """
+    environments = make_training_environments(config)
+    spec = environments.spec
+    actions = np.random.default_rng(0).integers(0, spec.num_actions, (1000, config.num_envs))
+
+    def play(row: int) -> Step:
+        environments.send(actions[row % 1000])
+        return environments.recv()
+
+    environments.reset()
+    for row in range(50):  # warm-up
+        play(row)
+    times: list[float] = []
+    begins: list[bool] = []
+    end = time.perf_counter() + seconds
+    while (start := time.perf_counter()) < end:
+        begins.append(bool(play(len(times)).first.any()))
+        times.append(time.perf_counter() - start)
+    environments.close()
+    of_rows = {"all": np.array(times), "no game begins": np.array(times)[~np.array(begins)]}
+    frames = config.num_envs * spec.frames_per_step
+    return {rows: frames * len(each) / (each.sum() or 1) for rows, each in of_rows.items()}
+
+
+def bytes_of(make_replay: Callable[[int], object], capacity: int) -> int:
+    """Resident memory that a full replay takes, every byte written."""
+    before = _resident_bytes()
+    _replay = make_replay(capacity)  # kept until its memory is read
+    return _resident_bytes() - before
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def full_replay(capacity: int) -> Replay:
+    """Our replay of Atari."""
+    spec = EnvironmentSpec(4, (84, 84), "uint8", 1 / 255, 4, ("",) * 4)
+    replay = Replay(capacity, 1000, spec, stack=4)
+    frames = np.random.default_rng(0).integers(0, 256, (1000, 84, 84), dtype=np.uint8)
+    ones = np.ones(1000, dtype=np.float32)
+    for _ in range(replay.ring_rows):
+        replay.add(Step(frames, ones, ones, ones > 1), np.zeros(1000, dtype=np.int64))
+    return replay
+
+
+def full_sb3_replay(capacity: int) -> ReplayBuffer:
+    """SB3's buffer of stacked frames, in its memory-saving form, which keeps one stack a step."""
+    space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    saving = {"optimize_memory_usage": True, "handle_timeout_termination": False}
+    buffer = ReplayBuffer(capacity, space, spaces.Discrete(4), **saving)
+    stack = np.random.default_rng(0).integers(0, 256, (1, 4, 84, 84), dtype=np.uint8)
+    for _ in range(capacity):
+        buffer.add(stack, stack, np.zeros((1, 1)), np.zeros(1), np.zeros(1), [{}])
+    return buffer

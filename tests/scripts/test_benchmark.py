@@ -1,0 +1,305 @@
+"""The benchmarks measure equal work, and the page says what was measured and what was not."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+
+import benchmark
+from bench import measure, sections, workers
+from bench.measure import Options, Row, Section, config_of, process
+from bench.page import PLACES, SB3, peers_in_short, place_of, render
+from bench.sections import SECTIONS
+from wn_rl.agents.experiment import make_training_environments
+from wn_rl.agents.replay import LONGEST_ROUND, Replay
+from wn_rl.config import Config
+from wn_rl.presets import minatar
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = Options(device="cpu", torch_threads=1)
+LEARNING = {"replay_start": 200, "replay_capacity": 2_000, "target_period": 400}
+
+
+def quick(num_envs: int, parameterization: str = "normal", period: int = 0) -> Config:
+    evaluation = dataclasses.replace(minatar("breakout").evaluation, period=period, steps=50)
+    changes = {"num_envs": num_envs, "parameterization": parameterization, "evaluation": evaluation}
+    return config_of("minatar", "breakout", OPTIONS, LEARNING, **changes)
+
+
+@pytest.mark.parametrize(("num_envs", "parameterization"), [(1, "normal"), (8, "normal"), (8, "weight_norm")])
+def test_both_loops_do_the_same_work(num_envs: int, parameterization: str) -> None:
+    config = quick(num_envs, parameterization)
+    loops = {"ours": (workers.ours, config), "SB3": (workers.stable_baselines3, config)}
+    in_turns = measure.measure_in_turns(loops, turns=2, seconds=0.2)
+    assert [len(each) for each in in_turns.values()] == [2, 2]
+    for results in zip(*in_turns.values(), strict=True):
+        sections.require_equal_work(*results)
+        assert all(result["seconds"] >= 0.2 for result in results)
+        assert all(result["steps"] % max(4, num_envs) == 0 < result["steps"] for result in results)  # whole rounds
+    with pytest.raises(AssertionError):
+        sections.require_equal_work({**results[0], "steps": 2 * results[0]["steps"] + 100}, results[1])
+    with pytest.raises(AssertionError):
+        sections.require_equal_work({**results[0], "torch_threads": 7}, results[1])
+
+
+class FakeConnection:
+    """Gives out the seconds of turns, and keeps what is sent."""
+
+    def __init__(self, *seconds: float) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.send, self.recv = self.sent.append, iter(seconds).__next__
+
+
+@pytest.mark.parametrize(
+    ("period", "counts", "ends"), [(0, [(3, 16, 4), (1.5, 8, 2)], [6.9, 8.0, 9.5]), (16, [(3, 16, 4)], [8.0])]
+)
+def test_a_loop_counts_when_it_is_its_turn(
+    period: int, counts: list[Any], ends: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From step 100 on; a turn of two seconds, then one of one; blocks of 8 steps, or of 16 with evaluation."""
+    now, connection, ended = [0.0], FakeConnection(2.0, 1.0, 1.0), list[float]()
+    monkeypatch.setattr(workers.time, "perf_counter", lambda: now[0])
+    arguments: Any = (connection, quick(8, period=period), torch.nn.Linear(2, 3), -100)
+    turns = workers.turns_of(*arguments, after_block=lambda: ended.append(now[0]))
+    next(turns)
+    for second, steps in [(0.0, 99), (5.0, 100), (6.9, 108), (7.5, 112), (8.0, 116), (8.5, 120), (9.5, 124)]:
+        now[0] = second
+        turns.send((steps, steps // 4))
+    ready, *results = connection.sent
+    assert ready == {}
+    assert [(each["seconds"], each["steps"], each["updates"]) for each in results] == counts
+    assert ended == ends
+    assert {each["num_parameters"] for each in results} == {9}
+
+
+def test_the_emulator_is_timed_in_the_frames_of_its_game(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row of four lanes takes half a second of this clock; a step is four frames."""
+    readings = iter([0.0, 0.0, 0.5, 2.0])
+    monkeypatch.setattr(workers.time, "perf_counter", lambda: next(readings))
+    config = config_of("paper", "breakout", OPTIONS, {}, num_envs=4)
+    assert workers.emulator(config, 1.0) == {"all": 4 * 4 / 0.5, "no game begins": 4 * 4 / 0.5}
+
+
+def test_replays_are_weighed() -> None:
+    # In a process of its own: this one has memory left over from other tests.
+    ours, theirs = (
+        measure.apart(workers.bytes_of, replay, 10_000) / 10_000
+        for replay in (workers.full_replay, workers.full_sb3_replay)
+    )
+    assert 7_056 <= ours < 7_056 * 1.2  # a page of memory or two belongs to others
+    assert theirs > 3.5 * 7_056
+
+
+def test_a_process_that_fails_says_why(capfd: pytest.CaptureFixture[str]) -> None:
+    unknown = dataclasses.replace(quick(1), game="pacman")
+    with pytest.raises(ValueError, match="pacman"):
+        measure.apart(workers.emulator, unknown, 0.1)
+    with pytest.raises(EOFError):
+        measure.measure_in_turns({"ours": (workers.ours, unknown)}, turns=1, seconds=0.1)
+    assert "pacman" in capfd.readouterr().err
+
+
+def test_products_are_counted() -> None:
+    a, b = torch.randn(3, 5), torch.randn(5, 7)
+    assert measure.flop_of(lambda: a @ b) == 2 * 3 * 5 * 7
+    assert measure.matrix_rate(torch.float32, "cpu", repetitions=1) > 1e8
+    convolution, dense = 8 * 8 * 16 * 4 * 9, 1024 * 128 + 128 * 3
+    # Forward twice and backward: the convolution's needs no gradient of pixels.
+    assert measure.flop_of(lambda: sections.plain_update(minatar("breakout"))) == 2 * 64 * (
+        3 * convolution + 4 * dense
+    )
+
+
+def test_functions_are_timed_in_turns() -> None:
+    calls: list[str] = []
+    seconds = measure.seconds_in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3, 2)
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
+    assert "".join(calls).endswith("aabb" + "bbaa" + "aabb")
+
+
+def test_rounds_of_updates_are_timed_in_turns_in_a_process_of_their_own() -> None:
+    configs = {name: quick(8, name) for name in ("normal", "weight_norm")}
+    seconds = measure.apart(workers.rounds_in_turns, configs, 3, 2)
+    assert list(seconds) == ["normal", "weight_norm"]
+    assert all(len(values) == 3 and min(values) > 0 for values in seconds.values())
+
+
+def test_learners_are_timed_together() -> None:
+    with (
+        process(workers.learner_alone, quick(8)) as one,
+        process(workers.learner_alone, quick(8)) as other,
+    ):
+        assert (one.recv(), other.recv()) == ({}, {})
+        for learner in (one, other):
+            learner.send(0.1)
+        for learner in (one, other):
+            result = learner.recv()
+            assert result["steps"] == 4 * result["updates"] > 0
+
+
+@pytest.mark.parametrize("period", [0, 400])
+def test_a_full_replay_is_timed_with_and_without_evaluation(period: int) -> None:
+    with process(workers.ours, quick(8, period=period), True) as connection:
+        connection.recv()
+        connection.send(0.5)
+        result = connection.recv()
+    assert abs(result["steps"] - 4 * result["updates"]) <= 8
+    assert result["steps"] % (period or 8) == 0 < result["steps"]  # the time ends with an evaluation
+
+
+def test_filling_repeats_the_random_play_until_replay_start() -> None:
+    experiment = workers.started(quick(2))
+    replay = experiment.replay
+    assert (experiment.num_steps, replay.num_rows, experiment.learner.num_updates) == (200, 100, 0)
+    larger = Replay(500, 2, make_training_environments(quick(2)).spec, stack=1)
+    larger.write_rows(0, replay.read_rows(0, 100))
+    workers.fill(larger)
+    assert larger.num_rows >= larger.ring_rows == 250
+    again = larger.read_rows(larger.num_rows - 100, larger.num_rows)
+    for name, column in replay.read_rows(0, 100).items():
+        assert torch.equal(again[name], column)
+
+
+def test_what_is_timed_on_cuda_never_splits_a_round() -> None:
+    """A split round is of a new size, which is compiled when it comes."""
+    peers, lanes = sections.LEARNING_OF_PEERS, sections.LANES_OF_PEERS
+    configs = [config_of("laptop", "breakout", OPTIONS, peers, num_envs=number) for number in lanes]
+    for learning in (sections.LEARNING_OF_CUDA_UPDATES, sections.LEARNING_TOGETHER):
+        configs.append(config_of("fast", "breakout", OPTIONS, learning))
+    for config in configs:
+        num_updates = workers.updates_in_a_round(config)
+        assert config.learning.target_period // config.learning.update_period % num_updates == 0
+        assert num_updates <= LONGEST_ROUND
+    assert all(peers["replay_start"] % number == 0 for number in lanes)  # else the first round is a shorter one
+
+
+def test_rates_are_compared_with_the_peer_s_at_the_same_lanes_and_at_one() -> None:
+    one_lane = {(1, SB3): [100.0, 50.0], (1, "ours"): [150.0, 100.0]}
+    rates = {**one_lane, (8, SB3): [125.0, 80.0], (8, "ours"): [250.0, 90.0]}
+    rows = list(sections.rates_and_ratios(rates, {"game": "pong"}))
+    ratios = {(row.what["lanes"], row.what["loop"]): row.values for row in rows if row.unit == "ratio"}
+    assert ratios == {
+        (1, "ours / SB3"): [1.5, 2.0],
+        (8, "ours / SB3"): [2.0, 1.125],
+        (8, "ours / SB3 with one lane"): [2.5, 1.8],
+    }
+    assert [row.values for row in rows if row.unit == "steps/s"] == list(rates.values())
+
+
+def test_the_page_names_machine_and_command_and_says_what_is_missing() -> None:
+    limited = Row({"network": "nature_cnn"}, "microseconds", [120.0, 100.0, 130.0], 60.0, "4.37 GFLOP")
+    rows = [dataclasses.asdict(row) for row in (limited, Row({"network": "mlp"}, "ratio", [1.2345]))]
+    about = {"machine": "2 x CPU", "command": "benchmark.py updates", "date": "2026-01-01", "rows": rows}
+    page = render({"updates": about})
+    assert "| nature_cnn | 120 microseconds (100 to 130) | 2.00 x 60 |" in page
+    assert "| mlp | 1.23 ratio |  |" in page
+    assert "2 x CPU. `benchmark.py updates`, 2026-01-01.\n" in page
+    assert "References: 4.37 GFLOP." in page
+    assert page.count("Not measured.") == len(PLACES) - 1
+    assert "Interrupted: rows are missing." in render({"updates": {**about, "complete": False}})
+
+
+def test_every_section_has_a_place_and_a_cuda_device_its_own() -> None:
+    assert tuple(SECTIONS) == get_args(Section)
+    assert {place_of(name, on_cuda) for name in SECTIONS for on_cuda in (False, True)} == set(PLACES)
+    assert place_of("updates", on_cuda=True) == "cuda_updates"
+    assert place_of("memory", on_cuda=True) == "memory"
+    assert place_of("cuda_runs", on_cuda=True) == "cuda_runs"
+    for flags in ("updates --device cuda", "updates", "cuda_runs"):
+        assert f"`python scripts/benchmark.py {flags}`" in render({})
+
+
+def test_the_loops_beside_sb3_stand_in_short_too() -> None:
+    ours = "ours, normal, float32"
+    one_lane = {SB3: 100.0, ours: 150.0, f"{ours} / SB3": 1.5}
+    lanes = {SB3: 2000.0, ours: 4000.0, f"{ours} / SB3": 2.0, f"{ours} / SB3 with one lane": 40.0}
+    rows = [
+        Row({"suite": "atari", "game": "pong", "lanes": n, "loop": loop}, "", [figure / 2, figure, 9 * figure])
+        for n, figures in ((1, one_lane), (16, lanes))
+        for loop, figure in figures.items()
+    ]
+    assert peers_in_short(rows) == [
+        f"| suite | game | lanes | {SB3} | {ours} |",
+        "|---|---|---|---|---|",
+        "| atari | pong | 1 | 100 | 150 (1.50) |",
+        "| atari | pong | 16 | 2,000 | 4,000 (2.00, 40.00) |",
+    ]
+
+
+def test_the_documentation_and_the_readme_show_the_results() -> None:
+    results = json.loads((ROOT / "docs" / "benchmarks.json").read_text())
+    assert (ROOT / "docs" / "benchmarks.md").read_text() == render(results)
+    readme = (ROOT / "README.md").read_text()
+    in_one_line = " ".join(readme.split())
+    assert "\n".join(peers_in_short([Row(**row) for row in results["peers"]["rows"]])) in readme
+    assert f"{results['peers']['date']}, by `{results['peers']['command']}`" in in_one_line
+    ours, theirs = (Row(**row).median for row in results["memory"]["rows"])
+    assert f"takes {ours:.1f} GB, and {theirs:.1f} GB in SB3's" in in_one_line
+
+
+@pytest.fixture
+def one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sections that measure nothing: each yields its number."""
+    for number, section in enumerate(get_args(Section)):
+        row = Row({"n": number}, "GB", [float(number)])
+        monkeypatch.setitem(SECTIONS, section, lambda options, row=row: iter([row]))
+
+
+def run(out: Path, *sections: str) -> dict[str, Any]:
+    """The results after measuring sections."""
+    benchmark.main([*sections, "--out", str(out), "--device", "cpu", "--torch-threads", "1"])
+    return dict(json.loads(out.read_text()))
+
+
+@pytest.mark.usefixtures("one_row")
+def test_sections_merge_into_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for section in ("matrix", "memory", "cuda_runs"):
+        results = run(tmp_path / "results.json", section)
+    assert list(results) == ["matrix", "memory"]
+    assert "cuda_runs: not on this machine" in capsys.readouterr().err
+    assert results["memory"]["command"].startswith("python scripts/benchmark.py memory --out ")
+    assert "| 4 | 4 GB |" in (tmp_path / "results.md").read_text()
+
+
+@pytest.mark.usefixtures("one_row")
+def test_results_name_their_commit_as_it_was_before_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results that are written into a checkout change it."""
+    out = tmp_path / "results.json"
+    monkeypatch.setattr(benchmark, "git_commit", lambda: "0123456789abcdef" + "+changes" * out.exists())
+    assert {found["commit"] for found in run(out, "matrix", "memory").values()} == {"0123456789"}
+    assert run(out, "matrix")["matrix"]["commit"] == "0123456789+changes"
+
+
+def test_a_section_that_was_interrupted_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(options: Options) -> Iterator[Row]:
+        yield Row({"n": 1}, "GB", [1.0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(SECTIONS, "memory", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "results.json", "memory")
+    found = json.loads((tmp_path / "results.json").read_text())["memory"]
+    assert (found["complete"], len(found["rows"])) == (False, 1)
+
+
+def test_invalid_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notes = tmp_path / "notes.json"
+    notes.write_text("mine")
+    for arguments, says in [
+        (["updats"], "updats"),
+        (["matrix", "--repetitions", "0"], "--repetitions must be at least 1"),
+        (["emulators", "--games", "breakuot"], "breakout"),
+        (["matrix", "--out", "page.md"], "--out page.md does not end with .json"),
+        (["matrix", "--out", str(notes)], f"--out {notes} holds no results"),
+    ]:
+        with pytest.raises(SystemExit) as stop:
+            benchmark.main(arguments)
+        assert stop.value.code == 2
+        assert says in capsys.readouterr().err
+    assert notes.read_text() == "mine"

@@ -1,1 +1,0 @@
-"""Benchmarks: each section measures one claim of docs/benchmarks.md and gives rows of plain data."""
