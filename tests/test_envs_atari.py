@@ -11,7 +11,7 @@ from environment_tools import actions_for, assert_equal_steps, check_restore, ma
 from wn_rl.envs import atari, atari_vector, lanes
 from wn_rl.envs.atari_vector import AtariVector
 from wn_rl.envs.lanes import Settings, lane_seed
-from wn_rl.envs.scores import REFERENCE_SCORES, SOURCES
+from wn_rl.report.published_scores import REFERENCE_SCORES, SOURCES
 
 PAPER_GAMES = ["breakout", "enduro", "seaquest", "space_invaders"]
 

@@ -11,7 +11,7 @@ from wn_rl.export.agent import CONFIG, WEIGHTS, Agent, read_agent, write_agent
 from wn_rl.export.card import CARD, CURVE, ONNX, Score, card_text
 from wn_rl.export.onnx import require_onnx, write_onnx
 from wn_rl.files import replace_file, sync_folder
-from wn_rl.plots import plot_learning_curves
+from wn_rl.report.figures import plot_learning_curves
 
 FILES = (CARD, CONFIG, CURVE, ONNX, WEIGHTS)
 
@@ -39,7 +39,7 @@ def export(
         if onnx:
             write_onnx(written, temporary / ONNX)
         if curve_of is not None:
-            plot_learning_curves([curve_of], temporary / CURVE)
+            plot_learning_curves([curve_of]).savefig(temporary / CURVE, dpi=130)
         files = [name for name in FILES if name == CARD or (temporary / name).exists()]
         replace_file(temporary / CARD, card_text(written, scores, files).encode())
 

@@ -1,20 +1,26 @@
 """What runs log beside their scores: the norms of weight-normalized layers, and speed."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
+from wn_rl.arms import Arm
 from wn_rl.report.comparison import Comparison
-from wn_rl.report.records import Arm, Row, Run, series
-from wn_rl.stats import FloatArray
+from wn_rl.report.read import series
+from wn_rl.report.stats import FloatArray
 
 
 @dataclass(frozen=True)
 class NormCurve:
-    """Mean |v| or |g| of a layer's units against steps, one line a run."""
+    """Mean |v| or |g| over the units of one layer against steps, one line a run of the arm in the game."""
 
+    arm: Arm
+    game: str
+    kind: str
+    """v or g."""
     layer: str
     steps: FloatArray
     """[rows]"""
@@ -23,65 +29,34 @@ class NormCurve:
 
     @property
     def growth(self) -> float:
-        """The last value over that of the first row after initialization, mean over seeds."""
+        """The last value over the first one after initialization, mean over seeds."""
         return float((self.norms[:, -1] / self.norms[:, 0]).mean())
 
 
-def norm_curves(comparison: Comparison, arm: Arm, game: str, kind: str) -> list[NormCurve]:
-    """Of each layer; kind is "v" or "g". Layers in the order of the network; none for a method without norms.
+def norm_curves(comparison: Comparison) -> Iterator[NormCurve]:
+    """Of every arm with norms in every game: v, then g, each by layer in the order of the network.
 
-    Rows are those at which every run has the value, those before the first update left out: they show the layers
-    before their data-dependent initialization.
+    Rows are those in which every run has the value. Rows before the first update show the layers before their
+    data-dependent initialization, so they are left out.
     """
-    runs = comparison.runs_of(arm, game)
-    prefix = f"norm_{kind}/"
-    layers = dict.fromkeys(name for run in runs for row in run.rows for name in row if name.startswith(prefix))
-    curves = []
-    for name in layers:
-        lines = [dict(zip(*series(_initialized(run), name), strict=True)) for run in runs]
-        steps = sorted(set.intersection(*map(set, lines)))
-        steps = [step for step in steps if step <= comparison.horizon]
-        if steps:
-            norms = np.array([[line[step] for step in steps] for line in lines])
-            curves.append(NormCurve(name.removeprefix(prefix), np.array(steps, dtype=float), norms))
-    return curves
+    for arm, game, kind in product(comparison.arms, comparison.games, "vg"):
+        runs = [[row for row in run.rows if row.get("updates") != 0] for run in comparison.runs_of(arm, game)]
+        names = dict.fromkeys(name for rows in runs for row in rows for name in row)
+        for name in [name for name in names if name.startswith(f"norm_{kind}/")]:
+            lines = [dict(zip(*series(rows, name), strict=True)) for rows in runs]
+            steps = sorted(set.intersection(*map(set, lines)))
+            steps = [step for step in steps if step <= comparison.horizon]
+            if steps:
+                norms = np.array([[line[step] for step in steps] for line in lines])
+                layer = name.partition("/")[2]
+                yield NormCurve(arm, game, kind, layer, np.array(steps, dtype=float), norms)
 
 
-def _initialized(run: Run) -> list[Row]:
-    return [row for row in run.rows if row.get("updates") != 0]
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Frames per second of a method's runs of a game on one kind of machine: the median of each run [runs]."""
-
-    method: str
-    game: str
-    machine: str
-    frames_per_second: FloatArray
-
-
-def speeds(comparison: Comparison) -> list[Speed]:
-    """By method, game and machine, runs of all rates together."""
-    medians: dict[tuple[str, str, str], list[float]] = {}
+def speeds(comparison: Comparison) -> dict[tuple[Arm, str, str], FloatArray]:
+    """Frames per second by method, game and machine: the median of each run [runs], runs of all rates together."""
+    medians: dict[tuple[Arm, str, str], list[float]] = {}
     for arm, game in product(comparison.arms, comparison.games):
         for run in comparison.runs_of(arm, game):
-            median = frames_per_second(run)
-            if not math.isnan(median):
-                medians.setdefault((arm.method.label, game, machine(run)), []).append(median)
-    return [Speed(*key, np.array(values)) for key, values in medians.items()]
-
-
-def frames_per_second(run: Run) -> float:
-    """Median over the rows of metrics; NaN without one."""
-    _, values = series(run.rows, "frames_per_second")
-    return float(np.median(values)) if values else math.nan
-
-
-def machine(run: Run) -> str:
-    """Where a run was made, as its record says; older records tell the device and the version of torch alone."""
-    recorded = run.record.get("machine")
-    if isinstance(recorded, str):
-        return recorded
-    version = (run.record.get("versions") or {}).get("torch", "unknown")
-    return f"{run.config.get('device', 'unknown device')}, torch {version}"
+            if not math.isnan(run.frames_per_second):
+                medians.setdefault((arm.method, game, run.machine), []).append(run.frames_per_second)
+    return {key: np.array(values) for key, values in medians.items()}

@@ -4,10 +4,10 @@ SOURCES = {
     "random": "Mnih et al. 2015, Extended Data Table 2: uniformly random actions",
     "human": "Mnih et al. 2015, Extended Data Table 2: professional human games tester",
     "dqn_nature": "Mnih et al. 2015, Extended Data Table 2: DQN, best network, 30 games of at most 5 minutes",
-    "dqn_normal": "Salimans & Kingma 2016, Table 3: DQN, normal parameterization, greatest score",
-    "dqn_weight_norm": "Salimans & Kingma 2016, Table 3: DQN, weight normalization, greatest score",
+    "dqn_normal": "Salimans & Kingma 2016, Table 3: DQN, normal parameterization, maximum score",
+    "dqn_weight_norm": "Salimans & Kingma 2016, Table 3: DQN, weight normalization, maximum score",
 }
-"""What each column of REFERENCE_SCORES is."""
+"""What each source of REFERENCE_SCORES is."""
 
 REFERENCE_SCORES = {
     "breakout": {
@@ -40,3 +40,6 @@ REFERENCE_SCORES = {
     },
 }
 """Game of the suite atari, then source, to score."""
+
+SHOWN = {"dqn_normal": "paper: normal", "dqn_weight_norm": "paper: weight norm", "dqn_nature": "Mnih et al."}
+"""Sources that stand beside our scores, and what they are called there."""

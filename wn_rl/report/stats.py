@@ -28,7 +28,7 @@ NUM_RESAMPLES = 10_000
 CONFIDENCE = 0.95
 COVERAGE = {3: 0.79, 5: 0.87, 10: 0.91}
 """By seeds an arm: how often such an interval of a difference of means holds the truth, for normally distributed
-scores (tests/test_stats.py measures it)."""
+scores (tests/report/test_stats.py measures it)."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def bootstrap(
     arrays = [array for group in groups for array in group]
     if not arrays or any(array.ndim != 1 or not array.size or not np.isfinite(array).all() for array in arrays):
         raise ValueError("every game needs scores [seeds], all of them finite")
-    greatest = max(float(np.abs(array).max()) for array in arrays)
-    decimals = max(9, 12 - math.ceil(math.log10(greatest or 1.0)))
+    largest = max(float(np.abs(array).max()) for array in arrays)
+    decimals = max(9, 12 - math.ceil(math.log10(largest or 1.0)))
     point = round(float(statistic(*groups)), decimals)
     if min(array.size for array in arrays) < MIN_SEEDS:
         return Estimate(point)
@@ -91,21 +91,6 @@ def mean(group: Group) -> FloatArray:
 def difference_of_means(treatment: Group, baseline: Group) -> FloatArray:
     """Mean of the treatment less that of the baseline, each over seeds, then over games."""
     return mean(treatment) - mean(baseline)
-
-
-def spread_of_means(group: Group) -> FloatArray:
-    """Greatest less least mean over seeds, of a group with one array a setting instead of a game.
-
-    Noise alone makes a spread, and resampling adds to it: compare groups of as many settings and seeds.
-    """
-    means = np.stack([scores.mean(-1) for scores in group])
-    spread: FloatArray = means.max(0) - means.min(0)
-    return spread
-
-
-def difference_of_spreads(treatment: Group, baseline: Group) -> FloatArray:
-    """Spread of the treatment's means less that of the baseline's."""
-    return spread_of_means(treatment) - spread_of_means(baseline)
 
 
 def interquartile_mean(group: Group) -> FloatArray:
@@ -152,10 +137,10 @@ def normalize(group: Group, low: Sequence[float], high: Sequence[float]) -> list
 
 
 def area_under_curve(scores: FloatArray) -> FloatArray:
-    """Area under curves [..., tests] with evenly spaced tests, per test interval: the mean height [...].
+    """Area under curves [..., evaluations] with evenly spaced evaluations, per interval: the mean height [...].
 
-    By the trapezoidal rule from the first test to the last; a missing test (NaN) between two others is bridged
-    by a line. NaN where the first or the last is missing: that curve's span is not the others'.
+    By the trapezoidal rule from the first evaluation to the last; a missing one (NaN) between two others is
+    bridged by a line. NaN where the first or the last is missing, since that curve's span is shorter.
     """
     curves = scores.reshape(-1, scores.shape[-1])
     areas = np.array([_area(curve) for curve in curves])
@@ -171,31 +156,10 @@ def _area(curve: FloatArray) -> float:
     return float(np.trapezoid(curve[known], known) / (curve.size - 1))
 
 
-@dataclass(frozen=True)
-class Band:
-    """A mean curve [tests] and its pointwise interval, NaN where no run was tested or there were too few seeds."""
+def mean_curve(scores: FloatArray, rng: np.random.Generator) -> list[Estimate]:
+    """Mean of curves [seeds, evaluations] at each evaluation, over the runs that have a score there.
 
-    mean: FloatArray
-    low: FloatArray
-    high: FloatArray
-
-
-def mean_curve(scores: FloatArray, rng: np.random.Generator, num_resamples: int = NUM_RESAMPLES) -> Band:
-    """Mean over seeds of curves [seeds, tests], NaN where a test is missing, with bootstrap intervals a test.
-
-    Whole curves are drawn. A test that fewer than MIN_SEEDS runs have gets no interval.
+    The point is NaN where no run has one.
     """
-    known = (~np.isnan(scores)).astype(float)
-    filled = np.nan_to_num(scores)
-    draws = rng.multinomial(len(scores), np.full(len(scores), 1 / len(scores)), size=num_resamples)
-    means = _ratio(draws @ filled, draws @ known)
-    low, high = np.full((2, scores.shape[1]), np.nan)
-    for test in np.flatnonzero(known.sum(0) >= MIN_SEEDS):
-        low[test], high[test] = np.nanquantile(means[:, test], _TAILS)
-    return Band(_ratio(filled.sum(0), known.sum(0)), low, high)
-
-
-def _ratio(sums: FloatArray, counts: FloatArray) -> FloatArray:
-    """Sums over counts, NaN where nothing was counted."""
-    ratio: FloatArray = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
-    return ratio
+    known = [column[~np.isnan(column)] for column in scores.T]
+    return [bootstrap(mean, [column], rng=rng) if column.size else Estimate(math.nan) for column in known]
