@@ -571,10 +571,9 @@ def test_the_suite_is_that_of_the_flag_else_of_the_preset_else_atari(
 def test_a_preset_of_ones_own_is_known(tmp_path: Path) -> None:
     (tmp_path / "own_preset.py").write_text(
         "import dataclasses\n"
-        "from wn_rl.api import allow\n"
-        "from wn_rl.presets import PRESETS, minatar\n"
+        "from wn_rl.presets import minatar\n"
+        "from wn_rl.registry import PRESETS\n"
         "PRESETS['own'] = lambda game: dataclasses.replace(minatar(game), preset='own', steps=70)\n"
-        "allow('preset', 'own')\n"
     )
     flags = ["--preset", "own", "--track", "jsonl", "wandb", "--wandb-sweep", "sweep.json", "--out", "out"]
     words = ["--import", "own_preset", "tune", "breakout", *flags, "--space", "batch_size=8,16"]

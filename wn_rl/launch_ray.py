@@ -16,8 +16,8 @@ from typing import Any
 
 from wn_rl import launch_child
 from wn_rl.errors import UserError, in_one_line
-from wn_rl.extensions import IMPORTS
 from wn_rl.launch import Ended
+from wn_rl.registry import IMPORTS
 from wn_rl.sweep import Run
 
 CONNECT_SECONDS = 10.0

@@ -35,7 +35,7 @@ def run(arguments: Sequence[str]) -> int:
     options = parse_flags(Report, arguments)
     from wn_rl.report.published_curves import Published, read_curves
     from wn_rl.report.published_scores import REFERENCE_SCORES, SHOWN, SOURCES
-    from wn_rl.report.writer import Request, write_report
+    from wn_rl.report.writer import write_report
 
     if not options.runs:
         raise ValueError("name the folders of the runs to report (see wn-rl report --help)")
@@ -44,15 +44,15 @@ def run(arguments: Sequence[str]) -> int:
     curves = read_curves(options.curves)
     published = {suite: Published(curves=of_suite) for suite, of_suite in curves.items()}
     published["atari"] = Published(REFERENCE_SCORES, SOURCES, SHOWN, curves.get("atari", {}))
-    request = Request(
-        runs=options.runs,
-        out=options.out,
+    page = write_report(
+        options.runs,
+        options.out,
         rates_from=options.rates_from,
         until=options.until,
         published=published,
         record_episode=record_best_episode if options.videos else None,
     )
-    print(write_report(request))
+    print(page)
     return 0
 
 

@@ -9,18 +9,11 @@ from typing import Any
 import numpy as np
 
 from wn_rl.arms import Arm
-from wn_rl.config import METHOD_OPTIONS, choices
+from wn_rl.config import Role, names_of
 from wn_rl.errors import UserError
+from wn_rl.registry import PARAMETERIZATIONS
 from wn_rl.report.read import LeftOut, Run
 from wn_rl.report.stats import FloatArray
-
-_OF_THE_ARM = {"parameterization", "optimizer.learning_rate", *(f"network.{name}" for name in METHOD_OPTIONS)}
-_OF_THE_RUN = {"suite", "game", "seed", "steps"}
-_WITHOUT_EFFECT_ON_SCORES = {
-    *("preset", "device", "track", "run_name", "group", "log_period", "checkpoint_period", "keep_replay"),
-    *("torch_threads", "environment.emulator_threads", "environment.processes"),
-    *("evaluation.video_period", "evaluation.held_out_states"),
-}
 
 
 @dataclass(frozen=True)
@@ -102,7 +95,7 @@ def rate_of(arm: Arm) -> float:
 
 def method_order(method: Arm) -> tuple[int, str]:
     """A key that sorts methods as the registry of parameterizations does; unknown ones come last."""
-    names = choices("parameterization")
+    names = list(PARAMETERIZATIONS)
     known = method.parameterization in names
     return (names.index(method.parameterization) if known else len(names)), method.label
 
@@ -162,7 +155,7 @@ def _obstacle(run: Run, horizon: int, twin: Run | None) -> str | None:
 
 def shared_settings(run: Run) -> dict[str, Any]:
     """Settings that must be equal for two runs to be compared, names with dots."""
-    other = _OF_THE_ARM | _OF_THE_RUN | _WITHOUT_EFFECT_ON_SCORES
+    other = names_of(Role.METHOD, Role.RUN, Role.CIRCUMSTANCE, Role.RECORD)
     return {name: value for name, value in run.settings.items() if name not in other}
 
 

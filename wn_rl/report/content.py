@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from wn_rl.arms import Arm
-from wn_rl.config import Config, to_json
+from wn_rl.config import Config, flat
 from wn_rl.errors import counted
 from wn_rl.report.comparison import Comparison, differing_settings
 from wn_rl.report.figures import Picture
-from wn_rl.report.findings import Findings, Pairs, run_scores
-from wn_rl.report.grids import Cell
+from wn_rl.report.findings import Findings, Pairs
+from wn_rl.report.grids import Grids
 from wn_rl.report.rates import scaled_means
-from wn_rl.report.read import Run, flat
+from wn_rl.report.read import Run
 from wn_rl.report.render import Chapter, Clip, Fold, Table, say
 from wn_rl.report.traces import speeds
 from wn_rl.report.words import game_title, listed, reading, score, seeds_between, with_interval
@@ -30,23 +30,20 @@ def make_chapter(
     clips: Sequence[Clip],
     failures: Sequence[str],
     every: Sequence[Comparison],
-    asked: Sequence[Cell],
+    grids: Grids,
 ) -> Chapter:
     """One comparison.
 
-    failures: why some clips could not be recorded. every: all comparisons of the report. asked: runs of all grids.
+    failures: why some clips could not be recorded. every: all comparisons of the report.
     """
     comparison = findings.comparison
     seeds = [len(comparison.runs_of(arm, game)) for arm in comparison.arms for game in comparison.games]
     methods = listed([method.label for method in comparison.methods])
     other_scores = [score_table(findings, metric) for metric in ("final", "area")]
-    by_rate = [*pictures["rates"], *pictures["equal rates"]]
     published = _published_texts(findings)
     folds = [
         Fold("Other scores: the last evaluation, and the mean of the curve", (), other_scores),
-        Fold(
-            "Learning rates", _rates_texts(findings), [candidates_table(findings), rates_table(findings)], by_rate
-        ),
+        *_rates_folds(findings, [*pictures["rates"], *pictures["equal rates"]]),
         *([Fold("Published scores and curves: not measured as ours", published)] if published else []),
         *([Fold("Norms of v and g", say("norms"), pictures=pictures["norms"])] if pictures["norms"] else []),
         Fold("Speed", say("speed"), [speed_table(comparison)]),
@@ -55,7 +52,7 @@ def make_chapter(
     ]
     intro = say("intro", f=findings, methods=methods, seeds=seeds_between(seeds))
     table = score_table(findings, "maximum")
-    return Chapter(comparison.name, intro, pictures["curves"], table, _notes(findings, every, asked), folds)
+    return Chapter(comparison.name, intro, pictures["curves"], table, _notes(findings, every, grids), folds)
 
 
 def score_table(findings: Findings, metric: str) -> Table:
@@ -124,20 +121,6 @@ def _published_beside(findings: Findings, metric: str, game: str | None) -> dict
     return {name: scores[source] for source, name in findings.published.shown.items() if source in scores}
 
 
-def candidates_table(findings: Findings) -> Table:
-    """What the rates were chosen from."""
-    comparison = findings.choice.chosen_on
-    rows = []
-    for arm, mean in scaled_means(comparison).items():
-        name = f"{arm.label} (chosen)" if arm in findings.choice.arms.values() else arm.label
-        groups = [run_scores(comparison, arm, game, "maximum") for game in comparison.games]
-        cells = [f"{score(float(group.mean()))} ({group.size})" if group.size else MISSING for group in groups]
-        scaled = MISSING if math.isnan(mean) else score(mean)
-        rows.append([name, *cells, scaled, str(comparison.num_left_out(arm))])
-    caption = "Maximum score of the runs that rates were chosen on: mean over seeds (seeds)"
-    return Table(caption, ["arm", *map(game_title, comparison.games), "0 to 1", "left out"], rows)
-
-
 def speed_table(comparison: Comparison) -> Table:
     """Frames per second by method, game and machine."""
     rows = []
@@ -148,12 +131,13 @@ def speed_table(comparison: Comparison) -> Table:
     return Table(caption, ["method", "game", "machine", "runs", "median", "range"], rows)
 
 
-def _notes(findings: Findings, every: Sequence[Comparison], asked: Sequence[Cell]) -> list[str]:
+def _notes(findings: Findings, every: Sequence[Comparison], grids: Grids) -> list[str]:
     """What a reader must know to trust the table."""
     comparison = findings.comparison
     here = {run.folder.resolve() for run in comparison.runs}
-    outs = {cell.out for cell in asked if cell.folder.resolve() in here}
-    of_suite = [cell for cell in asked if cell.out in outs and cell.suite == comparison.suite]
+    cells = {cell.folder.resolve(): cell for asked in grids.values() for cell in asked}
+    outs = {cells[folder].out for folder in here & cells.keys()}
+    asked = {at for at, cell in cells.items() if cell.out in outs and cell.suite == comparison.suite}
     pairs = [
         *findings.own.items(),
         *((arm, other) for arm, other in findings.equal.items() if arm in findings.own),
@@ -167,8 +151,8 @@ def _notes(findings: Findings, every: Sequence[Comparison], asked: Sequence[Cell
         "notes",
         f=findings,
         apart=differing_settings([other for other in every if other.suite == comparison.suite]),
-        asked=len(of_suite),
-        found=sum(cell.folder.resolve() in here for cell in of_suite),
+        asked=len(asked),
+        found=len(asked & here),
         without_score=sum(int(np.isnan(run.scores(comparison.num_epochs)).sum()) for run in comparison.runs),
         versions=len({json.dumps(run.versions, sort_keys=True) for run in comparison.runs}),
         no_scale=bool(over_games) and not any(found.quantity == "iqm" for found in over_games),
@@ -177,18 +161,25 @@ def _notes(findings: Findings, every: Sequence[Comparison], asked: Sequence[Cell
     )
 
 
-def _rates_texts(findings: Findings) -> list[str]:
-    """How each method came to its learning rate."""
+def _rates_folds(findings: Findings, pictures: Sequence[Picture]) -> list[Fold]:
+    """How each method came to its learning rate, and every arm; empty where each method has one rate."""
+    if findings.choice.basis == "single":
+        return []
     comparison, choice = findings.comparison, findings.choice
     other = choice.chosen_on
     identities = [{(run.game, run.arm, run.seed) for run in each.runs} for each in (comparison, other)]
-    return say(
+    texts = say(
         "rates",
         f=findings,
+        means=[
+            f"{arm.label}: {MISSING if math.isnan(mean) else score(mean)}"
+            for arm, mean in scaled_means(other).items()
+        ],
         fixed=[arm.label for method, arm in choice.arms.items() if method not in other.methods],
         unlike=[name for name in differing_settings([comparison, other]) if name != "steps"],
         shared=len(identities[0] & identities[1]) if choice.basis == "other runs" else 0,
     )
+    return [Fold("Learning rates", texts, [rates_table(findings)], pictures)]
 
 
 def _published_texts(findings: Findings) -> list[str]:
@@ -196,7 +187,7 @@ def _published_texts(findings: Findings) -> list[str]:
     comparison = findings.comparison
     texts = []
     if any(game in findings.published.scores for game in comparison.games):
-        paper = flat(to_json(Config(comparison.games[0])))
+        paper = flat(Config(comparison.games[0]))
         unlike = [
             f"{name} {_plain(value)} (paper {_plain(paper[name])})"
             for name, value in comparison.settings.items()
@@ -206,7 +197,7 @@ def _published_texts(findings: Findings) -> list[str]:
     reached = [
         f"{name} on {game_title(game)}: {score(points[-1][1])} at step {points[-1][0]:,}"
         for game in comparison.games
-        for name, points in findings.published_curves(game).items()
+        for name, points in findings.published_curves(game)
     ]
     return texts + (say("other_curves", reached=reached) if reached else [])
 

@@ -127,7 +127,7 @@ def _curve_panel(findings: Findings, arms: Sequence[Arm], game: str) -> Draw:
     period = findings.comparison.evaluation_period
 
     def draw(axes: Axes) -> None:
-        for (name, points), dashes in zip(findings.published_curves(game).items(), itertools.cycle(_DASHES)):
+        for (name, points), dashes in zip(findings.published_curves(game), itertools.cycle(_DASHES)):
             steps, scores = np.array(points).T
             axes.plot(steps / period, scores, label=name, color=FOREGROUND, alpha=0.6, linestyle=dashes)
         for arm in [arm for arm in arms if (arm, game) in findings.curves]:

@@ -8,10 +8,9 @@ from itertools import product
 import numpy as np
 
 from wn_rl.arms import Arm
-from wn_rl.errors import counted
 from wn_rl.report import stats
 from wn_rl.report.comparison import Comparison, rate_of
-from wn_rl.report.published_curves import Published
+from wn_rl.report.published_curves import Curve, Published
 from wn_rl.report.rates import Choice
 from wn_rl.report.stats import Estimate, FloatArray
 from wn_rl.report.traces import NormCurve, norm_curves
@@ -94,15 +93,13 @@ class Findings:
         """The number of one game, or over games for None; None where there is no such number."""
         return self._by_key.get((quantity, metric, arm, game, baseline))
 
-    def published_curves(self, game: str) -> dict[str, list[tuple[int, float]]]:
-        """Points of other people's curves up to the comparison's last step, by what they are called."""
-        cut = {
-            f"{curve.name} ({counted(curve.num_seeds, 'seed')})": [
-                (step, score) for step, score in curve.points if step <= self.comparison.horizon
-            ]
-            for curve in self.published.curves.get(game, ())
-        }
-        return {name: points for name, points in cut.items() if points}
+    def published_curves(self, game: str) -> list[Curve]:
+        """Other people's curves up to the comparison's last step."""
+        curves = self.published.curves.get(game, ())
+        cut = [
+            (name, [point for point in points if point[0] <= self.comparison.horizon]) for name, points in curves
+        ]
+        return [(name, points) for name, points in cut if points]
 
 
 def chosen_arms(comparison: Comparison, choice: Choice) -> list[Arm]:

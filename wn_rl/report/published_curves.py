@@ -8,18 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from wn_rl.errors import UserError
+from wn_rl.errors import UserError, counted
 
-
-@dataclass(frozen=True)
-class PublishedCurve:
-    """Mean raw return in one game against agent steps."""
-
-    name: str
-    """Of the file, without its suffix."""
-    num_seeds: int
-    points: Sequence[tuple[int, float]]
-    """Steps, ascending, and the mean over the seeds that have an evaluation there."""
+Curve = tuple[str, Sequence[tuple[int, float]]]
+"""What the curve is called, and its points: agent steps, ascending, and mean raw return over seeds."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +24,11 @@ class Published:
     """What each source is."""
     shown: Mapping[str, str] = field(default_factory=dict)
     """Sources that stand beside our scores, and what they are called there."""
-    curves: Mapping[str, Sequence[PublishedCurve]] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
     """By game."""
 
 
-def read_curves(files: Sequence[Path]) -> dict[str, dict[str, list[PublishedCurve]]]:
+def read_curves(files: Sequence[Path]) -> dict[str, dict[str, list[Curve]]]:
     """The curves of all files, by suite and game; the rows of a file are evaluations.
 
     Columns: game, agent_steps and mean_return; if there are any, suite (else all are of Atari) and seed.
@@ -44,14 +36,14 @@ def read_curves(files: Sequence[Path]) -> dict[str, dict[str, list[PublishedCurv
     Raises:
         UserError: a file could not be read, or lacks these columns, or a cell is not a number.
     """
-    found: dict[str, dict[str, list[PublishedCurve]]] = {}
+    found: dict[str, dict[str, list[Curve]]] = {}
     for file in files:
         for (suite, game), evaluations in _evaluations_in(file).items():
             steps = sorted({step for _, step in evaluations})
             at = {step: [score for (_, other), score in evaluations.items() if other == step] for step in steps}
             points = [(step, float(np.mean(scores))) for step, scores in at.items()]
-            curve = PublishedCurve(file.stem, len({seed for seed, _ in evaluations}), points)
-            found.setdefault(suite, {}).setdefault(game, []).append(curve)
+            name = f"{file.stem} ({counted(len({seed for seed, _ in evaluations}), 'seed')})"
+            found.setdefault(suite, {}).setdefault(game, []).append((name, points))
     return found
 
 

@@ -64,7 +64,7 @@ def best_arms(comparison: Comparison) -> dict[Arm, Arm]:
 
 
 def scaled_means(comparison: Comparison) -> dict[Arm, float]:
-    """Each arm's mean maximum score, scaled in each game to 0 for the worst arm and 1 for the best; mean over games.
+    """Mean over games of each arm's mean maximum score, scaled to 0 for a game's worst arm and 1 for its best.
 
     NaN for an arm that lacks one of its method's games.
     """

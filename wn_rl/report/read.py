@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from wn_rl.arms import Arm
-from wn_rl.config import Parameterization, method_options
+from wn_rl.config import flat, method_options
 from wn_rl.errors import UserError
 from wn_rl.report.stats import FloatArray
 from wn_rl.runs import Row, RunFolder, RunStatus
@@ -87,14 +87,6 @@ class LeftOut:
     reason: str
     run: Run | None = None
     """None if the folder could not be read."""
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings with dots in their names: {"learning": {"discount": 1}} to {"learning.discount": 1}."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
 
 
 def number(value: Any) -> float:
@@ -176,7 +168,7 @@ def read_run(folder: Path) -> Run:
         suite, game, parameterization = (str(settings[name]) for name in ("suite", "game", "parameterization"))
         seed, steps, period = (int(settings[name]) for name in ("seed", "steps", "evaluation.period"))
         options = tuple(method_options(record["config"]["network"]).items())
-        arm = Arm(cast(Parameterization, parameterization), float(settings["optimizer.learning_rate"]), options)
+        arm = Arm(parameterization, float(settings["optimizer.learning_rate"]), options)
     except KeyError as error:
         raise UserError(f"config.json has no {error.args[0]}") from error
     except (TypeError, ValueError, AttributeError) as error:

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from wn_rl.report.findings import Findings, examine
 from wn_rl.report.grids import Grids, missing_runs, read_grids
 from wn_rl.report.published_curves import Published
 from wn_rl.report.rates import choose_rates
-from wn_rl.report.read import LeftOut, Run, read_runs
+from wn_rl.report.read import LeftOut, read_runs
 from wn_rl.report.render import Clip, Fold, Table, render_markdown, render_page, say
 from wn_rl.report.tables import csv_tables
 from wn_rl.report.words import game_title, slug
@@ -32,53 +32,52 @@ RecordEpisode = Callable[[Path, Path, int], str]
 """Run folder, mp4 file to write and seed of the game, to what played it and how it went."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to report."""
-
-    runs: Sequence[Path]
-    """Run folders, or folders that hold them."""
-    out: Path
-    """Folder of the report."""
-    rates_from: Sequence[Path] = ()
-    """Other runs to choose learning rates on; none: choose on the runs themselves."""
-    until: int | None = None
-    """Use scores up to this step of all runs that reached it, except those of `rates_from`. None: all scores of
-    finished runs."""
-    published: Mapping[str, Published] = field(default_factory=dict)
-    """Published scores and curves by suite."""
-    record_episode: RecordEpisode | None = None
-    """Records an episode of a run; None for no videos."""
-
-
-def write_report(request: Request) -> Path:
+def write_report(
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    rates_from: Sequence[Path] = (),
+    until: int | None = None,
+    published: Mapping[str, Published] = MappingProxyType({}),
+    record_episode: RecordEpisode | None = None,
+) -> Path:
     """Write report.html, report.md, tables/, figures/, videos/, their list and configs.json; the page's path.
+
+    runs: run folders, or folders that hold them. rates_from: other runs to choose learning rates on; without any,
+    they are chosen on the runs themselves. until: compare all runs that reached this step, up to it, but use all
+    of `rates_from`; without it, finished runs. published: by suite. record_episode: without it, no videos.
 
     Raises:
         UserError: none of the runs can be compared, or the folder could not be written.
     """
-    if request.out.exists() and not request.out.is_dir():
-        raise UserError(f"{request.out} is a file: name a folder for the report")
-    if RunFolder(request.out).config_file.exists():
-        raise UserError(f"{request.out} is the folder of a run: name another one for the report")
-    runs, left_out = read_runs(request.runs)
-    comparisons, unfit = compare(runs, request.until)
-    grids, unreadable = read_grids(request.runs, [run.folder for run in runs])
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: name a folder for the report")
+    if RunFolder(out).config_file.exists():
+        raise UserError(f"{out} is the folder of a run: name another one for the report")
+    every_run, left_out = read_runs(runs)
+    comparisons, unfit = compare(every_run, until)
+    grids, unreadable = read_grids(runs, [run.folder for run in every_run])
     left_out += [*unreadable, *unfit, *missing_runs(grids)]
     others: list[Comparison] = []
-    if request.rates_from:
-        other_runs, unread = read_runs(request.rates_from)
+    if rates_from:
+        other_runs, unread = read_runs(rates_from)
         others, unused = compare(other_runs)  # whole, wherever the reported runs are cut
         left_out += [*unread, *unused]
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     every = [
-        examine(each, choose_rates(each, others), request.published.get(each.suite, Published()), rng)
+        examine(each, choose_rates(each, others), published.get(each.suite, Published()), rng)
         for each in comparisons
     ]
-    request.out.mkdir(parents=True, exist_ok=True)
-    with alone_in(request.out):  # two invocations of one comparison may end at once
-        _remove_old_report(request.out)
-        return _write(request, every, grids, left_out, runs)
+    out.mkdir(parents=True, exist_ok=True)
+    with alone_in(out):  # two invocations of one comparison may end at once
+        _remove_old_report(out)
+        configs = {str(run.folder): run.record for run in every_run}
+        files = {"configs.json": (json.dumps(configs, indent=1) + "\n").encode()}
+        files |= _report_files(every, grids, left_out, out, record_episode)
+        for name, data in files.items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).write_bytes(data)
+    return out / "report.html"
 
 
 def _remove_old_report(out: Path) -> None:
@@ -88,18 +87,17 @@ def _remove_old_report(out: Path) -> None:
             (out / name).unlink(missing_ok=True)
 
 
-def _write(
-    request: Request, every: Sequence[Findings], grids: Grids, left_out: Sequence[LeftOut], runs: Sequence[Run]
-) -> Path:
-    out = request.out
+def _report_files(
+    every: Sequence[Findings], grids: Grids, left_out: Sequence[LeftOut], out: Path, record: RecordEpisode | None
+) -> dict[str, bytes]:
+    """Names and contents; videos are written on the way."""
     files: dict[str, bytes] = {}
-    comparisons = [findings.comparison for findings in every]
-    asked = [cell for cells in grids.values() for cell in cells]
     chapters = []
+    comparisons = [findings.comparison for findings in every]
     for findings in every:
         pictures = pictures_of(findings)
-        clips, failures = _record(findings, out, request.record_episode) if request.record_episode else ([], [])
-        chapters.append(make_chapter(findings, pictures, clips, failures, comparisons, asked))
+        clips, failures = _record(findings, out, record) if record else ([], [])
+        chapters.append(make_chapter(findings, pictures, clips, failures, comparisons, grids))
         for picture in [picture for group in pictures.values() for picture in group]:
             files |= {
                 f"figures/{picture.name}.png": picture.png,
@@ -107,16 +105,11 @@ def _write(
             }
         files |= {clip.path: clip.mp4 for clip in clips}
     files |= {f"tables/{name}": text.encode() for name, text in csv_tables(every, left_out).items()}
+    files[FILES] = "".join(f"{name}\n" for name in sorted(files)).encode()
     folds = _folds(grids, left_out)
-    listing = "".join(f"{name}\n" for name in sorted(files))
-    configs = json.dumps({str(run.folder): run.record for run in runs}, indent=1) + "\n"
-    files |= {FILES: listing.encode(), "configs.json": configs.encode()}
     files["report.md"] = render_markdown(TITLE, chapters, folds).encode()
     files["report.html"] = render_page(TITLE, chapters, folds).encode()
-    for name, data in files.items():
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        (out / name).write_bytes(data)
-    return out / "report.html"
+    return files
 
 
 def _folds(grids: Grids, left_out: Sequence[LeftOut]) -> list[Fold]:
