@@ -5,20 +5,18 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 
 from wn_rl.arms import Arm
 from wn_rl.config import Config, flat
 from wn_rl.errors import counted
-from wn_rl.report.comparison import Comparison, differing_settings
+from wn_rl.report.comparison import Comparison, differing_settings, scaled_means
 from wn_rl.report.figures import Picture
-from wn_rl.report.findings import Findings, Pairs
-from wn_rl.report.grids import Grids
-from wn_rl.report.rates import scaled_means
-from wn_rl.report.read import Run
+from wn_rl.report.findings import Finding, Findings, Pairs
+from wn_rl.report.read import Grids, Run
 from wn_rl.report.render import Chapter, Clip, Fold, Table, say
-from wn_rl.report.traces import speeds
 from wn_rl.report.words import game_title, listed, reading, score, seeds_between, with_interval
 
 MISSING = "\N{EN DASH}"
@@ -80,53 +78,49 @@ def _table_of_scores(findings: Findings, metric: str, arms: Sequence[Arm], colum
         for arm in arms:
             cells = _cells(findings, metric, arm, game, list(columns.values()))
             rows += [[title, arm.label, *cells]] if set(cells) != {MISSING} else []
-        for name, value in _published_beside(findings, metric, game).items() if arms == findings.chosen else ():
-            rows.append([title, name, score(value), *[MISSING] * (1 + len(columns) + bool(columns))])
-    human = [(arm, found) for arm in arms if (found := findings.find("human_iqm", metric, arm, None))]
-    for arm, found in human:
-        cells = [with_interval(found.estimate), str(found.seeds), *[MISSING] * (len(columns) + bool(columns))]
-        rows.append([f"{len(found.games)} games, human 1", arm.label, *cells])
+        if game and metric == "maximum" and arms == findings.chosen:
+            published = findings.published.scores.get(game, {})
+            shown = findings.published.shown.items()
+            rows += [[title, name, score(published[source])] for source, name in shown if source in published]
+    human = {arm: found for arm in arms if (found := findings.find("human_iqm", metric, arm, None))}
+    rows += [[f"{len(found.games)} games, human-normalized", arm.label, _shown(found)] for arm, found in human.items()]
     header = ["game", "arm", "score [95% interval]", "seeds", *columns, *(["P(improvement)"] if columns else [])]
     about = {"baseline": findings.comparison.baseline.label, "several": len(games) > 1, "human": bool(human)}
-    return Table(say("table_caption", metric=metric, **about)[0], header, rows)
+    padded = [row + [MISSING] * (len(header) - len(row)) for row in rows]
+    return Table(say("table_caption", metric=metric, **about)[0], header, padded)
 
 
 def _cells(findings: Findings, metric: str, arm: Arm, game: str | None, columns: Sequence[Pairs]) -> list[str]:
     """Score, seeds, differences, and the probability of improvement; game None: over games."""
-    baselines = [baseline for pairs in columns if (baseline := pairs.get(arm))]
-    scores = (
-        [findings.find("mean", metric, arm, game)]
-        if game
-        else [findings.find("iqm", metric, arm, None, baseline) for baseline in baselines]
-    )
-    shown = [found for found in scores if found][:1]
-    cells = [with_interval(shown[0].estimate), str(shown[0].seeds)] if shown else [MISSING, MISSING]
-    for pairs in columns:
-        found = findings.find("difference" if game else "iqm_difference", metric, arm, game, pairs.get(arm))
-        words = (
-            f"{with_interval(found.estimate, signed=True)}; {reading(found.estimate, found.fewest_seeds)}"
-            if found
-            else MISSING
-        )
-        cells.append(words)
-    if columns:
-        better = findings.find("improvement", metric, arm, game, columns[0].get(arm))
-        cells.append(with_interval(better.estimate) if better and better.estimate.low is not None else MISSING)
-    return cells
+    first = columns[0].get(arm) if columns else None
+    mean = findings.find("mean", metric, arm, game) if game else findings.find("iqm", metric, arm, None, first)
+    kind = "difference" if game else "iqm_difference"
+    differences = [findings.find(kind, metric, arm, game, pairs.get(arm)) for pairs in columns]
+    improvement = [findings.find("improvement", metric, arm, game, first)] if columns else []
+    return [_shown(mean), str(mean.seeds) if mean else MISSING, *map(_shown, [*differences, *improvement])]
 
 
-def _published_beside(findings: Findings, metric: str, game: str | None) -> dict[str, float]:
-    """Published maximum scores of a game by what they are called."""
-    scores = findings.published.scores.get(game or "", {}) if metric == "maximum" else {}
-    return {name: scores[source] for source, name in findings.published.shown.items() if source in scores}
+def _shown(found: Finding | None) -> str:
+    """E.g. "9.28 [8.14, 10.8]"; of a difference also what its interval says."""
+    if found is None or (found.quantity == "improvement" and found.estimate.low is None):
+        return MISSING
+    if "difference" in found.quantity:
+        return f"{with_interval(found.estimate, signed=True)}; {reading(found.estimate, found.fewest_seeds)}"
+    return with_interval(found.estimate)
 
 
 def speed_table(comparison: Comparison) -> Table:
-    """Frames per second by method, game and machine."""
+    """Frames per second by method, game and machine, runs of all rates together."""
+    speeds: dict[tuple[str, str, str], list[float]] = {}
+    for arm, game in product(comparison.arms, comparison.games):
+        for run in comparison.runs_of(arm, game):
+            if not math.isnan(run.frames_per_second):
+                place = arm.method.label, game_title(game), run.machine
+                speeds.setdefault(place, []).append(run.frames_per_second)
     rows = []
-    for (method, game, machine), values in speeds(comparison).items():
+    for place, values in speeds.items():
         low, median, high = (f"{value:,.0f}" for value in np.quantile(values, (0, 0.5, 1)))
-        rows.append([method.label, game_title(game), machine, str(values.size), median, f"{low} to {high}"])
+        rows.append([*place, str(len(values)), median, f"{low} to {high}"])
     caption = "Frames per second in training: the median of each run, then over runs"
     return Table(caption, ["method", "game", "machine", "runs", "median", "range"], rows)
 

@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,9 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from wn_rl.arms import Arm
 from wn_rl.report.comparison import rate_of
-from wn_rl.report.findings import Findings
+from wn_rl.report.findings import Findings, NormCurve
 from wn_rl.report.read import series
 from wn_rl.report.stats import MIN_SEEDS, Estimate, FloatArray
-from wn_rl.report.traces import NormCurve
 from wn_rl.report.words import game_title, slug
 from wn_rl.runs import RunFolder, open_run
 
@@ -84,7 +84,7 @@ def pictures_of(findings: Findings) -> dict[str, list[Picture]]:
     comparison, prefix = findings.comparison, slug(findings.comparison.name)
     shared = [rate for rate in comparison.rates(comparison.baseline) if len(_at(findings, rate)) > 1]
     equal = [rate for rate in shared if _at(findings, rate) != findings.chosen]
-    rates = [_rates_panel(findings, game) for game in comparison.games]
+    rates = [partial(_draw_rates, findings, game) for game in comparison.games]
     several = any(len(comparison.rates(method)) > 1 for method in comparison.methods)
     caption = "Maximum score by learning rate: means over seeds, with 95% intervals; chosen rates are ringed."
     return {
@@ -119,25 +119,23 @@ def _curves(findings: Findings, arms: Sequence[Arm], name: str) -> Picture:
         few = f" An arm with fewer than {MIN_SEEDS} seeds has a line for each run."
         caption = "One line for each run." if max(seeds) < MIN_SEEDS else caption + few
     return make_picture(
-        name, f"Evaluation scores by epoch. {caption}", [_curve_panel(findings, arms, game) for game in games]
+        name,
+        f"Evaluation scores by epoch. {caption}",
+        [partial(_draw_curves, findings, arms, game) for game in games],
     )
 
 
-def _curve_panel(findings: Findings, arms: Sequence[Arm], game: str) -> Draw:
+def _draw_curves(findings: Findings, arms: Sequence[Arm], game: str, axes: Axes) -> None:
     period = findings.comparison.evaluation_period
-
-    def draw(axes: Axes) -> None:
-        for (name, points), dashes in zip(findings.published_curves(game), itertools.cycle(_DASHES)):
-            steps, scores = np.array(points).T
-            axes.plot(steps / period, scores, label=name, color=FOREGROUND, alpha=0.6, linestyle=dashes)
-        for arm in [arm for arm in arms if (arm, game) in findings.curves]:
-            _draw_curve(axes, findings, arm, game)
-        axes.set_title(game_title(game))
-        axes.set_xlabel(f"epoch ({period:,} agent steps each)")
-        axes.set_ylabel("evaluation score")
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-
-    return draw
+    for (name, points), dashes in zip(findings.published_curves(game), itertools.cycle(_DASHES)):
+        steps, scores = np.array(points).T
+        axes.plot(steps / period, scores, label=name, color=FOREGROUND, alpha=0.6, linestyle=dashes)
+    for arm in [arm for arm in arms if (arm, game) in findings.curves]:
+        _draw_curve(axes, findings, arm, game)
+    axes.set_title(game_title(game))
+    axes.set_xlabel(f"epoch ({period:,} agent steps each)")
+    axes.set_ylabel("evaluation score")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
 def _draw_curve(axes: Axes, findings: Findings, arm: Arm, game: str) -> None:
@@ -159,31 +157,27 @@ def _ends(estimates: Sequence[Estimate]) -> FloatArray:
     return np.array(ends, dtype=float).reshape(-1, 3).T
 
 
-def _rates_panel(findings: Findings, game: str) -> Draw:
+def _draw_rates(findings: Findings, game: str, axes: Axes) -> None:
     """Mean maximum score against the learning rate (the claim of the paper's section 6.2)."""
     methods = findings.comparison.methods
-
-    def draw(axes: Axes) -> None:
-        for place, method in enumerate(methods):
-            shift = 1 + 0.06 * (place - (len(methods) - 1) / 2)  # side by side, or bars would hide each other
-            arms = [arm for arm in findings.comparison.arms if arm.method == method]
-            means = [mean for arm in arms if (mean := findings.find("mean", "maximum", arm, game))]
-            points, low, high = _ends([mean.estimate for mean in means])
-            rates = shift * np.array([rate_of(mean.arm) for mean in means])
-            style = {"capsize": 3, "markersize": 5, **style_of(method, methods)}
-            axes.errorbar(rates, points, [points - low, high - points], label=method.label, **style)
-            ringed = [mean.arm in findings.chosen for mean in means]
-            axes.scatter(rates[ringed], points[ringed], s=130, facecolors="none", edgecolors=FOREGROUND, zorder=3)
-        ticks = sorted({rate_of(arm) for arm in findings.comparison.arms})
-        axes.set_xscale("log")
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.margins(x=0.08)
-        axes.set_title(game_title(game))
-        axes.set_xlabel("learning rate")
-        axes.set_ylabel("maximum score")
-
-    return draw
+    for place, method in enumerate(methods):
+        shift = 1 + 0.06 * (place - (len(methods) - 1) / 2)  # side by side, or bars would hide each other
+        arms = [arm for arm in findings.comparison.arms if arm.method == method]
+        means = [mean for arm in arms if (mean := findings.find("mean", "maximum", arm, game))]
+        points, low, high = _ends([mean.estimate for mean in means])
+        rates = shift * np.array([rate_of(mean.arm) for mean in means])
+        style = {"capsize": 3, "markersize": 5, **style_of(method, methods)}
+        axes.errorbar(rates, points, [points - low, high - points], label=method.label, **style)
+        ringed = [mean.arm in findings.chosen for mean in means]
+        axes.scatter(rates[ringed], points[ringed], s=130, facecolors="none", edgecolors=FOREGROUND, zorder=3)
+    ticks = sorted({rate_of(arm) for arm in findings.comparison.arms})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.margins(x=0.08)
+    axes.set_title(game_title(game))
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("maximum score")
 
 
 def _norms(findings: Findings, kind: str, name: str) -> list[Picture]:
@@ -195,24 +189,24 @@ def _norms(findings: Findings, kind: str, name: str) -> list[Picture]:
     caption = (
         f"|{kind}| by layer, mean over units and seeds, 1 at the first row after initialization; bands: all seeds."
     )
-    panels = [_norms_panel(curves, f"{game_title(game)}, {arm.label}") for (game, arm), curves in groups.items()]
+    panels = [
+        partial(_draw_norms, curves, f"{game_title(game)}, {arm.label}") for (game, arm), curves in groups.items()
+    ]
     return [make_picture(name, caption, panels)] if panels else []
 
 
-def _norms_panel(curves: Sequence[NormCurve], title: str) -> Draw:
-    def draw(axes: Axes) -> None:
-        for place, curve in enumerate(curves):
-            colour, dashes = PALETTE[place % len(PALETTE)], _DASHES[place % len(_DASHES)]
-            growth = curve.norms / curve.norms[:, :1]
-            axes.plot(curve.steps, growth.mean(0), color=colour, linestyle=dashes, label=curve.layer)
-            axes.fill_between(curve.steps, growth.min(0), growth.max(0), color=colour, alpha=0.15, linewidth=0)
-        axes.set_title(title)
-        axes.set_xlabel("agent steps")
-        axes.set_ylabel(f"|{curves[0].kind}|")
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-        axes.xaxis.set_major_formatter(lambda value, _: _steps_label(value))
+def _draw_norms(curves: Sequence[NormCurve], title: str, axes: Axes) -> None:
 
-    return draw
+    for place, curve in enumerate(curves):
+        colour, dashes = PALETTE[place % len(PALETTE)], _DASHES[place % len(_DASHES)]
+        growth = curve.norms / curve.norms[:, :1]
+        axes.plot(curve.steps, growth.mean(0), color=colour, linestyle=dashes, label=curve.layer)
+        axes.fill_between(curve.steps, growth.min(0), growth.max(0), color=colour, alpha=0.15, linewidth=0)
+    axes.set_title(title)
+    axes.set_xlabel("agent steps")
+    axes.set_ylabel(f"|{curves[0].kind}|")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.xaxis.set_major_formatter(lambda value, _: _steps_label(value))
 
 
 def _steps_label(value: float) -> str:

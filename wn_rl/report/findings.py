@@ -9,11 +9,10 @@ import numpy as np
 
 from wn_rl.arms import Arm
 from wn_rl.report import stats
-from wn_rl.report.comparison import Comparison, rate_of
+from wn_rl.report.comparison import Choice, Comparison, rate_of
 from wn_rl.report.published_curves import Curve, Published
-from wn_rl.report.rates import Choice
+from wn_rl.report.read import series
 from wn_rl.report.stats import Estimate, FloatArray
-from wn_rl.report.traces import NormCurve, norm_curves
 
 METRICS: dict[str, Callable[[FloatArray], FloatArray]] = {
     "maximum": lambda scores: np.nanmax(scores, axis=1),
@@ -58,6 +57,26 @@ class Finding:
     def fewest_seeds(self) -> int:
         """Of both arms."""
         return self.seeds if self.baseline_seeds is None else min(self.seeds, self.baseline_seeds)
+
+
+@dataclass(frozen=True)
+class NormCurve:
+    """Mean |v| or |g| over the units of one layer against steps, one line a run of the arm in the game."""
+
+    arm: Arm
+    game: str
+    kind: str
+    """v or g."""
+    layer: str
+    steps: FloatArray
+    """[rows]"""
+    norms: FloatArray
+    """[seeds, rows]"""
+
+    @property
+    def growth(self) -> float:
+        """The last value over the first one after initialization, mean over seeds."""
+        return float((self.norms[:, -1] / self.norms[:, 0]).mean())
 
 
 @dataclass(frozen=True)
@@ -208,3 +227,22 @@ def _human_normalized(
             iqm = stats.bootstrap(stats.interquartile_mean, scaled, rng=rng)
             seeds = min(scores.size for scores in scaled)
             yield Finding("human_iqm", metric, arm, None, tuple(groups), iqm, seeds)
+
+
+def norm_curves(comparison: Comparison) -> Iterator[NormCurve]:
+    """Of every arm with norms in every game: v, then g, each by layer in the order of the network.
+
+    Rows are those in which every run has the value. Rows before the first update show the layers before their
+    data-dependent initialization, so they are left out.
+    """
+    for arm, game, kind in product(comparison.arms, comparison.games, "vg"):
+        runs = [[row for row in run.rows if row.get("updates") != 0] for run in comparison.runs_of(arm, game)]
+        names = dict.fromkeys(name for rows in runs for row in rows for name in row)
+        for name in [name for name in names if name.startswith(f"norm_{kind}/")]:
+            lines = [dict(zip(*series(rows, name), strict=True)) for rows in runs]
+            steps = sorted(set.intersection(*map(set, lines)))
+            steps = [step for step in steps if step <= comparison.horizon]
+            if steps:
+                norms = np.array([[line[step] for step in steps] for line in lines])
+                layer = name.partition("/")[2]
+                yield NormCurve(arm, game, kind, layer, np.array(steps, dtype=float), norms)

@@ -9,14 +9,12 @@ import numpy as np
 
 from wn_rl.errors import UserError
 from wn_rl.files import alone_in
-from wn_rl.report.comparison import Comparison, compare
+from wn_rl.report.comparison import Comparison, choose_rates, compare
 from wn_rl.report.content import make_chapter
 from wn_rl.report.figures import pictures_of
 from wn_rl.report.findings import Findings, examine
-from wn_rl.report.grids import Grids, missing_runs, read_grids
 from wn_rl.report.published_curves import Published
-from wn_rl.report.rates import choose_rates
-from wn_rl.report.read import LeftOut, read_runs
+from wn_rl.report.read import Grids, LeftOut, missing_runs, read_grids, read_runs
 from wn_rl.report.render import Clip, Fold, Table, render_markdown, render_page, say
 from wn_rl.report.tables import csv_tables
 from wn_rl.report.words import game_title, slug
