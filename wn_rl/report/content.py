@@ -2,7 +2,6 @@
 
 import json
 import math
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -15,7 +14,7 @@ from wn_rl.errors import counted
 from wn_rl.report.comparison import Comparison, differing_settings, scaled_means
 from wn_rl.report.figures import Picture
 from wn_rl.report.findings import Finding, Findings, Pairs
-from wn_rl.report.read import Grids, Run
+from wn_rl.report.read import Grids
 from wn_rl.report.render import Chapter, Clip, Fold, Table, say
 from wn_rl.report.words import game_title, listed, reading, score, seeds_between, with_interval
 
@@ -41,7 +40,7 @@ def make_chapter(
     published = _published_texts(findings)
     folds = [
         Fold("Other scores: the last evaluation, and the mean of the curve", (), other_scores),
-        *_rates_folds(findings, [*pictures["rates"], *pictures["equal rates"]]),
+        *_rates_folds(findings, pictures["rates"]),
         *([Fold("Published scores and curves: not measured as ours", published)] if published else []),
         *([Fold("Norms of v and g", say("norms"), pictures=pictures["norms"])] if pictures["norms"] else []),
         Fold("Speed", say("speed"), [speed_table(comparison)]),
@@ -82,8 +81,8 @@ def _table_of_scores(findings: Findings, metric: str, arms: Sequence[Arm], colum
             published = findings.published.scores.get(game, {})
             shown = findings.published.shown.items()
             rows += [[title, name, score(published[source])] for source, name in shown if source in published]
-    human = {arm: found for arm in arms if (found := findings.find("human_iqm", metric, arm, None))}
-    rows += [[f"{len(found.games)} games, human-normalized", arm.label, _shown(found)] for arm, found in human.items()]
+    human = [found for arm in arms if (found := findings.find("human_iqm", metric, arm, None))]
+    rows += [[f"{len(each.games)} games, human-normalized", each.arm.label, _shown(each)] for each in human]
     header = ["game", "arm", "score [95% interval]", "seeds", *columns, *(["P(improvement)"] if columns else [])]
     about = {"baseline": findings.comparison.baseline.label, "several": len(games) > 1, "human": bool(human)}
     padded = [row + [MISSING] * (len(header) - len(row)) for row in rows]
@@ -144,6 +143,7 @@ def _notes(findings: Findings, every: Sequence[Comparison], grids: Grids) -> lis
     return say(
         "notes",
         f=findings,
+        published=any(game in findings.published.scores for game in comparison.games),
         apart=differing_settings([other for other in every if other.suite == comparison.suite]),
         asked=len(asked),
         found=len(asked & here),
@@ -201,19 +201,8 @@ def _plain(value: object) -> str:
 
 
 def _settings_fold(comparison: Comparison) -> Fold:
-    made_by = Counter(
-        ", ".join(f"{name} {version}" for name, version in run.versions.items()) for run in comparison.runs
-    )
-    texts = [
-        f"{counted(runs, 'run')}: {versions or 'versions not recorded'}" for versions, runs in made_by.items()
-    ]
-    shared = json.dumps({"suite": comparison.suite, **comparison.settings}, indent=1)
-    commands = [_command(run) for run in sorted(comparison.runs, key=lambda run: str(run.folder))]
-    texts.append("The config.json of every run is in configs.json.")
-    return Fold("Settings and commands", texts, code="\n".join([shared, "", *commands]))
-
-
-def _command(run: Run) -> str:
-    command = run.record.get("command")
-    typed = shlex.join(map(str, command)) if isinstance(command, list) else "no command recorded"
-    return f"{typed}  # {run.folder}"
+    made_by = Counter(", ".join(map(" ".join, run.versions.items())) for run in comparison.runs)
+    texts = [f"{counted(runs, 'run')}: {versions or 'no versions recorded'}" for versions, runs in made_by.items()]
+    texts.append("The config.json of every run, with its command, is in configs.json. These settings are shared:")
+    shared = {"suite": comparison.suite, **comparison.settings}
+    return Fold("Settings and versions", texts, code=json.dumps(shared, indent=1))

@@ -80,23 +80,20 @@ def make_picture(name: str, caption: str, panels: Sequence[Draw]) -> Picture:
 
 
 def pictures_of(findings: Findings) -> dict[str, list[Picture]]:
-    """The figures of a comparison by what they show: curves, equal rates, rates, norms."""
+    """The figures of a comparison by what they show: curves, rates, norms."""
     comparison, prefix = findings.comparison, slug(findings.comparison.name)
-    shared = [rate for rate in comparison.rates(comparison.baseline) if len(_at(findings, rate)) > 1]
-    equal = [rate for rate in shared if _at(findings, rate) != findings.chosen]
-    rates = [partial(_draw_rates, findings, game) for game in comparison.games]
-    several = any(len(comparison.rates(method)) > 1 for method in comparison.methods)
-    caption = "Maximum score by learning rate: means over seeds, with 95% intervals; chosen rates are ringed."
-    return {
-        "curves": [_curves(findings, findings.chosen, f"{prefix}-overview")] if findings.chosen else [],
-        "equal rates": [_curves(findings, _at(findings, rate), f"{prefix}-rate-{rate:g}") for rate in equal],
-        "rates": [make_picture(f"{prefix}-rates-overview", caption, rates)] if several else [],
-        "norms": [picture for kind in "vg" for picture in _norms(findings, kind, f"{prefix}-norm-{kind}")],
-    }
-
-
-def _at(findings: Findings, rate: float) -> list[Arm]:
-    return [arm for arm in findings.comparison.arms if arm.learning_rate == rate]
+    pictures: dict[str, list[Picture]] = {"curves": [], "rates": []}
+    if findings.chosen:
+        caption = "Evaluation scores by epoch: means over seeds with pointwise 95% intervals"
+        panels = [partial(_draw_curves, findings, game) for game in comparison.games]
+        few = f"; an arm with fewer than {MIN_SEEDS} seeds has a line for each run"
+        pictures["curves"] = [make_picture(f"{prefix}-overview", f"{caption}{few}.", panels)]
+    if len(comparison.arms) > len(comparison.methods):
+        caption = "Maximum score by learning rate: means over seeds with 95% intervals; chosen rates are ringed."
+        panels = [partial(_draw_rates, findings, game) for game in comparison.games]
+        pictures["rates"] = [make_picture(f"{prefix}-rates-overview", caption, panels)]
+    pictures["norms"] = [picture for kind in "vg" for picture in _norms(findings, kind, f"{prefix}-norm-{kind}")]
+    return pictures
 
 
 def style_of(method: Arm, methods: Sequence[Arm]) -> dict[str, Any]:
@@ -110,27 +107,13 @@ def style_of(method: Arm, methods: Sequence[Arm]) -> dict[str, Any]:
     }
 
 
-def _curves(findings: Findings, arms: Sequence[Arm], name: str) -> Picture:
-    """Figure 4 of the paper, a panel for each game that one of the arms has runs of."""
-    games = [game for game in findings.comparison.games if any((arm, game) in findings.curves for arm in arms)]
-    seeds = [len(findings.comparison.runs_of(arm, game)) for arm, game in findings.curves if arm in arms]
-    caption = "Means over seeds; bands are pointwise 95% intervals of the mean."
-    if min(seeds) < MIN_SEEDS:
-        few = f" An arm with fewer than {MIN_SEEDS} seeds has a line for each run."
-        caption = "One line for each run." if max(seeds) < MIN_SEEDS else caption + few
-    return make_picture(
-        name,
-        f"Evaluation scores by epoch. {caption}",
-        [partial(_draw_curves, findings, arms, game) for game in games],
-    )
-
-
-def _draw_curves(findings: Findings, arms: Sequence[Arm], game: str, axes: Axes) -> None:
+def _draw_curves(findings: Findings, game: str, axes: Axes) -> None:
+    """Figure 4 of the paper for one game."""
     period = findings.comparison.evaluation_period
     for (name, points), dashes in zip(findings.published_curves(game), itertools.cycle(_DASHES)):
         steps, scores = np.array(points).T
         axes.plot(steps / period, scores, label=name, color=FOREGROUND, alpha=0.6, linestyle=dashes)
-    for arm in [arm for arm in arms if (arm, game) in findings.curves]:
+    for arm in [arm for arm in findings.chosen if (arm, game) in findings.curves]:
         _draw_curve(axes, findings, arm, game)
     axes.set_title(game_title(game))
     axes.set_xlabel(f"epoch ({period:,} agent steps each)")
@@ -186,17 +169,12 @@ def _norms(findings: Findings, kind: str, name: str) -> list[Picture]:
     for curve in findings.norms:
         if curve.kind == kind and curve.arm in findings.chosen:
             groups.setdefault((curve.game, curve.arm), []).append(curve)
-    caption = (
-        f"|{kind}| by layer, mean over units and seeds, 1 at the first row after initialization; bands: all seeds."
-    )
-    panels = [
-        partial(_draw_norms, curves, f"{game_title(game)}, {arm.label}") for (game, arm), curves in groups.items()
-    ]
+    caption = f"|{kind}| by layer over its first value after initialization: mean over seeds; bands: all seeds."
+    panels = [partial(_draw_norms, curves, f"{game_title(g)}, {arm.label}") for (g, arm), curves in groups.items()]
     return [make_picture(name, caption, panels)] if panels else []
 
 
 def _draw_norms(curves: Sequence[NormCurve], title: str, axes: Axes) -> None:
-
     for place, curve in enumerate(curves):
         colour, dashes = PALETTE[place % len(PALETTE)], _DASHES[place % len(_DASHES)]
         growth = curve.norms / curve.norms[:, :1]

@@ -9,36 +9,19 @@ SOURCES = {
 }
 """What each source of REFERENCE_SCORES is."""
 
-REFERENCE_SCORES = {
-    "breakout": {
-        "random": 1.7,
-        "human": 31.8,
-        "dqn_nature": 401.2,
-        "dqn_normal": 410.0,
-        "dqn_weight_norm": 403.0,
-    },
-    "enduro": {
-        "random": 0.0,
-        "human": 309.6,
-        "dqn_nature": 301.8,
-        "dqn_normal": 1250.0,
-        "dqn_weight_norm": 1448.0,
-    },
-    "seaquest": {
-        "random": 68.4,
-        "human": 20182.0,
-        "dqn_nature": 5286.0,
-        "dqn_normal": 7188.0,
-        "dqn_weight_norm": 7375.0,
-    },
-    "space_invaders": {
-        "random": 148.0,
-        "human": 1652.0,
-        "dqn_nature": 1976.0,
-        "dqn_normal": 1779.0,
-        "dqn_weight_norm": 2179.0,
-    },
+_SCORES = {
+    "breakout": (1.7, 31.8, 401.2, 410.0, 403.0),
+    "enduro": (0.0, 309.6, 301.8, 1250.0, 1448.0),
+    "seaquest": (68.4, 20182.0, 5286.0, 7188.0, 7375.0),
+    "space_invaders": (148.0, 1652.0, 1976.0, 1779.0, 2179.0),
+}  # in the order of SOURCES
+_SCORES = {  # in the order of SOURCES
+    "breakout": (1.7, 31.8, 401.2, 410.0, 403.0),
+    "enduro": (0.0, 309.6, 301.8, 1250.0, 1448.0),
+    "seaquest": (68.4, 20182.0, 5286.0, 7188.0, 7375.0),
+    "space_invaders": (148.0, 1652.0, 1976.0, 1779.0, 2179.0),
 }
+REFERENCE_SCORES = {game: dict(zip(SOURCES, scores, strict=True)) for game, scores in _SCORES.items()}
 """Game of the suite atari, then source, to score."""
 
 SHOWN = {"dqn_normal": "paper: normal", "dqn_weight_norm": "paper: weight norm", "dqn_nature": "Mnih et al."}

@@ -56,13 +56,8 @@ def _arm(arm: Arm) -> Cells:
 def _findings(findings: Findings) -> Iterator[Cells]:
     """The numbers, the means of single evaluations (metric evaluation, at a step), and published scores."""
     for found in findings.numbers:
-        of_own = (
-            found.arm in findings.chosen
-            if found.baseline is None
-            else (found.arm, found.baseline) in findings.own.items()
-        )
-        of_equal = (found.arm, found.baseline) in findings.equal.items()
-        compared = found.quantity in ("difference", "iqm_difference")
+        pair = found.arm, found.baseline
+        own = found.arm in findings.chosen if found.baseline is None else pair in findings.own.items()
         yield {
             "quantity": found.quantity,
             "metric": found.metric,
@@ -71,11 +66,11 @@ def _findings(findings: Findings) -> Iterator[Cells]:
             **_arm(found.arm),
             "baseline": found.baseline and found.baseline.method.label,
             "baseline_rate": found.baseline and found.baseline.learning_rate,
-            "rates": " and ".join(["own"] * of_own + ["equal"] * of_equal),
+            "rates": " and ".join(["own"] * own + ["equal"] * (pair in findings.equal.items())),
             **_estimate(found.estimate),
             "seeds": found.seeds,
             "baseline_seeds": found.baseline_seeds,
-            "reading": reading(found.estimate, found.fewest_seeds) if compared else None,
+            "reading": reading(found.estimate, found.fewest_seeds) if "difference" in found.quantity else None,
         }
     for (arm, game), curve in findings.curves.items():
         seeds = (~np.isnan(findings.comparison.scores(arm, game))).sum(0)
@@ -102,18 +97,9 @@ def _evaluations(findings: Findings) -> Iterator[Cells]:
 
 
 def _run(run: Run) -> Cells:
-    return {
-        "folder": str(run.folder),
-        "suite": run.suite,
-        "game": run.game,
-        **_arm(run.arm),
-        "seed": run.seed,
-        "steps": run.steps,
-        "status": run.status.status,
-        "last_step": run.last_step,
-        "frames_per_second": _number(run.frames_per_second),
-        "machine": run.machine,
-    }
+    which = {"folder": str(run.folder), "suite": run.suite, "game": run.game, **_arm(run.arm), "seed": run.seed}
+    how_far = {"steps": run.steps, "status": run.status.status, "last_step": run.last_step}
+    return {**which, **how_far, "frames_per_second": _number(run.frames_per_second), "machine": run.machine}
 
 
 def _runs(findings: Findings) -> Iterator[Cells]:
@@ -125,14 +111,7 @@ def _runs(findings: Findings) -> Iterator[Cells]:
 
 def _norms(findings: Findings) -> Iterator[Cells]:
     for curve in findings.norms:
-        yield {
-            "game": curve.game,
-            **_arm(curve.arm),
-            "norm": curve.kind,
-            "layer": curve.layer,
-            "first_step": curve.steps[0],
-            "last_step": curve.steps[-1],
-            "first": float(curve.norms[:, 0].mean()),
-            "last": float(curve.norms[:, -1].mean()),
-            "growth": curve.growth,
-        }
+        place = {"game": curve.game, **_arm(curve.arm), "norm": curve.kind, "layer": curve.layer}
+        first, last = float(curve.norms[:, 0].mean()), float(curve.norms[:, -1].mean())
+        steps = {"first_step": curve.steps[0], "last_step": curve.steps[-1]}
+        yield {**place, **steps, "first": first, "last": last, "growth": curve.growth}
