@@ -6,7 +6,7 @@ from pathlib import Path
 from wn_rl.arms import parse_arms
 from wn_rl.config import to_json
 from wn_rl.presets import minatar
-from wn_rl.runs import RunFolder, Status, write_json
+from wn_rl.run.folder import RunFolder, Status, write_json
 from wn_rl.sweep import Run, expand
 
 

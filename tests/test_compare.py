@@ -18,8 +18,8 @@ from sweep_tools import leave
 
 from wn_rl import cli
 from wn_rl.commands import compare
-from wn_rl.flags import parse_flags
-from wn_rl.network_file import read_network_file
+from wn_rl.commands._shared import parse_flags
+from wn_rl.run.tensor_files import read_network_file
 from wn_rl.sweep import Run
 
 GRID = ["--games", "breakout", "--arms", "weight_norm", "normal:1e-4,3e-4", "--seeds", "1", *QUICK]

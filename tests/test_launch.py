@@ -21,7 +21,7 @@ from wn_rl.errors import UserError
 from wn_rl.launch import Ended, Entry, StopSignals, Supervisor, entries_of
 from wn_rl.launch_local import LocalLauncher, Slot, local_slots, num_cores
 from wn_rl.presets import laptop
-from wn_rl.runs import RunFolder
+from wn_rl.run.folder import RunFolder
 from wn_rl.sweep import Run, expand
 
 Act = Callable[[Run], int]  # what a run does to its folder, and its exit code

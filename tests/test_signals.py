@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from wn_rl.agents.monitor import StopRequest
 from wn_rl.launch import StopSignals
+from wn_rl.run.monitor import StopRequest
 
 
 @pytest.mark.parametrize(("handler", "hears"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])

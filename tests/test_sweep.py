@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from sweep_tools import leave, make_grid
 
 from wn_rl.arms import Arm, parse_arms
+from wn_rl.commands._shared import parse_flags
 from wn_rl.commands.train import Train, _preset_of
 from wn_rl.config import Config, to_json
 from wn_rl.errors import UserError
-from wn_rl.flags import parse_flags
 from wn_rl.presets import classic, laptop, minatar
 from wn_rl.registry import PARAMETERIZATIONS, PRESETS
-from wn_rl.runs import RunFolder, write_json
+from wn_rl.run.folder import RunFolder, write_json
 from wn_rl.sweep import Run, clear_debris, expand, flags_of, look, write_grid
 
 OUT = Path("comparison")

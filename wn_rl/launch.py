@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 
 from wn_rl.errors import UserError
 from wn_rl.launch_child import USER_ERROR, describe_end, prepare
-from wn_rl.signals import stop_signals_to
+from wn_rl.run.signals import stop_signals_to
 from wn_rl.sweep import Found, Run, look
 
 _POLL_SECONDS = 0.2

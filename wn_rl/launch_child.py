@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable, Mapping
 
 from wn_rl.errors import UserError
-from wn_rl.files import last_line
-from wn_rl.runs import RunFolder
+from wn_rl.run.files import last_line
+from wn_rl.run.folder import RunFolder
 from wn_rl.sweep import Run, clear_debris, flags_of
 
 USER_ERROR = 2  # the exit code of what cannot be mended by trying again

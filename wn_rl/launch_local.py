@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wn_rl import launch_child
-from wn_rl.cores import num_cores
 from wn_rl.errors import UserError
 from wn_rl.launch import Ended
+from wn_rl.machine import num_cores
 from wn_rl.sweep import Run
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wn_rl.launch import Entry
-from wn_rl.runs import RunFolder
+from wn_rl.run.folder import RunFolder
 
 _TAIL_BYTES = 32_768  # of metrics.jsonl: tens of rows
 

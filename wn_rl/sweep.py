@@ -20,7 +20,7 @@ from wn_rl.arms import Arm
 from wn_rl.config import Config, from_json, method_options, to_json
 from wn_rl.errors import UserError, in_one_line, say
 from wn_rl.registry import PRESETS, import_flags
-from wn_rl.runs import RunFolder, file_name, write_json
+from wn_rl.run.folder import RunFolder, file_name, write_json
 
 # How and where a run is computed, not what: these may differ from one invocation to the next.
 _CIRCUMSTANCES = {

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wn_rl.checkpoint import CheckpointStore
 from wn_rl.config import Config, identity
 from wn_rl.errors import UserError
 from wn_rl.launch import StopSignals
 from wn_rl.launch_child import describe_end, prepare
 from wn_rl.launch_local import LocalLauncher
-from wn_rl.runs import RunFolder
+from wn_rl.run.checkpoint import CheckpointStore
+from wn_rl.run.folder import RunFolder
 from wn_rl.sweep import Run, look
 from wn_rl.tune_study import Study, Trial
 

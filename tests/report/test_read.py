@@ -10,7 +10,7 @@ from wn_rl.arms import Arm
 from wn_rl.config import NetworkConfig
 from wn_rl.errors import UserError
 from wn_rl.report.read import read_run, read_runs, series
-from wn_rl.runs import RunFolder
+from wn_rl.run.folder import RunFolder
 
 
 def test_a_run_says_what_it_was_and_scored(tmp_path: Path) -> None:

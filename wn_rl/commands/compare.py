@@ -10,11 +10,10 @@ from typing import Annotated, Literal
 import tyro
 
 from wn_rl.arms import parse_arms
-from wn_rl.commands._presets import preset_of, suite_of
+from wn_rl.commands._shared import parse_flags, preset_of, suite_of
 from wn_rl.commands.train import Train
 from wn_rl.config import Config, SuiteName
 from wn_rl.errors import UserError, say
-from wn_rl.flags import parse_flags
 from wn_rl.launch import Entry, Launcher, StopSignals, Supervisor, entries_of
 from wn_rl.launch_local import LocalLauncher, Slot, local_slots
 from wn_rl.launch_progress import Survey, total_seconds
@@ -161,7 +160,7 @@ def _settings(options: Compare, suite: str, game: str, others: Sequence[str]) ->
 
 def _require_possible(options: Compare, runs: Sequence[Run]) -> None:
     """ValueError or UserError, before anything starts, on a device or a network that no run could have."""
-    from wn_rl.agents.experiment import make_training_environments, require_device
+    from wn_rl.agents.dqn import make_training_environments, require_device
     from wn_rl.agents.learner import make_online_network
     from wn_rl.machine import resolve_device
 

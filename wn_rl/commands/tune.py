@@ -8,13 +8,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from wn_rl.commands._presets import preset_of, suite_of
+from wn_rl.commands._shared import parse_flags, preset_of, suite_of
 from wn_rl.commands.train import Train
 from wn_rl.config import Config, PresetName, SuiteName
 from wn_rl.errors import UserError, say
-from wn_rl.flags import parse_flags
 from wn_rl.registry import PRESETS, command_line
-from wn_rl.runs import RunFolder
+from wn_rl.run.folder import RunFolder
 from wn_rl.sweep import flags_of, one_of_many, require_tests, wandb_sweep, write_wandb_sweep
 from wn_rl.tune_space import Dimension, as_wandb_parameter, ends, flags_for, parse_space
 

@@ -21,7 +21,7 @@ from wn_rl.report.findings import Findings, NormCurve
 from wn_rl.report.read import series
 from wn_rl.report.stats import MIN_SEEDS, Estimate, FloatArray
 from wn_rl.report.words import game_title, slug
-from wn_rl.runs import RunFolder, open_run
+from wn_rl.run.folder import RunFolder, open_run
 
 FOREGROUND = "#1f2429"
 """Of text and axes; in a page it becomes the colour of the page's text."""

@@ -14,10 +14,10 @@ import numpy as np
 from wn_rl.arms import Arm
 from wn_rl.config import flat, method_options
 from wn_rl.errors import UserError, counted
-from wn_rl.files import last_line
 from wn_rl.report.stats import FloatArray
 from wn_rl.report.words import game_title, listed
-from wn_rl.runs import Row, RunFolder, RunStatus
+from wn_rl.run.files import last_line
+from wn_rl.run.folder import Row, RunFolder, RunStatus
 
 
 @dataclass(frozen=True)

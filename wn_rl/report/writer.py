@@ -8,7 +8,6 @@ from types import MappingProxyType
 import numpy as np
 
 from wn_rl.errors import UserError
-from wn_rl.files import alone_in
 from wn_rl.report.comparison import Comparison, choose_rates, compare
 from wn_rl.report.content import make_chapter
 from wn_rl.report.figures import pictures_of
@@ -18,7 +17,8 @@ from wn_rl.report.read import Grids, LeftOut, missing_runs, read_grids, read_run
 from wn_rl.report.render import Clip, Fold, Table, render_markdown, render_page, say
 from wn_rl.report.tables import csv_tables
 from wn_rl.report.words import game_title, slug
-from wn_rl.runs import RunFolder
+from wn_rl.run.files import alone_in
+from wn_rl.run.folder import RunFolder
 
 TITLE = "Weight normalization in deep Q-networks: what these runs show"
 BOOTSTRAP_SEED = 0
