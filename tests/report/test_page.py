@@ -192,7 +192,7 @@ def test_runs_of_different_versions_are_noted(tmp_path: Path) -> None:
     write_run(tmp_path / "b", [1.0], seed=2, versions=new)
     write_run(tmp_path / "c", [1.0], seed=3, versions=new)
     chapter = chapter_of(tmp_path)
-    assert list(chapter.notes) == ['Runs of 2 different sets of versions are pooled; see "Settings and commands".']
+    assert list(chapter.notes) == ['Runs of 2 different sets of versions are pooled; see "Settings and versions".']
     assert "2 runs: torch 2.13.0, numpy 2.4" in chapter.folds[-1].texts
 
 

@@ -5,6 +5,7 @@ import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -90,6 +91,7 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*<|\[\]]|\b_|_\b)", r"\\\1", " ".join(text.split()))
 
 
+@cache
 def _template(name: str) -> Any:
     finalize = {"report.md.j2": _finalize_markdown, "texts.j2": _in_one_line}.get(name)
     environment = Environment(
