@@ -170,8 +170,10 @@ def test_an_arm_that_has_its_own_rate_apart_is_compared_at_the_same_rate_too(tmp
     write_normal(tmp_path, [[6.0]] * 3, rate=3e-4)
     write_weight_norm(tmp_path, [[7.0]] * 3)
     table = score_table(found(tmp_path), "maximum")
-    assert table.header[4:6] == ["difference from normal at 0.0003", "from normal at the same rate"]
-    assert [cell.split(";")[0] for cell in table.rows[1][4:6]] == ["+1.00", "+2.00"]
+    assert table.header[4:] == [
+        *("difference from normal at 0.0003", "P(improvement)", "from normal at the same rate")
+    ]
+    assert [cell.split(";")[0] for cell in table.rows[1][4:]] == ["+1.00", "1.00", "+2.00"]
 
 
 def test_published_scores_stand_beside_ours_and_gaps_are_marked(tmp_path: Path) -> None:

@@ -83,20 +83,22 @@ def _table_of_scores(findings: Findings, metric: str, arms: Sequence[Arm], colum
             rows += [[title, name, score(published[source])] for source, name in shown if source in published]
     human = [found for arm in arms if (found := findings.find("human_iqm", metric, arm, None))]
     rows += [[f"{len(each.games)} games, human-normalized", each.arm.label, _shown(each)] for each in human]
-    header = ["game", "arm", "score [95% interval]", "seeds", *columns, *(["P(improvement)"] if columns else [])]
+    header = ["game", "arm", "score [95% interval]", "seeds", *columns]
+    header[5:5] = ["P(improvement)"] if columns else []
     about = {"baseline": findings.comparison.baseline.label, "several": len(games) > 1, "human": bool(human)}
     padded = [row + [MISSING] * (len(header) - len(row)) for row in rows]
     return Table(say("table_caption", metric=metric, **about)[0], header, padded)
 
 
 def _cells(findings: Findings, metric: str, arm: Arm, game: str | None, columns: Sequence[Pairs]) -> list[str]:
-    """Score, seeds, differences, and the probability of improvement; game None: over games."""
+    """Score, seeds, differences, and after the first the probability of improvement; game None: over games."""
     first = columns[0].get(arm) if columns else None
     mean = findings.find("mean", metric, arm, game) if game else findings.find("iqm", metric, arm, None, first)
     kind = "difference" if game else "iqm_difference"
     differences = [findings.find(kind, metric, arm, game, pairs.get(arm)) for pairs in columns]
     improvement = [findings.find("improvement", metric, arm, game, first)] if columns else []
-    return [_shown(mean), str(mean.seeds) if mean else MISSING, *map(_shown, [*differences, *improvement])]
+    compared = [*differences[:1], *improvement, *differences[1:]]
+    return [_shown(mean), str(mean.seeds) if mean else MISSING, *map(_shown, compared)]
 
 
 def _shown(found: Finding | None) -> str:
