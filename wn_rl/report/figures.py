@@ -85,7 +85,10 @@ def pictures_of(findings: Findings) -> dict[str, list[Picture]]:
     pictures: dict[str, list[Picture]] = {"curves": [], "rates": []}
     if findings.chosen:
         caption = "Evaluation scores by epoch: means over seeds with pointwise 95% intervals"
-        panels = [partial(_draw_curves, findings, game) for game in comparison.games]
+        games = [
+            game for game in comparison.games if any((arm, game) in findings.curves for arm in findings.chosen)
+        ]
+        panels = [partial(_draw_curves, findings, game) for game in games]
         few = f"; an arm with fewer than {MIN_SEEDS} seeds has a line for each run"
         pictures["curves"] = [make_picture(f"{prefix}-overview", f"{caption}{few}.", panels)]
     if len(comparison.arms) > len(comparison.methods):

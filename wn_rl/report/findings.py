@@ -86,6 +86,8 @@ class Findings:
     comparison: Comparison
     choice: Choice
     published: Published
+    chosen: Sequence[Arm]
+    """The arms at their chosen rates that have runs here."""
     own: Pairs
     """Each method at its chosen rate against the baseline at its own."""
     equal: Pairs
@@ -94,11 +96,6 @@ class Findings:
     curves: Mapping[tuple[Arm, str], Sequence[Estimate]]
     """By arm and game: the mean of each evaluation over seeds."""
     norms: Sequence[NormCurve]
-
-    @property
-    def chosen(self) -> list[Arm]:
-        """The arms at their chosen rates that have runs here."""
-        return chosen_arms(self.comparison, self.choice)
 
     @cached_property
     def _by_key(self) -> dict[tuple[object, ...], Finding]:
@@ -121,14 +118,9 @@ class Findings:
         return [(name, points) for name, points in cut if points]
 
 
-def chosen_arms(comparison: Comparison, choice: Choice) -> list[Arm]:
-    """The methods at their chosen rates, without those that have no run of it."""
-    arms = [choice.arms.get(method) for method in comparison.methods]
-    return [arm for arm in arms if arm in comparison.arms]
-
-
 def examine(comparison: Comparison, choice: Choice, published: Published, rng: np.random.Generator) -> Findings:
     """Every number of a comparison."""
+    chosen = [choice.arms[method] for method in comparison.methods if choice.arms.get(method) in comparison.arms]
     own, equal = _pairs_at_own_rates(comparison, choice), _pairs_at_equal_rates(comparison)
     pairs = dict.fromkeys((*own.items(), *equal.items()))  # a pair that answers both questions has one answer
     numbers = [found for pair in pairs for found in _differences(comparison, *pair, published, rng)]
@@ -138,8 +130,9 @@ def examine(comparison: Comparison, choice: Choice, published: Published, rng: n
         for game, arm in product(comparison.games, comparison.arms)
         if comparison.runs_of(arm, game)
     }
-    numbers += _human_normalized(comparison, chosen_arms(comparison, choice), published, rng)
-    return Findings(comparison, choice, published, own, equal, numbers, curves, list(norm_curves(comparison)))
+    numbers += _human_normalized(comparison, chosen, published, rng)
+    norms = list(norm_curves(comparison))
+    return Findings(comparison, choice, published, chosen, own, equal, numbers, curves, norms)
 
 
 def _pairs_at_own_rates(comparison: Comparison, choice: Choice) -> Pairs:
