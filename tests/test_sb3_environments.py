@@ -7,6 +7,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from wn_rl import envs
+from wn_rl.config import EnvironmentConfig
 from wn_rl.envs.as_gymnasium import GameEnv
 from wn_rl.envs.base import Lanes
 
@@ -30,7 +31,9 @@ def test_gymnasium_accepts_it(suite: str, game: str, stack: int) -> None:
 def test_it_shows_what_our_lanes_show(suite: str, game: str, stack: int) -> None:
     """Several games, each to its end, against `envs.make` and a stack kept by hand."""
     env = GameEnv(suite, game, stack=stack, max_episode_frames=600)
-    lanes = envs.make(suite, game, num_envs=1, seed=5, life_loss_terminates=False, max_episode_frames=600)
+    lanes = envs.make(
+        suite, game, EnvironmentConfig(life_loss_terminates=False, max_episode_frames=600), num_envs=1, seed=5
+    )
     actions = np.random.default_rng(0)
     observation, _ = env.reset(seed=5)
     step = lanes.reset()

@@ -100,7 +100,7 @@ def open_network(
     """
     from wn_rl.export.agent import is_exported, load_exported
     from wn_rl.machine import resolve_device
-    from wn_rl.run.training import load_run
+    from wn_rl.run.loading import load_run
 
     folder = RunFolder(path)
     if not is_exported(folder.read_config()):

@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> int:
 
     from wn_rl.agents.evaluation import make_test_environments
     from wn_rl.export import Agent, export, scores_of_run
-    from wn_rl.run.training import load_network
+    from wn_rl.run.loading import load_network
 
     folder, record, config = open_run(options.run)
     network, name = load_network(config, folder, options.network, torch.device("cpu"))
