@@ -10,10 +10,10 @@ import numpy as np
 
 from wn_rl.config import Config, EvaluationConfig, OptimizerConfig, to_json
 from wn_rl.registry import PRESETS
-from wn_rl.report.comparison import Comparison, compare
-from wn_rl.report.rates import choose_rates
-from wn_rl.report.records import LeftOut, read_runs
-from wn_rl.report.results import Findings, References, examine
+from wn_rl.report.comparison import Comparison, choose_rates, compare
+from wn_rl.report.findings import Findings, examine
+from wn_rl.report.published_curves import Published
+from wn_rl.report.read import LeftOut, read_runs
 
 PERIOD = 100
 """Agent steps of an epoch."""
@@ -38,7 +38,7 @@ def write_run(
     versions: dict[str, str | None] | None = None,
     **changes: Any,
 ) -> Path:
-    """A run folder with one test an epoch; None is a test without a score. steps None: as many as the tests take.
+    """A run folder with one evaluation an epoch; None has no score. steps None: up to the last evaluation.
 
     norms: |v| of the layer "conv" by epoch. updates: made by then. changes: fields of Config.
     """
@@ -90,7 +90,7 @@ def comparison_of(root: Path) -> Comparison:
     return comparison
 
 
-def found(root: Path, references: References | None = None) -> Findings:
+def found(root: Path, published: Published | None = None) -> Findings:
     """Its numbers, rates chosen on the same runs."""
     comparison = comparison_of(root)
-    return examine(comparison, choose_rates(comparison, []), references, np.random.default_rng(0))
+    return examine(comparison, choose_rates(comparison, []), published or Published(), np.random.default_rng(0))

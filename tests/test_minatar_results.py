@@ -32,7 +32,7 @@ def test_the_minatar_table_can_be_made_again(tmp_path: Path) -> None:
 def test_the_table_is_made_of_the_runs_that_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def leave_rows(command: list[str], check: bool) -> "subprocess.CompletedProcess[bytes]":
+    def leave_rows(command: list[str], **_: object) -> "subprocess.CompletedProcess[bytes]":
         for run in compare._runs_of(*parse_flags(compare.Compare, command[4:], return_unknown_args=True)):
             run.path.mkdir(parents=True)
             assert run.config.preset == "minatar"
@@ -41,7 +41,7 @@ def test_the_table_is_made_of_the_runs_that_are_asked_for(
                 {"step": 200_000, "loss": 0.1, "train/return_last_100": run.config.seed},
                 {"step": run.config.steps, "loss": 0.1, "train/return_last_100": 2 * run.config.seed},
             ]
-            (run.path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+            (run.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", leave_rows)
@@ -57,7 +57,7 @@ def test_the_table_is_made_of_the_runs_that_are_asked_for(
 
 
 def test_the_exit_code_is_that_of_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "run", lambda command, check: subprocess.CompletedProcess(command, 3))
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 3))
     monkeypatch.setattr(sys, "argv", ["reproduce_minatar.py", str(tmp_path)])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(SCRIPT), run_name="__main__")

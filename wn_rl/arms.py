@@ -1,5 +1,6 @@
 """Arms of a comparison, and how they are typed: weight_norm:3e-4, normal+initialization=torch:1e-4,3e-4."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from dataclasses import dataclass
 from wn_rl.config import METHOD_OPTIONS
 from wn_rl.errors import UserError, did_you_mean
 from wn_rl.registry import PARAMETERIZATIONS
+
+_LABELS = {"weight_norm_mean_only_bn": "WN + mean-only BN"}
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,23 @@ class Arm:
     learning_rate: float | None = None
     options: tuple[tuple[str, float | str], ...] = ()
     """Names of `METHOD_OPTIONS`, and what they are; others are as in the settings that all runs share."""
+
+    @property
+    def method(self) -> "Arm":
+        """The arm without its learning rate: how the layers are parameterized."""
+        return dataclasses.replace(self, learning_rate=None)
+
+    @property
+    def label(self) -> str:
+        """For tables and figures, e.g. "weight norm (log scale 3) at 0.0003"; a method has no rate."""
+        name = _LABELS.get(self.parameterization, self.parameterization.replace("_", " "))
+        options = ", ".join(f"{option.replace('_', ' ')} {_plain(value)}" for option, value in self.options)
+        rate = "" if self.learning_rate is None else f" at {self.learning_rate:g}"
+        return (f"{name} ({options})" if options else name) + rate
+
+
+def _plain(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def parse_arms(texts: Iterable[str]) -> tuple[Arm, ...]:

@@ -13,7 +13,7 @@ from wn_rl.run.folder import open_run
 
 @dataclass(frozen=True)
 class Report:
-    """Compare finished runs: parameterizations at their best and at equal learning rates."""
+    """Compare finished runs: parameterizations at their own and at equal learning rates."""
 
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUNS...")]
     """Folders of runs, or folders that hold them."""
@@ -25,43 +25,39 @@ class Report:
     """CSV files of other people's learning curves to draw beside ours: columns game, agent_steps, mean_return and,
     if there are any, seed and suite (atari without)."""
     until: int | None = None
-    """Compare all runs that reached this step, up to it. None: finished runs, those of one length together."""
+    """Compare all runs that reached this step, up to it. None: finished runs, each with those of its length."""
     videos: bool = True
-    """Record one game by the best network of each parameterization at its chosen rate."""
+    """Record one episode by the best network of each parameterization at its chosen rate."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl report`."""
     options = parse_flags(Report, arguments)
-    from wn_rl.envs.scores import REFERENCE_SCORES, SOURCES
-    from wn_rl.report.other_curves import read_curves
-    from wn_rl.report.results import References
-    from wn_rl.report.writer import Request, write_report
+    from wn_rl.report.published_curves import Published, read_curves
+    from wn_rl.report.published_scores import REFERENCE_SCORES, SHOWN, SOURCES
+    from wn_rl.report.writer import write_report
 
     if not options.runs:
         raise ValueError("name the folders of the runs to report (see wn-rl report --help)")
     if options.until is not None and options.until < 1:
         raise ValueError(f"--until must be at least 1, got {options.until}")
     curves = read_curves(options.curves)
-    references = {suite: References({}, {}, {}, of_suite) for suite, of_suite in curves.items()}
-    references["atari"] = References(REFERENCE_SCORES, SOURCES, _BESIDE, curves.get("atari", {}))
-    request = Request(
-        runs=options.runs,
-        out=options.out,
+    published = {suite: Published(curves=of_suite) for suite, of_suite in curves.items()}
+    published["atari"] = Published(REFERENCE_SCORES, SOURCES, SHOWN, curves.get("atari", {}))
+    page = write_report(
+        options.runs,
+        options.out,
         rates_from=options.rates_from,
         until=options.until,
-        references=references,
-        record_game=record_best_game if options.videos else None,
+        published=published,
+        record_episode=record_best_episode if options.videos else None,
     )
-    print(write_report(request))
+    print(page)
     return 0
 
 
-_BESIDE = {"dqn_normal": "paper: normal", "dqn_weight_norm": "paper: weight norm", "dqn_nature": "Mnih et al."}
-
-
-def record_best_game(run: Path, video: Path, seed: int) -> str:
-    """Let a run's best network play one game on the CPU; returns which network it was and its return."""
+def record_best_episode(run: Path, video: Path, seed: int) -> str:
+    """Let a run's best network play one episode on the CPU; returns which network it was and its return."""
     import torch
 
     from wn_rl.run.loading import load_network

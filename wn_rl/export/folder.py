@@ -17,7 +17,7 @@ from torch import nn
 
 from wn_rl.errors import UserError, say
 from wn_rl.export.agent import CONFIG, WEIGHTS, Agent, read_agent, write_agent
-from wn_rl.plots import plot_learning_curves
+from wn_rl.report.figures import plot_learning_curves
 from wn_rl.run.files import replace_file, sync_folder
 from wn_rl.run.folder import RunFolder
 
@@ -46,7 +46,7 @@ def export(agent: Agent, folder: Path, *, run_dir: Path | None = None, onnx: boo
         if onnx:
             write_onnx(read_agent(new), new / ONNX)
         if run_dir is not None and RunFolder(run_dir).metrics_file.exists():
-            plot_learning_curves([run_dir], new / CURVE)
+            plot_learning_curves([run_dir]).savefig(new / CURVE, dpi=130)
         evaluations = [] if run_dir is None else _evaluations(run_dir, agent.name)
         replace_file(new / CARD, _card(agent, evaluations, exported_files(new)).encode())
         os.replace(new, folder)

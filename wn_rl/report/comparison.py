@@ -1,53 +1,49 @@
-"""Which runs may be compared: same suite, same settings but for the arm, all trained as long."""
+"""Which runs may be compared, and at which learning rate each method is.
+
+They have the same suite, the same length, and the same settings except for the arm.
+"""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from wn_rl.config import METHOD_OPTIONS
+from wn_rl.arms import Arm
+from wn_rl.config import Role, names_of
 from wn_rl.errors import UserError
 from wn_rl.registry import PARAMETERIZATIONS
-from wn_rl.report.records import Arm, LeftOut, Method, Run
-from wn_rl.stats import FloatArray
-
-_BASELINE = "normal"
-_OF_THE_ARM = {"parameterization", "optimizer.learning_rate", *(f"network.{name}" for name in METHOD_OPTIONS)}
-_OF_THE_RUN = {"game", "seed", "steps"}
-_WITHOUT_EFFECT_ON_SCORES = {
-    *("preset", "device", "track", "run_name", "group", "log_period", "checkpoint_period", "keep_replay"),
-    *("torch_threads", "environment.emulator_threads", "environment.processes"),
-    *("evaluation.video_period", "evaluation.held_out_states"),
-}
+from wn_rl.report.read import LeftOut, Run
+from wn_rl.report.stats import FloatArray
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs of one suite that differ in game, arm and seed alone, each with its scores up to one step."""
+    """Runs of one suite that differ only in game, arm and seed, each with its scores up to one step."""
 
     name: str
-    """E.g. "minatar, 300,000 steps"; no two comparisons of a report share it."""
+    """E.g. "minatar, 300,000 steps"; the names in a report are unique."""
     suite: str
     horizon: int
-    """Agent steps: each run made at least so many, and nothing later counts."""
+    """Agent steps: every run made at least this many, and nothing later counts."""
     settings: Mapping[str, Any]
     """What the runs share, names with dots, e.g. "learning.batch_size"."""
     runs: tuple[Run, ...]
     left_out: tuple[LeftOut, ...] = ()
-    """Runs that would belong here but are not in the numbers."""
+    """Runs of this kind that are not in the numbers."""
 
     @property
-    def test_period(self) -> int:
+    def evaluation_period(self) -> int:
         """Agent steps of one epoch."""
         return int(self.settings["evaluation.period"])
 
     @property
     def num_epochs(self) -> int:
-        """Tests up to the horizon."""
-        return self.horizon // self.test_period
+        """Evaluations up to the horizon."""
+        return self.horizon // self.evaluation_period
 
     @cached_property
     def games(self) -> list[str]:
@@ -55,121 +51,116 @@ class Comparison:
 
     @cached_property
     def arms(self) -> list[Arm]:
-        """Baseline first, then in the order of the registry; by rate within a method."""
-        return sorted({run.arm for run in self.runs}, key=lambda arm: (method_order(arm.method), arm.rate))
+        """In the order of the registry, by learning rate within a method."""
+        return sorted({run.arm for run in self.runs}, key=lambda arm: (*method_order(arm.method), rate_of(arm)))
 
     @cached_property
-    def methods(self) -> list[Method]:
+    def methods(self) -> list[Arm]:
+        """Arms without their learning rates."""
         return list(dict.fromkeys(arm.method for arm in self.arms))
 
     @cached_property
-    def baseline(self) -> Method:
-        """What every other method is compared with: normal layers, if there are any; of several, the plainest."""
-        found = [method for method in self.methods if method.parameterization == _BASELINE]
-        return min(found, key=lambda method: len(method.options), default=Method(_BASELINE))
+    def baseline(self) -> Arm:
+        """The method that the others are compared with: normal layers, with the fewest options if several are."""
+        normal = [method for method in self.methods if method.parameterization == "normal"]
+        return min(normal, key=lambda method: len(method.options), default=Arm("normal"))
 
-    def rates(self, method: Method) -> list[float]:
+    def rates(self, method: Arm) -> list[float]:
         """Learning rates at which the method was run, in any game."""
-        return [arm.rate for arm in self.arms if arm.method == method]
+        return [rate_of(arm) for arm in self.arms if arm.method == method]
+
+    @cached_property
+    def _runs_by_arm(self) -> dict[tuple[Arm, str], list[Run]]:
+        found: dict[tuple[Arm, str], list[Run]] = {}
+        for run in sorted(self.runs, key=lambda run: run.seed):
+            found.setdefault((run.arm, run.game), []).append(run)
+        return found
 
     def runs_of(self, arm: Arm, game: str) -> list[Run]:
-        """By seed."""
-        found = [run for run in self.runs if run.arm == arm and run.game == game]
-        return sorted(found, key=lambda run: run.seed)
+        """By seed; empty without runs."""
+        return self._runs_by_arm.get((arm, game), [])
 
     def scores(self, arm: Arm, game: str) -> FloatArray:
-        """Mean raw return of each test: float [seeds, epochs], NaN where one is missing."""
+        """Mean raw return of each evaluation: float [seeds, epochs], NaN where one is missing."""
         runs = self.runs_of(arm, game)
         return np.array([run.scores(self.num_epochs) for run in runs]).reshape(len(runs), self.num_epochs)
 
-    def has(self, arm: Arm, game: str) -> bool:
-        """Whether there is a run."""
-        return bool(self.runs_of(arm, game))
-
-    def num_left_out(self, arm: Arm, game: str | None = None, status: str | None = None) -> int:
-        """Runs of the arm that are not in the numbers: of one game or all, with one status or any."""
+    def num_left_out(self, arm: Arm, status: str | None = None) -> int:
+        """Runs of the arm that are not in the numbers; with one status or any."""
         runs = [entry.run for entry in self.left_out if entry.run is not None and entry.run.arm == arm]
-        return sum(game in (None, run.game) and status in (None, run.status) for run in runs)
+        return sum(status in (None, run.status.status) for run in runs)
 
 
-def method_order(method: Method) -> tuple[int, str]:
-    """Sorts methods as the registry of parameterizations has them, those of another version last."""
+def rate_of(arm: Arm) -> float:
+    """The learning rate of a finished run's arm, which always has one."""
+    assert arm.learning_rate is not None
+    return arm.learning_rate
+
+
+def method_order(method: Arm) -> tuple[int, str]:
+    """A key that sorts methods as the registry of parameterizations does; unknown ones come last."""
     names = list(PARAMETERIZATIONS)
     known = method.parameterization in names
     return (names.index(method.parameterization) if known else len(names)), method.label
 
 
-@dataclass
-class _Pool:
-    """Runs of one suite, horizon and settings while they are sorted."""
-
-    runs: dict[tuple[str, Arm, int], Run] = field(default_factory=dict)
-    left_out: list[LeftOut] = field(default_factory=list)
-
-
 def compare(runs: Iterable[Run], until: int | None = None) -> tuple[list[Comparison], list[LeftOut]]:
-    """Sort runs into comparisons; runs that are in none are named.
+    """Sort runs into comparisons. Returns those, and the runs that are in none of them.
 
-    until: agent steps; every run that came so far counts, up to there. None: every run that reached the last
-    of its own steps, and runs of different length are different comparisons.
+    until: agent steps; every run that came so far counts, up to there. None: every run that reached its own last
+    step, and runs of different length are different comparisons.
 
     Raises:
         UserError: nothing remains.
     """
-    pools: dict[tuple[str, int, str], _Pool] = {}
+    kinds: dict[tuple[str, int, str], list[Run]] = {}
     for run in runs:
-        horizon = until or run.steps
-        pool = pools.setdefault((run.suite, horizon, json.dumps(shared_settings(run), sort_keys=True)), _Pool())
-        identity = (run.game, run.arm, run.seed)
-        obstacle = _obstacle(run, horizon, pool.runs.get(identity))
-        if obstacle:
-            pool.left_out.append(LeftOut(run.folder, obstacle, run))
-        else:
-            pool.runs[identity] = run
-    left_out = [entry for pool in pools.values() for entry in pool.left_out]
+        settings = json.dumps(shared_settings(run), sort_keys=True)
+        kinds.setdefault((run.suite, until or run.steps, settings), []).append(run)
     comparisons: list[Comparison] = []
-    for (suite, horizon, settings), pool in sorted(pools.items()):
-        if pool.runs:
-            name = _new_name(f"{suite}, {horizon:,} steps", [other.name for other in comparisons])
-            runs_in, runs_out = tuple(pool.runs.values()), tuple(pool.left_out)
+    left_out: list[LeftOut] = []
+    for (suite, horizon, settings), of_kind in sorted(kinds.items(), key=lambda kind: kind[0]):
+        runs_in, runs_out = _fit_and_unfit(of_kind, horizon)
+        left_out += runs_out
+        if runs_in:
+            twins = sum((other.suite, other.horizon) == (suite, horizon) for other in comparisons)
+            name = f"{suite}, {horizon:,} steps" + (f", settings {twins + 1}" if twins else "")
             comparisons.append(Comparison(name, suite, horizon, json.loads(settings), runs_in, runs_out))
     if not comparisons:
-        raise UserError(f"no run can be compared: {left_out[0].folder}: {left_out[0].reason}")
+        raise UserError(f"none of the runs can be compared: {left_out[0].folder}: {left_out[0].reason}")
     return comparisons, left_out
 
 
-def _new_name(name: str, taken: Sequence[str]) -> str:
-    """The name, told apart from those before it."""
-    number = sum(other == name or other.startswith(f"{name}, settings ") for other in taken) + 1
-    return f"{name}, settings {number}" if number > 1 else name
+def _fit_and_unfit(runs: Sequence[Run], horizon: int) -> tuple[tuple[Run, ...], tuple[LeftOut, ...]]:
+    fit: dict[tuple[str, Arm, int], Run] = {}
+    unfit = []
+    for run in runs:
+        identity = (run.game, run.arm, run.seed)
+        obstacle = _obstacle(run, horizon, fit.get(identity))
+        if obstacle:
+            unfit.append(LeftOut(run.folder, obstacle, run))
+        else:
+            fit[identity] = run
+    return tuple(fit.values()), tuple(unfit)
 
 
 def _obstacle(run: Run, horizon: int, twin: Run | None) -> str | None:
     """Why a run cannot be in a comparison; None if it can."""
     if not run.reached(horizon):
-        words = f"{run.status} at step {run.last_step:,} of {horizon:,}"
-        return f"{words}: {run.message}" if run.message else words
-    epochs = horizon // run.test_period if run.test_period else 0
+        reason = f"{run.status.status} at step {run.last_step:,} of {horizon:,}"
+        return f"{reason}: {run.status.message}" if run.status.message else reason
+    epochs = horizon // run.evaluation_period if run.evaluation_period else 0
     if np.isnan(run.scores(epochs)).all():
-        return f"has no test score up to step {horizon:,}"
+        return f"has no evaluation score up to step {horizon:,}"
     if twin is not None:
-        return f"has the settings and the seed of {twin.folder}, which is in"
+        return f"has the settings and the seed of {twin.folder}, which is in the numbers"
     return None
 
 
 def shared_settings(run: Run) -> dict[str, Any]:
     """Settings that must be equal for two runs to be compared, names with dots."""
-    apart = _OF_THE_ARM | _OF_THE_RUN | _WITHOUT_EFFECT_ON_SCORES
-    return {name: value for name, value in flat_settings(run.config).items() if name not in apart}
-
-
-def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings with dots in their names: {"learning": {"discount": 1}} to {"learning.discount": 1}."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        nested = isinstance(value, dict)
-        found |= flat_settings(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return found
+    other = names_of(Role.METHOD, Role.RUN, Role.CIRCUMSTANCE, Role.RECORD)
+    return {name: value for name, value in run.settings.items() if name not in other}
 
 
 def differing_settings(comparisons: Sequence[Comparison]) -> list[str]:
@@ -177,3 +168,78 @@ def differing_settings(comparisons: Sequence[Comparison]) -> list[str]:
     described = [{**comparison.settings, "steps": comparison.horizon} for comparison in comparisons]
     names = dict.fromkeys(name for settings in described for name in settings)
     return [name for name in names if len({json.dumps(settings.get(name)) for settings in described}) > 1]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The learning rate of each method, one for all games."""
+
+    arms: Mapping[Arm, Arm]
+    """Methods that had runs to choose on, each with its rate."""
+    basis: Literal["single", "same runs", "other runs"]
+    """single: no method had two rates to choose from."""
+    chosen_on: Comparison
+
+
+def choose_rates(comparison: Comparison, others: Sequence[Comparison]) -> Choice:
+    """The rates with the highest evaluation scores, in the suite's runs among `others` or else in these runs.
+
+    A method that is not among the others has its rate if it was run here at one rate only.
+
+    Raises:
+        UserError: the others are of more than one kind, so that they cannot be pooled.
+    """
+    same_suite = [other for other in others if other.suite == comparison.suite]
+    if len(same_suite) > 1:
+        raise UserError(
+            f"the {comparison.suite} runs to choose rates from differ in more than game, arm and seed "
+            f"({', '.join(differing_settings(same_suite))}): name runs of one kind"
+        )
+    single = {arm.method: arm for arm in comparison.arms if len(comparison.rates(arm.method)) == 1}
+    if same_suite:
+        best = {**single, **best_arms(same_suite[0])}
+        return Choice(
+            {method: best[method] for method in sorted(best, key=method_order)}, "other runs", same_suite[0]
+        )
+    basis: Literal["single", "same runs"] = "single" if len(single) == len(comparison.methods) else "same runs"
+    return Choice(best_arms(comparison), basis, comparison)
+
+
+def best_arms(comparison: Comparison) -> dict[Arm, Arm]:
+    """Each method at its best rate; of equal ones at the lowest.
+
+    A rate that lacks one of the method's games cannot win, and a rate at which a run failed wins only if there
+    is no other.
+    """
+    means = {arm: mean for arm, mean in scaled_means(comparison).items() if not math.isnan(mean)}
+    best = {}
+    for method in comparison.methods:
+        complete = [arm for arm in means if arm.method == method]
+        eligible = [arm for arm in complete if not comparison.num_left_out(arm, status="failed")] or complete
+        if eligible:
+            best[method] = max(eligible, key=lambda arm: (means[arm], -rate_of(arm)))
+    return best
+
+
+def scaled_means(comparison: Comparison) -> dict[Arm, float]:
+    """Mean over games of each arm's mean maximum score, scaled to 0 for a game's worst arm and 1 for its best.
+
+    NaN for an arm that lacks one of its method's games.
+    """
+    scaled = {game: _scaled_scores(comparison, game) for game in comparison.games}
+    found = {}
+    for arm in comparison.arms:
+        games = [game for game in scaled if any(other.method == arm.method for other in scaled[game])]
+        found[arm] = float(np.mean([scaled[game].get(arm, math.nan) for game in games]))
+    return found
+
+
+def _scaled_scores(comparison: Comparison, game: str) -> dict[Arm, float]:
+    """Of each arm that has runs of the game."""
+    means = {
+        arm: float(np.nanmax(comparison.scores(arm, game), axis=1).mean())
+        for arm in comparison.arms
+        if comparison.runs_of(arm, game)
+    }
+    low, high = min(means.values()), max(means.values())
+    return {arm: (mean - low) / (high - low) if high > low else 1.0 for arm, mean in means.items()}

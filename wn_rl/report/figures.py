@@ -1,23 +1,27 @@
-"""The report's figures: small panels, readable one above the other on a phone, in light and dark."""
+"""The report's figures: panels that can be read in light and dark, on paper and on a page."""
 
 import io
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from wn_rl.report.other_curves import OtherCurve
-from wn_rl.report.records import Arm, Method
-from wn_rl.report.results import ArmCurve, ArmScore
-from wn_rl.report.traces import NormCurve
-from wn_rl.run.folder import file_name
-from wn_rl.stats import MIN_SEEDS
+from wn_rl.arms import Arm
+from wn_rl.report.comparison import rate_of
+from wn_rl.report.findings import Findings, NormCurve
+from wn_rl.report.read import series
+from wn_rl.report.stats import MIN_SEEDS, Estimate, FloatArray
+from wn_rl.report.words import game_title, slug
+from wn_rl.run.folder import RunFolder, open_run
 
 FOREGROUND = "#1f2429"
 """Of text and axes; in a page it becomes the colour of the page's text."""
@@ -25,18 +29,15 @@ PALETTE = ("#d9690a", "#2a7ee0", "#189a68", "#a45bd6", "#d6488b", "#84850f")
 """Each at least 3:1 against white and against the page's dark background (WCAG 1.4.11)."""
 _MARKERS = "soD^vP"
 _DASHES = ("--", "-", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+_MAX_COLUMNS = 3
 _PANEL_INCHES = (4.7, 3.3)
-_PNG_DPI = 150
 _STYLE: Any = {
     "font.size": 10,
+    "text.parse_math": False,  # names of games and arms are not formulas
     "axes.titlesize": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": FOREGROUND,
-    "axes.labelcolor": FOREGROUND,
-    "text.color": FOREGROUND,
-    "xtick.color": FOREGROUND,
-    "ytick.color": FOREGROUND,
+    **dict.fromkeys(["axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"], FOREGROUND),
     "grid.color": FOREGROUND,
     "grid.alpha": 0.15,
     "axes.grid": True,
@@ -48,147 +49,180 @@ Draw = Callable[[Axes], None]
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A finished picture. Its name is that of its files, without an ending."""
+class Picture:
+    """A finished figure. Its name is that of its files, without a suffix."""
 
     name: str
-    title: str
     caption: str
+    num_columns: int
+    """Panels side by side."""
     png: bytes
     svg: str
 
 
-def make_figure(name: str, title: str, caption: str, panels: Sequence[Draw]) -> Figure:
-    """Panels side by side with one legend above them."""
-    width, height = _PANEL_INCHES
+def make_picture(name: str, caption: str, panels: Sequence[Draw]) -> Picture:
+    """Panels in rows, with one legend above them."""
+    columns = min(len(panels), _MAX_COLUMNS)
+    rows = math.ceil(len(panels) / columns)
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        canvas = Canvas(figsize=(width * len(panels), height), layout="constrained")
-        for number, draw in enumerate(panels):
-            draw(canvas.add_subplot(1, len(panels), number + 1))
-        entries = [axes.get_legend_handles_labels() for axes in canvas.axes]
+        figure = Figure((_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows), layout="constrained")
+        for place, draw in enumerate(panels, start=1):
+            draw(figure.add_subplot(rows, columns, place))
+        entries = [axes.get_legend_handles_labels() for axes in figure.axes]
         legend = {label: handle for pair in entries for handle, label in zip(*pair, strict=True)}
         if legend:
-            labels = {"fontsize": 9, "columnspacing": 1.2, "handlelength": 2.2}
-            canvas.legend(
-                legend.values(), legend.keys(), loc="outside upper left", ncols=2 * len(panels), **labels
-            )
+            options = {"fontsize": 9, "columnspacing": 1.2, "handlelength": 2.2, "ncols": 2 * columns}
+            figure.legend(legend.values(), legend.keys(), loc="outside upper left", **options)
         png, svg = io.BytesIO(), io.StringIO()
-        canvas.savefig(png, format="png", dpi=_PNG_DPI, facecolor="white")
-        canvas.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
-    return Figure(file_name(name), title, caption, png.getvalue(), svg.getvalue())
+        figure.savefig(png, format="png", dpi=150, facecolor="white")
+        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+    return Picture(name, caption, columns, png.getvalue(), svg.getvalue())
 
 
-_OF_ONE_COLOUR = ("normal", "weight_norm", "batch_norm", "weight_norm_mean_only_bn")
+def pictures_of(findings: Findings) -> dict[str, list[Picture]]:
+    """The figures of a comparison by what they show: curves, rates, norms."""
+    comparison, prefix = findings.comparison, slug(findings.comparison.name)
+    pictures: dict[str, list[Picture]] = {"curves": [], "rates": []}
+    if findings.chosen:
+        caption = "Evaluation scores by epoch: means over seeds with pointwise 95% intervals"
+        games = [
+            game for game in comparison.games if any((arm, game) in findings.curves for arm in findings.chosen)
+        ]
+        panels = [partial(_draw_curves, findings, game) for game in games]
+        few = f"; an arm with fewer than {MIN_SEEDS} seeds has a line for each run"
+        pictures["curves"] = [make_picture(f"{prefix}-overview", f"{caption}{few}.", panels)]
+    if len(comparison.arms) > len(comparison.methods):
+        caption = "Maximum score by learning rate: means over seeds with 95% intervals; chosen rates are ringed."
+        panels = [partial(_draw_rates, findings, game) for game in comparison.games]
+        pictures["rates"] = [make_picture(f"{prefix}-rates-overview", caption, panels)]
+    pictures["norms"] = [picture for kind in "vg" for picture in _norms(findings, kind, f"{prefix}-norm-{kind}")]
+    return pictures
 
 
-class Look:
-    """Colour, marker and line of each method: the same in all figures, for plain methods in all reports."""
-
-    def __init__(self, methods: Sequence[Method]) -> None:
-        others = [m for m in methods if m.options or m.parameterization not in _OF_ONE_COLOUR]
-        self._order = [*map(Method, _OF_ONE_COLOUR), *others]
-
-    def of(self, method: Method) -> dict[str, Any]:
-        """Keywords for matplotlib's plot and errorbar."""
-        number = self._order.index(method)
-        return {
-            "color": PALETTE[number % len(PALETTE)],
-            "marker": _MARKERS[number % len(_MARKERS)],
-            "linestyle": _DASHES[number % len(_DASHES)],
-        }
+def style_of(method: Arm, methods: Sequence[Arm]) -> dict[str, Any]:
+    """Keywords for matplotlib's plot: a method without options looks the same in all reports."""
+    plain = [Arm("normal"), Arm("weight_norm"), Arm("batch_norm"), Arm("weight_norm_mean_only_bn")]
+    place = [*plain, *(other for other in methods if other not in plain)].index(method)
+    return {
+        "color": PALETTE[place % len(PALETTE)],
+        "marker": _MARKERS[place % len(_MARKERS)],
+        "linestyle": _DASHES[place % len(_DASHES)],
+    }
 
 
-def draw_curves(
-    curves: Sequence[ArmCurve], others: Sequence[OtherCurve], look: Look, test_period: int, title: str
-) -> Draw:
-    """Test scores against epochs, as the paper's Figure 4: means with bands, or single runs if these are few.
-
-    others: means of other people's runs.
-    """
-
-    def draw(axes: Axes) -> None:
-        for other, dashes in zip(others, itertools.cycle(_DASHES)):
-            line: dict[str, Any] = {"color": FOREGROUND, "alpha": 0.6, "linewidth": 1.3, "linestyle": dashes}
-            axes.plot(other.steps / test_period, other.returns, label=other.name, **line)
-        for curve in curves:
-            style = look.of(curve.arm.method)
-            epochs = np.arange(1, curve.scores.shape[1] + 1)
-            _draw_curve(axes, curve, epochs, style)
-        axes.set_title(title)
-        axes.set_xlabel(f"epoch ({test_period:,} agent steps each)")
-        axes.set_ylabel("test score")
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-
-    return draw
+def _draw_curves(findings: Findings, game: str, axes: Axes) -> None:
+    """Figure 4 of the paper for one game."""
+    period = findings.comparison.evaluation_period
+    for (name, points), dashes in zip(findings.published_curves(game), itertools.cycle(_DASHES)):
+        steps, scores = np.array(points).T
+        axes.plot(steps / period, scores, label=name, color=FOREGROUND, alpha=0.6, linestyle=dashes)
+    for arm in [arm for arm in findings.chosen if (arm, game) in findings.curves]:
+        _draw_curve(axes, findings, arm, game)
+    axes.set_title(game_title(game))
+    axes.set_xlabel(f"epoch ({period:,} agent steps each)")
+    axes.set_ylabel("evaluation score")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
-def _draw_curve(axes: Axes, curve: ArmCurve, epochs: np.ndarray, style: dict[str, Any]) -> None:
-    line = {**style, "markersize": 4 if epochs.size <= 40 else 0, "label": curve.arm.label}
-    if len(curve.scores) < MIN_SEEDS:
-        for run in curve.scores:
-            axes.plot(epochs, run, linewidth=1.3, **line)
-        return
-    axes.plot(epochs, curve.band.mean, linewidth=1.8, **line)
-    axes.fill_between(epochs, curve.band.low, curve.band.high, color=str(style["color"]), alpha=0.2, linewidth=0)
+def _draw_curve(axes: Axes, findings: Findings, arm: Arm, game: str) -> None:
+    """A mean with its band, or single runs if these are few."""
+    runs = findings.comparison.scores(arm, game)
+    means, low, high = _ends(findings.curves[arm, game])
+    epochs = np.arange(1, len(means) + 1)
+    style = style_of(arm.method, findings.comparison.methods)
+    few = len(runs) < MIN_SEEDS
+    line = {**style, "markersize": 4 if len(epochs) <= 40 else 0, "linewidth": 1.3 if few else 1.8}
+    for scores in runs if few else [means]:
+        axes.plot(epochs, scores, label=arm.label, **line)
+    axes.fill_between(epochs, low, high, color=style["color"], alpha=0.2, linewidth=0)
 
 
-def draw_robustness(scores: Sequence[ArmScore], chosen: Sequence[Arm], look: Look, title: str) -> Draw:
-    """Mean maximum test score against the learning rate, chosen rates ringed (the claim of section 6.2)."""
-
-    def draw(axes: Axes) -> None:
-        methods = list(dict.fromkeys(score.arm.method for score in scores))
-        for number, method in enumerate(methods):
-            aside = 1 + 0.06 * (number - (len(methods) - 1) / 2)  # side by side, or bars would hide each other
-            mine = [score for score in scores if score.arm.method == method]
-            _draw_rates(axes, mine, aside, look.of(method), method.label)
-            for ringed in [score for score in mine if score.arm in chosen]:
-                place = aside * ringed.arm.rate, ringed.mean.point
-                axes.scatter(*place, s=130, facecolors="none", edgecolors=FOREGROUND, zorder=3)
-        rates = sorted({score.arm.rate for score in scores})
-        axes.set_xscale("log")
-        axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.margins(x=0.08)
-        axes.set_title(title)
-        axes.set_xlabel("learning rate")
-        axes.set_ylabel("maximum test score")
-
-    return draw
+def _ends(estimates: Sequence[Estimate]) -> FloatArray:
+    """Points, low ends and high ends [3, estimates]; NaN, which draws nothing, where there is no interval."""
+    ends = [(estimate.point, estimate.low, estimate.high) for estimate in estimates]
+    return np.array(ends, dtype=float).reshape(-1, 3).T
 
 
-def _draw_rates(axes: Axes, scores: Sequence[ArmScore], aside: float, style: dict[str, Any], label: str) -> None:
-    """One method. aside: what its rates are multiplied by."""
-    means = np.array([score.mean.point for score in scores])
-    low, high = (
-        np.array([np.nan if end is None else end for end in ends])
-        for ends in ([score.mean.low for score in scores], [score.mean.high for score in scores])
-    )
-    errors = np.array([means - low, high - means])  # NaN draws no bar
-    rates = [aside * score.arm.rate for score in scores]
-    axes.errorbar(rates, means, errors, capsize=3, markersize=5, label=label, **style)
+def _draw_rates(findings: Findings, game: str, axes: Axes) -> None:
+    """Mean maximum score against the learning rate (the claim of the paper's section 6.2)."""
+    methods = findings.comparison.methods
+    for place, method in enumerate(methods):
+        shift = 1 + 0.06 * (place - (len(methods) - 1) / 2)  # side by side, or bars would hide each other
+        arms = [arm for arm in findings.comparison.arms if arm.method == method]
+        means = [mean for arm in arms if (mean := findings.find("mean", "maximum", arm, game))]
+        points, low, high = _ends([mean.estimate for mean in means])
+        rates = shift * np.array([rate_of(mean.arm) for mean in means])
+        style = {"capsize": 3, "markersize": 5, **style_of(method, methods)}
+        axes.errorbar(rates, points, [points - low, high - points], label=method.label, **style)
+        ringed = [mean.arm in findings.chosen for mean in means]
+        axes.scatter(rates[ringed], points[ringed], s=130, facecolors="none", edgecolors=FOREGROUND, zorder=3)
+    ticks = sorted({rate_of(arm) for arm in findings.comparison.arms})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.margins(x=0.08)
+    axes.set_title(game_title(game))
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("maximum score")
 
 
-def draw_norms(curves: Sequence[NormCurve], symbol: str, title: str) -> Draw:
-    """Each layer's norm over that of its first row, against steps: mean over seeds, and all of them as a band."""
-
-    def draw(axes: Axes) -> None:
-        for number, curve in enumerate(curves):
-            colour = PALETTE[number % len(PALETTE)]
-            growth = curve.norms / curve.norms[:, :1]
-            dashes = _DASHES[number % len(_DASHES)]
-            axes.plot(curve.steps, growth.mean(0), color=colour, linestyle=dashes, label=curve.layer)
-            axes.fill_between(curve.steps, growth.min(0), growth.max(0), color=colour, alpha=0.15, linewidth=0)
-        axes.set_title(title)
-        axes.set_xlabel("agent steps")
-        axes.set_ylabel(f"{symbol}, 1 at the first row")
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-        axes.xaxis.set_major_formatter(lambda value, _: steps_label(value))
-
-    return draw
+def _norms(findings: Findings, kind: str, name: str) -> list[Picture]:
+    """Of the chosen arms that have norms, a panel for each arm and game."""
+    groups: dict[tuple[str, Arm], list[NormCurve]] = {}
+    for curve in findings.norms:
+        if curve.kind == kind and curve.arm in findings.chosen:
+            groups.setdefault((curve.game, curve.arm), []).append(curve)
+    caption = f"|{kind}| by layer over its first value after initialization: mean over seeds; bands: all seeds."
+    panels = [partial(_draw_norms, curves, f"{game_title(g)}, {arm.label}") for (g, arm), curves in groups.items()]
+    return [make_picture(name, caption, panels)] if panels else []
 
 
-def steps_label(value: float) -> str:
+def _draw_norms(curves: Sequence[NormCurve], title: str, axes: Axes) -> None:
+    for place, curve in enumerate(curves):
+        colour, dashes = PALETTE[place % len(PALETTE)], _DASHES[place % len(_DASHES)]
+        growth = curve.norms / curve.norms[:, :1]
+        axes.plot(curve.steps, growth.mean(0), color=colour, linestyle=dashes, label=curve.layer)
+        axes.fill_between(curve.steps, growth.min(0), growth.max(0), color=colour, alpha=0.15, linewidth=0)
+    axes.set_title(title)
+    axes.set_xlabel("agent steps")
+    axes.set_ylabel(f"|{curves[0].kind}|")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.xaxis.set_major_formatter(lambda value, _: _steps_label(value))
+
+
+def _steps_label(value: float) -> str:
     """A number of steps for an axis: 250k, 1.5M."""
     if value >= 1e6:
         return f"{value / 1e6:g}M"
     return f"{value / 1e3:g}k" if value else "0"
+
+
+def plot_learning_curves(runs: Sequence[str | Path], *, baseline: float | None = None) -> Figure:
+    """Raw return in training (mean of the last 100 episodes) and in evaluations against agent steps.
+
+    Each run, finished or not, has a colour. baseline: a horizontal line, e.g. the random policy's score.
+
+    Raises:
+        UserError: a run has no metrics.
+    """
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for place, run in enumerate(runs):
+        rows = RunFolder(Path(run)).read_rows()
+        _, _, config = open_run(run)
+        colour = f"C{place}"
+        axes.plot(*series(rows, "train/return_last_100"), color=colour, alpha=0.5, linewidth=1)
+        steps, means = series(rows, "eval/return_mean")
+        _, deviations = series(rows, "eval/return_std")
+        bars: dict[str, Any] = {"yerr": deviations, "marker": "o", "markersize": 4, "capsize": 2}
+        label = f"{config.game}, {config.parameterization}, seed {config.seed}"
+        axes.errorbar(steps, means, color=colour, label=label, **bars)
+    if baseline is not None:
+        axes.axhline(baseline, color="grey", linestyle="--", linewidth=1, label=f"random policy: {baseline:.2f}")
+    axes.set_xlabel("agent steps")
+    axes.set_ylabel("raw return of an episode")
+    axes.set_title("dots: evaluations, mean and standard deviation over episodes; thin line: training", fontsize=9)
+    axes.xaxis.set_major_formatter(lambda value, _: _steps_label(value))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure

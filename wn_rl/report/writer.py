@@ -1,114 +1,81 @@
 """From folders of runs to a folder with the report in it."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from wn_rl.errors import UserError
-from wn_rl.report.blocks import Clips, Section
-from wn_rl.report.comparison import Comparison, compare
-from wn_rl.report.csv_files import csv_files
-from wn_rl.report.explanations import METHOD_SECTION
-from wn_rl.report.figures import Figure
-from wn_rl.report.gallery import Gallery, RecordGame, record_clips
-from wn_rl.report.grids import GridFile, read_grids
-from wn_rl.report.markdown import render_markdown
-from wn_rl.report.page import render_page
-from wn_rl.report.rates import choose_rates
-from wn_rl.report.records import LeftOut, Run, read_runs
-from wn_rl.report.results import Findings, References, examine
-from wn_rl.report.sections import (
-    comparison_sections,
-    grids_section,
-    left_out_section,
-    sources_section,
-)
-from wn_rl.report.summary import summary_section
+from wn_rl.report.comparison import Comparison, choose_rates, compare
+from wn_rl.report.content import make_chapter
+from wn_rl.report.figures import pictures_of
+from wn_rl.report.findings import Findings, examine
+from wn_rl.report.published_curves import Published
+from wn_rl.report.read import Grids, LeftOut, missing_runs, read_grids, read_runs
+from wn_rl.report.render import Clip, Fold, Table, render_markdown, render_page, say
+from wn_rl.report.tables import csv_tables
+from wn_rl.report.words import game_title, slug
 from wn_rl.run.files import alone_in
 from wn_rl.run.folder import RunFolder
 
 TITLE = "Weight normalization in deep Q-networks: what these runs show"
 BOOTSTRAP_SEED = 0
+VIDEO_SEED = 0
 FILES = "files.txt"  # what lies in these folders of a report, so that the next one takes nothing else away
 _FOLDERS = (Path("figures"), Path("tables"), Path("videos"))
 
-
-@dataclass(frozen=True)
-class Request:
-    """What to report."""
-
-    runs: Sequence[Path]
-    """Run folders, or folders that hold them."""
-    out: Path
-    """Folder of the report."""
-    rates_from: Sequence[Path] = ()
-    """Other runs to choose learning rates on; none: choose on the runs themselves."""
-    until: int | None = None
-    """Use scores up to this step of all runs that reached it, `rates_from` aside. None: all of finished runs."""
-    references: Mapping[str, References] = field(default_factory=dict)
-    """Published scores by suite."""
-    record_game: RecordGame | None = None
-    """Records a game of a run; None for no videos."""
+RecordEpisode = Callable[[Path, Path, int], str]
+"""Run folder, mp4 file to write and seed of the game, to what played it and how it went."""
 
 
-def write_report(request: Request) -> Path:
+def write_report(
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    rates_from: Sequence[Path] = (),
+    until: int | None = None,
+    published: Mapping[str, Published] = MappingProxyType({}),
+    record_episode: RecordEpisode | None = None,
+) -> Path:
     """Write report.html, report.md, tables/, figures/, videos/, their list and configs.json; the page's path.
 
+    runs: run folders, or folders that hold them. rates_from: other runs to choose learning rates on; without any,
+    they are chosen on the runs themselves. until: compare all runs that reached this step, up to it, but use all
+    of `rates_from`; without it, finished runs. published: by suite. record_episode: without it, no videos.
+
     Raises:
-        UserError: there is no run that can be compared, or the folder cannot be written.
+        UserError: none of the runs can be compared, or the folder could not be written.
     """
-    if request.out.exists() and not request.out.is_dir():
-        raise UserError(f"{request.out} is a file: name a folder for the report")
-    if RunFolder(request.out).config_file.exists():
-        raise UserError(f"{request.out} is the folder of a run: name another one for the report")
-    runs, left_out = read_runs(request.runs)
-    comparisons, unfit = compare(runs, request.until)
-    grids, unreadable_grids = read_grids(request.runs, [run.folder for run in runs])
-    left_out += unreadable_grids + unfit + [entry for file in grids for entry in file.missing()]
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: name a folder for the report")
+    if RunFolder(out).config_file.exists():
+        raise UserError(f"{out} is the folder of a run: name another one for the report")
+    every_run, left_out = read_runs(runs)
+    comparisons, unfit = compare(every_run, until)
+    grids, unreadable = read_grids(runs, [run.folder for run in every_run])
+    left_out += [*unreadable, *unfit, *missing_runs(grids)]
     others: list[Comparison] = []
-    if request.rates_from:
-        other_runs, unread = read_runs(request.rates_from)
-        others, unused = compare(other_runs)  # all of them, wherever these are cut
-        left_out += unread + unused
+    if rates_from:
+        other_runs, unread = read_runs(rates_from)
+        others, unused = compare(other_runs)  # whole, wherever the reported runs are cut
+        left_out += [*unread, *unused]
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     every = [
-        examine(comparison, choose_rates(comparison, others), request.references.get(comparison.suite), rng)
-        for comparison in comparisons
+        examine(each, choose_rates(each, others), published.get(each.suite, Published()), rng)
+        for each in comparisons
     ]
-    request.out.mkdir(parents=True, exist_ok=True)
-    with alone_in(request.out):  # two invocations of one comparison end at once
-        return _write_anew(request, every, grids, left_out, runs)
-
-
-def _write_anew(
-    request: Request,
-    every: Sequence[Findings],
-    grids: Sequence[GridFile],
-    left_out: Sequence[LeftOut],
-    runs: Sequence[Run],
-) -> Path:
-    _remove_old_report(request.out)
-    written: list[str] = []
-    comparisons = [findings.comparison for findings in every]
-    sections = [summary_section(every)]
-    for findings in every:
-        gallery = Gallery(findings)
-        figures = gallery.figures()
-        flat = [figure for group in figures.values() for figure in group]
-        written += _write_figures(request.out, [*flat, *gallery.overviews()])
-        clips = record_clips(findings, request.out, request.record_game) if request.record_game else []
-        written += [clip.path for block in clips if isinstance(block, Clips) for clip in block.clips]
-        sections += comparison_sections(findings, figures, clips, comparisons, grids)
-    sections += [grids_section(grids), METHOD_SECTION] if grids else [METHOD_SECTION]
-    published = sources_section(every)
-    sections += [published] if published else []
-    sections.append(left_out_section(left_out))
-    written += _write_tables(request.out, csv_files(every, left_out))
-    (request.out / FILES).write_text("".join(f"{name}\n" for name in sorted(written)))
-    return _write_pages(request.out, sections, runs)
+    out.mkdir(parents=True, exist_ok=True)
+    with alone_in(out):  # two invocations of one comparison may end at once
+        _remove_old_report(out)
+        configs = {str(run.folder): run.record for run in every_run}
+        files = {"configs.json": (json.dumps(configs, indent=1) + "\n").encode()}
+        files |= _report_files(every, grids, left_out, out, record_episode)
+        for name, data in files.items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).write_bytes(data)
+    return out / "report.html"
 
 
 def _remove_old_report(out: Path) -> None:
@@ -118,25 +85,60 @@ def _remove_old_report(out: Path) -> None:
             (out / name).unlink(missing_ok=True)
 
 
-def _write_tables(out: Path, tables: Mapping[str, str]) -> list[str]:
-    (out / "tables").mkdir(parents=True, exist_ok=True)
-    for name, text in tables.items():
-        (out / "tables" / name).write_text(text)
-    return [f"tables/{name}" for name in tables]
+def _report_files(
+    every: Sequence[Findings], grids: Grids, left_out: Sequence[LeftOut], out: Path, record: RecordEpisode | None
+) -> dict[str, bytes]:
+    """Names and contents; videos are written on the way."""
+    files: dict[str, bytes] = {}
+    chapters = []
+    comparisons = [findings.comparison for findings in every]
+    for findings in every:
+        pictures = pictures_of(findings)
+        clips, failures = _record(findings, out, record) if record else ([], [])
+        chapters.append(make_chapter(findings, pictures, clips, failures, comparisons, grids))
+        for picture in [picture for group in pictures.values() for picture in group]:
+            files |= {
+                f"figures/{picture.name}.png": picture.png,
+                f"figures/{picture.name}.svg": picture.svg.encode(),
+            }
+        files |= {clip.path: clip.mp4 for clip in clips}
+    files |= {f"tables/{name}": text.encode() for name, text in csv_tables(every, left_out).items()}
+    files[FILES] = "".join(f"{name}\n" for name in sorted(files)).encode()
+    folds = _folds(grids, left_out)
+    files["report.md"] = render_markdown(TITLE, chapters, folds).encode()
+    files["report.html"] = render_page(TITLE, chapters, folds).encode()
+    return files
 
 
-def _write_pages(out: Path, sections: Sequence[Section], runs: Sequence[Run]) -> Path:
-    configs = {str(run.folder): run.record for run in runs}
-    (out / "configs.json").write_text(json.dumps(configs, indent=1) + "\n")
-    (out / "report.md").write_text(render_markdown(TITLE, sections))
-    page = out / "report.html"
-    page.write_text(render_page(TITLE, sections))
-    return page
+def _folds(grids: Grids, left_out: Sequence[LeftOut]) -> list[Fold]:
+    """What concerns all comparisons."""
+    folds = [Fold("How the numbers are made", say("method"))]
+    if grids:
+        begun = {command: sum(cell.began() for cell in cells) for command, cells in grids.items()}
+        texts = [
+            f"{begun[command]} of {len(cells)} runs have begun: {command}" for command, cells in grids.items()
+        ]
+        folds.append(Fold("Commands that asked for these runs", texts))
+    if left_out:
+        unfinished = any(entry.run is not None and entry.run.status.status != "finished" for entry in left_out)
+        rows = [[str(entry.folder), entry.reason] for entry in left_out]
+        table = Table("Not in the numbers", ["folder", "reason"], rows)
+        folds.append(Fold(f"Left out ({len(left_out)})", say("left_out", unfinished=unfinished), [table]))
+    return folds
 
 
-def _write_figures(out: Path, figures: Sequence[Figure]) -> list[str]:
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    for figure in figures:
-        (out / f"figures/{figure.name}.png").write_bytes(figure.png)
-        (out / f"figures/{figure.name}.svg").write_text(figure.svg)
-    return [f"figures/{figure.name}.{kind}" for figure in figures for kind in ("png", "svg")]
+def _record(findings: Findings, out: Path, record: RecordEpisode) -> tuple[list[Clip], list[str]]:
+    """An episode by the best network of each chosen arm, on one seed; and why some could not be recorded."""
+    comparison = findings.comparison
+    clips, failures = [], []
+    for game in comparison.games:
+        for arm in [arm for arm in findings.chosen if comparison.runs_of(arm, game)]:
+            run = max(comparison.runs_of(arm, game), key=lambda run: np.nanmax(run.scores(comparison.num_epochs)))
+            path = f"videos/{slug(f'{comparison.name} {game} {arm.label}')}.mp4"
+            try:
+                played = record(run.folder, out / path, VIDEO_SEED)
+                title = f"{game_title(game)}, {arm.label}, training seed {run.seed}: {played}"
+                clips.append(Clip(title, path, (out / path).read_bytes()))
+            except Exception as error:  # whatever a game or a file may raise: the numbers are worth more
+                failures.append(f"No video of {arm.label} on {game_title(game)}: {error}")
+    return clips, failures

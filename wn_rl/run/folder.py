@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,9 @@ from wn_rl.registry import command_line
 from wn_rl.run.files import replace_file, write_all
 
 Status = Literal["running", "finished", "interrupted", "failed"]
+
+Row = dict[str, Any]
+"""One line of metrics.jsonl; every row has its "step"."""
 
 _LOCK_FILE = ".lock"
 
@@ -49,6 +53,16 @@ def write_json(path: Path, value: Any) -> None:
     """Put a JSON file in place at once, its folder made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far a run is and how it ended."""
+
+    status: str
+    """A `Status`, or "not started"."""
+    step: int
+    message: str
 
 
 class RunFolder:
@@ -136,12 +150,44 @@ class RunFolder:
         """Record how far the run is and how it ended, in status.json."""
         write_json(self.status_file, {"status": status, "step": step, "message": message})
 
+    def read_status(self) -> RunStatus:
+        """What status.json says; "not started" where there is no such file.
+
+        Raises:
+            UserError: the file is damaged.
+            OSError: the file could not be read.
+        """
+        try:
+            found = json.loads(self.status_file.read_bytes())
+            return RunStatus(str(found["status"]), int(found["step"]), str(found["message"]))
+        except FileNotFoundError:
+            return RunStatus("not started", 0, "")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"status.json is damaged: {error}") from error
+
     def is_finished(self) -> bool:
         """Whether status.json says that the run reached its last step."""
         try:
-            return bool(json.loads(self.status_file.read_bytes())["status"] == "finished")
-        except (OSError, ValueError, KeyError, TypeError):
+            return self.read_status().status == "finished"
+        except (OSError, UserError):
             return False
+
+    def read_rows(self) -> list[Row]:
+        """The whole rows of metrics.jsonl; a run that is still going may be writing another.
+
+        Raises:
+            UserError: there are no metrics, or they are damaged.
+        """
+        try:
+            whole = self.metrics_file.read_text().split("\n")[:-1]
+            rows = [json.loads(line) for line in whole]
+        except OSError as error:
+            raise UserError(f"{self.path} has no metrics: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"metrics.jsonl is damaged: {error}") from error
+        if any(not isinstance(row, dict) or not isinstance(row.get("step"), int) for row in rows):
+            raise UserError("metrics.jsonl is damaged: it has a row without a step")
+        return rows
 
 
 def open_run(path: str | Path) -> tuple[RunFolder, dict[str, Any], Config]:

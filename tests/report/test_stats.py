@@ -1,0 +1,178 @@
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wn_rl.report import stats
+from wn_rl.report.stats import Estimate, bootstrap
+
+SCORES = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=8).map(np.array)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_a_difference_by_hand() -> None:
+    found = bootstrap(stats.difference_of_means, [np.array([3.0, 4, 5])], [np.array([1.0, 1, 1])], rng=rng())
+    assert found == Estimate(3.0, 2.0, 5.0 - 1.0)  # the 27 resamples of 3, 4, 5 are all the same in 1/27 > 2.5%
+
+
+def test_two_seeds_give_a_point_and_no_interval() -> None:
+    found = bootstrap(stats.difference_of_means, [np.array([3.0, 5.0])], [np.arange(9.0)], rng=rng())
+    assert found == Estimate(0.0)
+    assert found.side_of(0) is None
+
+
+def test_ties_give_an_interval_that_holds_zero() -> None:
+    same = [np.full(5, 2.0)]
+    found = bootstrap(stats.difference_of_means, same, same, rng=rng())
+    assert found == Estimate(0.0, 0.0, 0.0)
+    assert found.side_of(0) == 0
+
+
+def test_runs_that_agree_to_the_last_digit_are_no_finding() -> None:
+    found = bootstrap(stats.difference_of_means, [np.full(3, 2.0)], [np.full(3, 1.0)], rng=rng())
+    assert (found, found.side_of(0)) == (Estimate(1.0, 1.0, 1.0), None)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_equal_scores_tie_whatever_their_scale_and_number(scale: float) -> None:
+    found = bootstrap(stats.difference_of_means, [np.full(3, 0.1 * scale)], [np.full(7, 0.1 * scale)], rng=rng())
+    assert (found.point, found.side_of(0)) == (0.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "side"), [(0.1, 1, 1), (-1, -0.1, -1), (-1, 1, 0), (0.0, 1, 0), (-1, 0.0, 0)]
+)
+def test_an_interval_that_ends_at_zero_holds_it(low: float, high: float, side: int) -> None:
+    assert Estimate(0.5, low, high).side_of(0) == side
+
+
+@pytest.mark.parametrize("scores", [np.array([]), np.array([1.0, np.nan, 2.0]), np.array([1.0, np.inf, 2.0])])
+def test_scores_that_are_none_are_refused(scores: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        bootstrap(stats.mean, [scores], rng=rng())
+
+
+def test_intervals_are_those_of_scipy() -> None:
+    x, y = rng(1).normal(1, 1, 12), rng(2).normal(0, 2, 9)
+    found = bootstrap(stats.difference_of_means, [x], [y], rng=rng(), num_resamples=50_000)
+    theirs = scipy.stats.bootstrap(
+        (x, y),
+        lambda a, b, axis: a.mean(axis) - b.mean(axis),
+        method="percentile",
+        n_resamples=50_000,
+        rng=rng(5),
+    ).confidence_interval
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.03)
+
+
+def test_intervals_repeat_with_the_generator_and_leave_the_global_one_alone() -> None:
+    groups = [rng(1).normal(size=5)], [rng(2).normal(size=5)]
+    before = np.random.get_state()[1].tolist()  # noqa: NPY002
+    once, again, other = (bootstrap(stats.difference_of_means, *groups, rng=rng(seed)) for seed in (3, 3, 4))
+    assert once == again != other
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+
+
+def test_games_are_strata() -> None:
+    """Two games of constant scores, far apart: drawn within games, nothing varies."""
+    games = [np.full(4, 1.0), np.full(4, 100.0)]
+    assert bootstrap(stats.interquartile_mean, games, rng=rng()) == Estimate(50.5, 50.5, 50.5)
+
+
+def test_a_mean_over_games_weighs_games_alike() -> None:
+    assert stats.mean([np.array([1.0, 3.0]), np.array([10.0, 10, 10, 10])]) == 6.0
+
+
+def test_the_interquartile_mean_by_hand() -> None:
+    assert stats.interquartile_mean([np.array([0.0, 100, 4]), np.array([2.0, 6, 8, 5, 3])]) == (3 + 4 + 5 + 6) / 4
+
+
+@settings(deadline=None)
+@given(st.lists(SCORES, min_size=1, max_size=4))
+def test_the_interquartile_mean_is_scipys_trimmed_mean(games: list[np.ndarray]) -> None:
+    expected = scipy.stats.trim_mean(np.concatenate(games), 0.25)
+    assert stats.interquartile_mean(games) == pytest.approx(expected)
+
+
+@settings(deadline=None)
+@given(SCORES, SCORES)
+def test_the_probability_of_improvement_is_mann_whitneys_u(x: np.ndarray, y: np.ndarray) -> None:
+    u = (
+        scipy.stats.mannwhitneyu(x, y, method="asymptotic", use_continuity=False).statistic
+        if np.ptp([*x, *y])
+        else 0
+    )
+    expected = u / (x.size * y.size) if np.ptp([*x, *y]) else 0.5
+    assert stats.probability_of_improvement([x], [y]) == pytest.approx(expected)
+
+
+def test_the_probability_of_improvement_over_games_is_their_mean() -> None:
+    x, y = [np.array([2.0, 2]), np.array([1.0])], [np.array([1.0, 1]), np.array([1.0])]
+    assert stats.probability_of_improvement(x, y) == (1 + 0.5) / 2
+
+
+def test_statistics_work_along_the_last_axis() -> None:
+    x, y = rng(1).normal(size=(7, 5)), rng(2).normal(size=(7, 4))
+    for statistic in (stats.difference_of_means, stats.probability_of_improvement):
+        rows = [statistic([x[row]], [y[row]]) for row in range(7)]
+        np.testing.assert_allclose(statistic([x], [y]), rows)
+    np.testing.assert_allclose(
+        stats.interquartile_mean([x, y]), [stats.interquartile_mean([x[row], y[row]]) for row in range(7)]
+    )
+
+
+def test_normalized_scores() -> None:
+    assert stats.normalize([np.array([10.0, 20.0])], [10.0], [15.0])[0].tolist() == [0.0, 2.0]
+    with pytest.raises(ValueError, match="above its low"):
+        stats.normalize([np.array([1.0])], [1.0], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("curve", "area"),
+    [
+        ([0, 2, 4], 2),
+        ([0, 4, 0], 2),
+        ([0, np.nan, 4], 2),  # bridged
+        ([5], 5),
+        ([np.nan, 2, 4], np.nan),
+        ([0, 2, np.nan], np.nan),
+    ],
+)
+def test_the_area_under_a_curve(curve: list[float], area: float) -> None:
+    np.testing.assert_equal(stats.area_under_curve(np.array([curve, curve], dtype=float)), [area, area])
+
+
+def test_a_mean_curve_with_missing_evaluations() -> None:
+    scores = np.array([[1.0, 4, np.nan, np.nan], [2, 4, 1, np.nan], [3, 4, 2, np.nan]])
+    first, second, third, fourth = stats.mean_curve(scores, rng())
+    assert (first, second) == (Estimate(2, 1, 3), Estimate(4, 4, 4))
+    assert third == Estimate(1.5)  # of two runs
+    assert np.isnan(fourth.point)
+
+
+def test_an_evaluation_of_a_curve_has_the_interval_of_its_scores() -> None:
+    scores = rng(1).normal(size=(10, 3))
+    for column, estimate in zip(scores.T, stats.mean_curve(scores, rng(2)), strict=True):
+        alone = bootstrap(stats.mean, [column], rng=rng(3))
+        assert (estimate.low, estimate.high) == pytest.approx((alone.low, alone.high), abs=0.03)
+
+
+@pytest.mark.parametrize(("seeds", "stated"), stats.COVERAGE.items())
+def test_intervals_hold_the_truth_as_often_as_the_documentation_says(seeds: int, stated: float) -> None:
+    draws = rng(seeds)
+    held = [
+        bootstrap(
+            stats.difference_of_means,
+            [draws.normal(size=seeds)],
+            [draws.normal(size=seeds)],
+            rng=draws,
+            num_resamples=1000,
+        ).side_of(0)
+        == 0
+        for _ in range(1000)
+    ]
+    assert np.mean(held) == pytest.approx(stated, abs=0.035)  # two and a half standard errors

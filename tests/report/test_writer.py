@@ -1,0 +1,311 @@
+"""From folders of runs to a folder with the report in it."""
+
+import csv
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from report_tools import write_arm, write_run
+
+from wn_rl import sweep
+from wn_rl.arms import parse_arms
+from wn_rl.commands import report as command
+from wn_rl.errors import UserError
+from wn_rl.presets import minatar
+from wn_rl.report.writer import write_report
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def write_pair(root: Path, **settings: object) -> None:
+    """Three seeds an arm at one rate: weight norm 4 points higher."""
+    write_arm(root, [[1, 2], [2, 3], [3, 4]], parameterization="normal", rate=1e-4, **settings)
+    write_arm(root, [[5, 6], [6, 7], [7, 8]], parameterization="weight_norm", rate=1e-4, **settings)
+
+
+def markdown_of(tmp_path: Path, *runs: Path, **options: object) -> str:
+    """Of the report in tmp_path / "out"; runs: those in tmp_path / "runs" without any."""
+    page = write_report(runs or [tmp_path / "runs"], tmp_path / "out", **options)
+    return page.with_suffix(".md").read_text()
+
+
+def left_out_in(tmp_path: Path) -> list[tuple[str, str]]:
+    rows = rows_of(tmp_path / "out" / "tables" / "runs.csv")
+    return [(Path(row["folder"]).name, row["left_out"]) for row in rows if row["left_out"]]
+
+
+def test_the_tables_hold_the_known_answers(tmp_path: Path) -> None:
+    write_pair(tmp_path / "runs")
+    write_report([tmp_path / "runs"], tmp_path / "out")
+    tables = tmp_path / "out" / "tables"
+    findings = rows_of(tables / "findings.csv")
+    differences = {row["metric"]: row for row in findings if row["quantity"] == "difference"}
+    maximum = differences["maximum"]
+    assert [maximum[name] for name in ("games", "method", "rate", "baseline", "baseline_rate", "rates")] == [
+        *("breakout", "weight norm", "0.0001", "normal", "0.0001", "own and equal")
+    ]
+    assert [float(maximum[name]) for name in ("value", "seeds", "baseline_seeds")] == [4, 3, 3]
+    assert (float(maximum["low"]), float(maximum["high"])) == pytest.approx((3, 5), abs=0.35)
+    assert maximum["reading"] == "higher"
+    assert float(differences["area"]["value"]) == 4
+    means = {(row["method"], row["metric"], row["step"]): row for row in findings if row["quantity"] == "mean"}
+    assert float(means["normal", "maximum", ""]["value"]) == 3
+    curve = [float(means["weight norm", "evaluation", step]["value"]) for step in ("100", "200")]
+    assert curve == [6, 7]
+    runs = rows_of(tables / "runs.csv")
+    assert [float(row["maximum"]) for row in runs if row["method"] == "normal"] == [2, 3, 4]
+    assert len(json.loads((tmp_path / "out" / "configs.json").read_text())) == 6
+    evaluations = [
+        (row["epoch"], row["step"], float(row["score"]))
+        for row in rows_of(tables / "evaluations.csv")
+        if (row["method"], row["seed"]) == ("weight norm", "2")
+    ]
+    assert evaluations == [("1", "100", 6), ("2", "200", 7)]
+
+
+def test_a_report_is_the_same_every_time_in_all_its_forms(tmp_path: Path) -> None:
+    write_pair(tmp_path / "runs")
+    pages = [write_report([tmp_path / "runs"], tmp_path / out) for out in ("one", "two")]
+    assert pages[0].read_text() == pages[1].read_text()
+    for page in (pages[0], pages[0].with_suffix(".md")):
+        cell = "+4.00 [2.67, 5.33]; higher"
+        assert cell in page.read_text().replace("\\", "")
+
+
+def test_every_figure_that_the_markdown_names_is_there(tmp_path: Path) -> None:
+    write_pair(tmp_path / "runs", norms=[1.0, 2.0])
+    write_arm(tmp_path / "runs", [[1, 2], [2, 3], [3, 4]], rate=1e-2)
+    named = {part.split(")")[0] for part in markdown_of(tmp_path).split("](")[1:]}
+    assert {name.removeprefix("figures/minatar-200-steps-") for name in named} == {
+        *("overview.png", "rates-overview.png", "norm-v.png", "norm-g.png")
+    }
+    for name in named:
+        assert (tmp_path / "out" / name).read_bytes()[:4] == b"\x89PNG"
+        assert (tmp_path / "out" / name).with_suffix(".svg").exists()
+
+
+def test_what_is_left_out_and_what_is_missing_is_said(tmp_path: Path) -> None:
+    write_pair(tmp_path / "runs")
+    write_run(tmp_path / "runs" / "gaps", [None, 5], seed=8)
+    write_run(tmp_path / "runs" / "failed", [1], seed=9, steps=200, status="failed", message="not finite")
+    (tmp_path / "runs" / "broken").mkdir()
+    (tmp_path / "runs" / "broken" / "config.json").write_text("{")
+    text = markdown_of(tmp_path)
+    assert (
+        "1 run of this kind left out; 1 of them failed, so what remains of an arm may be its luckier part" in text
+    )
+    assert "1 evaluation without a score" in text
+    assert "failed at step 100 of 200: not finite" in text
+    assert "broken/config.json is damaged" in text
+    assert "Unfinished runs can be compared up to a step that they all reached: --until STEP." in text
+    assert [name for name, _ in left_out_in(tmp_path)] == ["broken", "failed"]
+
+
+def test_runs_of_two_lengths_are_two_chapters_that_say_so(tmp_path: Path) -> None:
+    write_pair(tmp_path / "runs")
+    write_arm(tmp_path / "runs", [[1, 2, 3]], rate=1e-4, parameterization="normal", game="seaquest")
+    text = markdown_of(tmp_path)
+    assert "## minatar, 200 steps" in text
+    assert "## minatar, 300 steps" in text
+    assert text.count("Other minatar runs are compared separately, because they differ in steps.") == 2
+
+
+def test_rates_can_be_chosen_on_other_runs_and_shared_seeds_are_noted(tmp_path: Path) -> None:
+    write_pair(tmp_path / "runs")
+    write_arm(tmp_path / "runs", [[9, 9]], rate=3e-4, parameterization="normal")
+    assert "The learning rates were chosen on these same runs" in markdown_of(tmp_path)
+    write_arm(tmp_path / "rates", [[5]], rate=1e-4, parameterization="normal")
+    write_arm(tmp_path / "rates", [[4]], rate=3e-4, parameterization="normal")
+    text = markdown_of(tmp_path, rates_from=[tmp_path / "rates"])
+    assert "on these same runs" not in text
+    # not 0.0003, which is best on the fresh runs
+    assert "Chosen rates: normal at 0.0001, on 2 other runs of 100 steps." in text
+    assert "nothing was chosen: weight norm at 0.0001." in text
+    assert "2 runs here share game, arm and seed with one that rates were chosen on." in text
+
+
+def test_runs_to_choose_rates_from_are_read_whole_and_noted_where_unlike(tmp_path: Path) -> None:
+    """The choice falls at the third evaluation, after the step that the reported runs are cut at."""
+    write_pair(tmp_path / "runs")
+    unlike = dataclasses.replace(minatar("breakout").learning, batch_size=32)
+    for rate, scores in ((1e-4, [5, 5, 5]), (3e-4, [4, 4, 9])):
+        write_arm(tmp_path / "rates", [scores], rate=rate, parameterization="normal", learning=unlike)
+    (tmp_path / "rates" / "damaged").mkdir()
+    (tmp_path / "rates" / "damaged" / "config.json").write_text("{")
+    text = markdown_of(tmp_path, rates_from=[tmp_path / "rates"], until=100)
+    assert "Chosen rates: normal at 0.0003, on 2 other runs of 300 steps" in text
+    assert "normal: not run here at a chosen rate, so the table has no row for it." in text
+    assert "The runs that rates were chosen on also differ from the ones here in learning.batch_size." in text
+    assert "normal at 0.0001: 0.00; normal at 0.0003: 1.00" in text
+    assert f"| {tmp_path / 'rates' / 'damaged'} | could not be read:" in text
+
+
+@pytest.mark.parametrize("named", ["whole", "runs", "run"])
+def test_a_grid_is_found_from_its_runs_too(named: str, tmp_path: Path) -> None:
+    out = tmp_path / "comparison"
+    cells = [sweep.Run(dataclasses.replace(minatar("breakout"), seed=seed), out) for seed in (1, 2, 3)]
+    write_run(cells[0].path, [1.0])
+    sweep.write_grid(cells, ["wn-rl", "compare", "--games", "breakout"])
+    folder = {"whole": out, "runs": out / "runs", "run": cells[0].path}[named]
+    text = markdown_of(tmp_path, folder)
+    assert "1 of the 3 runs that were asked for are in the numbers." in text
+    assert "1 of 3 runs have begun: wn-rl compare --games breakout" in text
+    assert left_out_in(tmp_path) == [
+        ("comparison", "2 runs never began: weight norm at 0.0003 on Breakout, seed 2 and 3")
+    ]
+
+
+def test_the_runs_of_a_grid_are_of_the_methods_of_its_arms(tmp_path: Path) -> None:
+    arms = parse_arms(["normal+initialization=torch:1e-4"])
+    (run,) = sweep.expand([minatar("breakout")], arms, [1], tmp_path / "comparison")
+    write_run(tmp_path / "comparison" / "runs" / "other", [1.0])
+    sweep.write_grid([run], ["wn-rl", "compare"])
+    text = markdown_of(tmp_path, tmp_path / "comparison")
+    assert "1 run never began: normal (initialization torch) at 0.0001 on Breakout, seed 1" in text
+
+
+def test_all_grids_of_a_folder_are_counted_each_run_once(tmp_path: Path) -> None:
+    out = tmp_path / "comparison"
+    cells = [sweep.Run(dataclasses.replace(minatar("breakout"), seed=seed), out) for seed in (1, 2, 3)]
+    for cell in cells[:2]:
+        write_run(cell.path, [1.0], seed=cell.config.seed)
+    sweep.write_grid(cells[:2], ["wn-rl", "compare", "first"])
+    sweep.write_grid(cells[1:], ["wn-rl", "compare", "second"])
+    text = markdown_of(tmp_path, out)
+    assert "2 of the 3 runs that were asked for" in text
+    assert "2 of 2 runs have begun: wn-rl compare first" in text
+    assert "1 of 2 runs have begun: wn-rl compare second" in text
+
+
+def test_a_run_that_failed_at_its_start_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
+    out = tmp_path / "comparison"
+    cells = [sweep.Run(dataclasses.replace(minatar("breakout"), seed=seed), out) for seed in (1, 2)]
+    write_run(cells[0].path, [1.0])
+    cells[1].path.mkdir(parents=True)
+    sweep.write_grid(cells, ["wn-rl", "compare"])
+    (out / "logs").mkdir()
+    (out / "logs" / f"{cells[1].name}.log").write_text("starting\nout of memory\n")
+    assert "its log ends with: out of memory" in markdown_of(tmp_path, out)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"grids": [{"command": [], "runs": [{}]}]}', '{"grids": [3]}'])
+def test_a_damaged_grid_is_named_and_the_runs_are_reported(text: str, tmp_path: Path) -> None:
+    write_pair(tmp_path / "runs")
+    (tmp_path / "runs" / "comparison.json").write_text(text)
+    assert "comparison.json | could not be read:" in markdown_of(tmp_path)
+
+
+def test_a_report_without_the_baseline_says_so(tmp_path: Path) -> None:
+    write_arm(tmp_path / "runs", [[1.0]], parameterization="weight_norm", rate=1e-4)
+    assert "No run of normal is here, so nothing is compared with it." in markdown_of(tmp_path)
+
+
+def test_atari_has_published_scores_and_says_how_they_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pair(tmp_path / "runs", suite="atari", game="enduro")
+    assert command.run([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--no-videos"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "report.html")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| Enduro | weight norm at 0.0001 | 7.00 \\[6.00, 8.00\\] | 3 |" in text
+    assert "| Enduro | paper: weight norm | 1,448 |" in text
+    assert "were not measured as ours were" in text
+    assert "These runs made 200 agent steps" in text
+    assert "five-minute cap" in text
+    assert "These runs cut an episode at 30 minutes" in text
+    assert "evaluation.period 100 (paper 250,000)" in text
+    assert "Salimans & Kingma 2016, Table 3" in text
+
+
+def test_a_new_report_takes_away_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_pair(tmp_path / "runs", norms=[1.0, 2.0])
+    mine = [out / "figures" / "mine.png", out / "tables" / "mine.csv", out / "videos" / "game.mp4"]
+    for file in mine:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("mine")
+    write_report([tmp_path / "runs"], out)
+    assert (out / "tables" / "norms.csv").exists()
+    shutil.rmtree(tmp_path / "runs")
+    write_pair(tmp_path / "runs")
+    write_report([tmp_path / "runs"], out)
+    after = {path.relative_to(out) for path in out.glob("*/*")} - {path.relative_to(out) for path in mine}
+    assert all(file.read_text() == "mine" for file in mine)
+    assert not any("norm" in path.name for path in after)
+    assert set((out / "files.txt").read_text().split("\n")) == {"", *map(str, after)}
+
+
+def test_a_run_s_own_folder_is_no_place_for_a_report(tmp_path: Path) -> None:
+    write_pair(tmp_path / "runs")
+    run = next((tmp_path / "runs").rglob("config.json")).parent
+    with pytest.raises(UserError, match="is the folder of a run: name another one"):
+        write_report([run], run)
+
+
+def test_videos_are_of_the_best_run_of_each_arm_on_one_seed(tmp_path: Path) -> None:
+    write_pair(tmp_path / "runs")
+    calls = []
+
+    def record(run: Path, video: Path, seed: int) -> str:
+        calls.append((json.loads((run / "config.json").read_text())["config"]["seed"], seed))
+        video.parent.mkdir(parents=True, exist_ok=True)
+        video.write_bytes(b"mp4")
+        return "return 3"
+
+    text = markdown_of(tmp_path, record_episode=record)
+    assert calls == [(3, 0), (3, 0)]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("data:video/mp4;base64,bXA0") == 2
+    assert "Breakout, weight norm at 0.0001, training seed 3: return 3" in page
+    assert "(videos/minatar-200-steps-breakout-weight-norm-at-0.0001.mp4)" in text
+
+
+def test_a_video_that_fails_in_any_way_is_one_line_of_the_report(tmp_path: Path) -> None:
+    def broken(run: Path, video: Path, seed: int) -> str:
+        raise RuntimeError("size mismatch")
+
+    write_pair(tmp_path / "runs")
+    line = "No video of weight norm at 0.0001 on Breakout:"
+    assert f"{line} size mismatch" in markdown_of(tmp_path, record_episode=broken)
+    command.run([str(tmp_path / "runs"), "--out", str(tmp_path / "out")])  # these runs have no network
+    assert line in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["absent", "--out", "out"], "there is no run in absent"),
+        (["empty", "--out", "out"], "there is no run in empty"),
+        (["runs", "--rates-from", "empty", "--out", "out"], "there is no run in empty"),
+        (["runs", "--until", "900", "--out", "out"], "none of the runs can be compared"),
+        (["runs", "--until", "0", "--out", "out"], "--until must be at least 1"),
+        (["runs", "--out", "file"], "file is a file"),
+        (["--out", "out"], "name the folders of the runs"),
+        (["runs"], "--out"),
+    ],
+)
+def test_what_cannot_be_reported_is_one_line_and_writes_nothing(
+    arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_pair(tmp_path / "runs")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=says) as caught:
+        command.run(arguments)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_report_knows_neither_agents_nor_envs() -> None:
+    code = "import sys, wn_rl.report.writer; print([m for m in sys.modules if m.startswith('wn_rl.')])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "wn_rl.report.writer" in loaded
+    assert "wn_rl.agents" not in loaded
+    assert "wn_rl.envs" not in loaded

@@ -1,0 +1,210 @@
+"""What the page and the Markdown show of each comparison: first the curves and one table, then folds."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import product
+
+import numpy as np
+
+from wn_rl.arms import Arm
+from wn_rl.config import Config, flat
+from wn_rl.errors import counted
+from wn_rl.report.comparison import Comparison, differing_settings, scaled_means
+from wn_rl.report.figures import Picture
+from wn_rl.report.findings import Finding, Findings, Pairs
+from wn_rl.report.read import Grids
+from wn_rl.report.render import Chapter, Clip, Fold, Table, say
+from wn_rl.report.words import game_title, listed, reading, score, seeds_between, with_interval
+
+MISSING = "\N{EN DASH}"
+
+
+def make_chapter(
+    findings: Findings,
+    pictures: Mapping[str, Sequence[Picture]],
+    clips: Sequence[Clip],
+    failures: Sequence[str],
+    every: Sequence[Comparison],
+    grids: Grids,
+) -> Chapter:
+    """One comparison.
+
+    failures: why some clips could not be recorded. every: all comparisons of the report.
+    """
+    comparison = findings.comparison
+    seeds = [len(comparison.runs_of(arm, game)) for arm in comparison.arms for game in comparison.games]
+    methods = listed([method.label for method in comparison.methods])
+    other_scores = [score_table(findings, metric) for metric in ("final", "area")]
+    published = _published_texts(findings)
+    folds = [
+        Fold("Other scores: the last evaluation, and the mean of the curve", (), other_scores),
+        *_rates_folds(findings, pictures["rates"]),
+        *([Fold("Published scores and curves: not measured as ours", published)] if published else []),
+        *([Fold("Norms of v and g", say("norms"), pictures=pictures["norms"])] if pictures["norms"] else []),
+        Fold("Speed", say("speed"), [speed_table(comparison)]),
+        *([Fold("Recorded episodes", [*say("clips"), *failures], clips=clips)] if clips or failures else []),
+        _settings_fold(comparison),
+    ]
+    intro = say("intro", f=findings, methods=methods, seeds=seeds_between(seeds))
+    table = score_table(findings, "maximum")
+    return Chapter(comparison.name, intro, pictures["curves"], table, _notes(findings, every, grids), folds)
+
+
+def score_table(findings: Findings, metric: str) -> Table:
+    """The chosen arms in each game and over games: scores, differences from the baseline, and what they show."""
+    own = findings.own
+    equal = {arm: baseline for arm, baseline in findings.equal.items() if arm in own and own[arm] != baseline}
+    columns = {f"difference from {baseline.label}": own for baseline in own.values()}
+    columns |= {f"from {findings.comparison.baseline.label} at the same rate": equal} if equal else {}
+    return _table_of_scores(findings, metric, findings.chosen, columns)
+
+
+def rates_table(findings: Findings) -> Table:
+    """Every arm by the maximum score, and its difference from the baseline at the same rate."""
+    heading = f"difference from {findings.comparison.baseline.label} at the same rate"
+    columns = {heading: findings.equal} if findings.equal else {}
+    return _table_of_scores(findings, "maximum", findings.comparison.arms, columns)
+
+
+def _table_of_scores(findings: Findings, metric: str, arms: Sequence[Arm], columns: Mapping[str, Pairs]) -> Table:
+    """columns: headings, and the baseline that each arm is compared with there."""
+    rows: list[list[str]] = []
+    games = findings.comparison.games
+    for game in [*games, None]:
+        title = game_title(game) if game else f"{len(games)} games"
+        for arm in arms:
+            cells = _cells(findings, metric, arm, game, list(columns.values()))
+            rows += [[title, arm.label, *cells]] if set(cells) != {MISSING} else []
+        if game and metric == "maximum" and arms == findings.chosen:
+            published = findings.published.scores.get(game, {})
+            shown = findings.published.shown.items()
+            rows += [[title, name, score(published[source])] for source, name in shown if source in published]
+    human = [found for arm in arms if (found := findings.find("human_iqm", metric, arm, None))]
+    rows += [[f"{len(each.games)} games, human-normalized", each.arm.label, _shown(each)] for each in human]
+    header = ["game", "arm", "score [95% interval]", "seeds", *columns]
+    header[5:5] = ["P(improvement)"] if columns else []
+    about = {"baseline": findings.comparison.baseline.label, "several": len(games) > 1, "human": bool(human)}
+    padded = [row + [MISSING] * (len(header) - len(row)) for row in rows]
+    return Table(say("table_caption", metric=metric, **about)[0], header, padded)
+
+
+def _cells(findings: Findings, metric: str, arm: Arm, game: str | None, columns: Sequence[Pairs]) -> list[str]:
+    """Score, seeds, differences, and after the first the probability of improvement; game None: over games."""
+    first = columns[0].get(arm) if columns else None
+    mean = findings.find("mean", metric, arm, game) if game else findings.find("iqm", metric, arm, None, first)
+    kind = "difference" if game else "iqm_difference"
+    differences = [findings.find(kind, metric, arm, game, pairs.get(arm)) for pairs in columns]
+    improvement = [findings.find("improvement", metric, arm, game, first)] if columns else []
+    compared = [*differences[:1], *improvement, *differences[1:]]
+    return [_shown(mean), str(mean.seeds) if mean else MISSING, *map(_shown, compared)]
+
+
+def _shown(found: Finding | None) -> str:
+    """E.g. "9.28 [8.14, 10.8]"; of a difference also what its interval says."""
+    if found is None or (found.quantity == "improvement" and found.estimate.low is None):
+        return MISSING
+    if "difference" in found.quantity:
+        return f"{with_interval(found.estimate, signed=True)}; {reading(found.estimate, found.fewest_seeds)}"
+    return with_interval(found.estimate)
+
+
+def speed_table(comparison: Comparison) -> Table:
+    """Frames per second by method, game and machine, runs of all rates together."""
+    speeds: dict[tuple[str, str, str], list[float]] = {}
+    for arm, game in product(comparison.arms, comparison.games):
+        for run in comparison.runs_of(arm, game):
+            if not math.isnan(run.frames_per_second):
+                place = arm.method.label, game_title(game), run.machine
+                speeds.setdefault(place, []).append(run.frames_per_second)
+    rows = []
+    for place, values in speeds.items():
+        low, median, high = (f"{value:,.0f}" for value in np.quantile(values, (0, 0.5, 1)))
+        rows.append([*place, str(len(values)), median, f"{low} to {high}"])
+    caption = "Frames per second in training: the median of each run, then over runs"
+    return Table(caption, ["method", "game", "machine", "runs", "median", "range"], rows)
+
+
+def _notes(findings: Findings, every: Sequence[Comparison], grids: Grids) -> list[str]:
+    """What a reader must know to trust the table."""
+    comparison = findings.comparison
+    here = {run.folder.resolve() for run in comparison.runs}
+    cells = {cell.folder.resolve(): cell for asked in grids.values() for cell in asked}
+    outs = {cells[folder].out for folder in here & cells.keys()}
+    asked = {at for at, cell in cells.items() if cell.out in outs and cell.suite == comparison.suite}
+    pairs = [
+        *findings.own.items(),
+        *((arm, other) for arm, other in findings.equal.items() if arm in findings.own),
+    ]
+    shown = [
+        found for found in findings.numbers if found.metric == "maximum" and (found.arm, found.baseline) in pairs
+    ]
+    over_games = [found for found in shown if found.game is None]
+    intervals = [found for found in shown if "difference" in found.quantity and found.estimate.low is not None]
+    return say(
+        "notes",
+        f=findings,
+        published=any(game in findings.published.scores for game in comparison.games),
+        apart=differing_settings([other for other in every if other.suite == comparison.suite]),
+        asked=len(asked),
+        found=len(asked & here),
+        without_score=sum(int(np.isnan(run.scores(comparison.num_epochs)).sum()) for run in comparison.runs),
+        versions=len({json.dumps(run.versions, sort_keys=True) for run in comparison.runs}),
+        no_scale=bool(over_games) and not any(found.quantity == "iqm" for found in over_games),
+        intervals=len(intervals),
+        fewest=min((found.fewest_seeds for found in intervals), default=0),
+    )
+
+
+def _rates_folds(findings: Findings, pictures: Sequence[Picture]) -> list[Fold]:
+    """How each method came to its learning rate, and every arm; empty where each method has one rate."""
+    if findings.choice.basis == "single":
+        return []
+    comparison, choice = findings.comparison, findings.choice
+    other = choice.chosen_on
+    identities = [{(run.game, run.arm, run.seed) for run in each.runs} for each in (comparison, other)]
+    texts = say(
+        "rates",
+        f=findings,
+        means=[
+            f"{arm.label}: {MISSING if math.isnan(mean) else score(mean)}"
+            for arm, mean in scaled_means(other).items()
+        ],
+        fixed=[arm.label for method, arm in choice.arms.items() if method not in other.methods],
+        unlike=[name for name in differing_settings([comparison, other]) if name != "steps"],
+        shared=len(identities[0] & identities[1]) if choice.basis == "other runs" else 0,
+    )
+    return [Fold("Learning rates", texts, [rates_table(findings)], pictures)]
+
+
+def _published_texts(findings: Findings) -> list[str]:
+    """What makes published scores and curves unlike ours; empty if there are none."""
+    comparison = findings.comparison
+    texts = []
+    if any(game in findings.published.scores for game in comparison.games):
+        paper = flat(Config(comparison.games[0]))
+        unlike = [
+            f"{name} {_plain(value)} (paper {_plain(paper[name])})"
+            for name, value in comparison.settings.items()
+            if name in paper and value != paper[name]
+        ]
+        texts += say("published", f=findings, unlike=unlike)
+    reached = [
+        f"{name} on {game_title(game)}: {score(points[-1][1])} at step {points[-1][0]:,}"
+        for game in comparison.games
+        for name, points in findings.published_curves(game)
+    ]
+    return texts + (say("other_curves", reached=reached) if reached else [])
+
+
+def _plain(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _settings_fold(comparison: Comparison) -> Fold:
+    made_by = Counter(", ".join(map(" ".join, run.versions.items())) for run in comparison.runs)
+    texts = [f"{counted(runs, 'run')}: {versions or 'no versions recorded'}" for versions, runs in made_by.items()]
+    texts.append("The config.json of every run, with its command, is in configs.json. These settings are shared:")
+    shared = {"suite": comparison.suite, **comparison.settings}
+    return Fold("Settings and versions", texts, code=json.dumps(shared, indent=1))

@@ -1,0 +1,241 @@
+"""The numbers of a comparison as one long list: scores of arms, differences between them, numbers over games."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+
+from wn_rl.arms import Arm
+from wn_rl.report import stats
+from wn_rl.report.comparison import Choice, Comparison, rate_of
+from wn_rl.report.published_curves import Curve, Published
+from wn_rl.report.read import series
+from wn_rl.report.stats import Estimate, FloatArray
+
+METRICS: dict[str, Callable[[FloatArray], FloatArray]] = {
+    "maximum": lambda scores: np.nanmax(scores, axis=1),
+    "final": lambda scores: scores[:, -1],
+    "area": stats.area_under_curve,
+}
+"""Numbers of a run's evaluations: [seeds, epochs] to [seeds]. maximum is that of the paper's Table 3; final is the
+last evaluation; area is the mean height of the learning curve."""
+
+Pairs = Mapping[Arm, Arm]
+"""Treatments, each with the baseline that it is compared with."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One number, a row of findings.csv. Its quantity says what the number is.
+
+    mean: of the arm's scores in one game.
+    difference: the arm's mean less the baseline's in one game; raw scores, unpaired.
+    improvement: the probability that a run of the arm scores more than one of the baseline; mean over the games.
+    iqm, baseline_iqm, iqm_difference: interquartile means over games and seeds. 0 is a score of zero, or the
+    random policy's where that is published, and 1 is the baseline's mean in the game.
+    human_iqm: the same of one arm, where 0 is the random policy's score and 1 the human's.
+    """
+
+    quantity: str
+    metric: str
+    arm: Arm
+    baseline: Arm | None
+    games: tuple[str, ...]
+    estimate: Estimate
+    seeds: int
+    """Runs of the arm, in the game that has the fewest."""
+    baseline_seeds: int | None = None
+
+    @property
+    def game(self) -> str | None:
+        """None for a number over several games."""
+        return self.games[0] if len(self.games) == 1 else None
+
+    @property
+    def fewest_seeds(self) -> int:
+        """Of both arms."""
+        return self.seeds if self.baseline_seeds is None else min(self.seeds, self.baseline_seeds)
+
+
+@dataclass(frozen=True)
+class NormCurve:
+    """Mean |v| or |g| over the units of one layer against steps, one line a run of the arm in the game."""
+
+    arm: Arm
+    game: str
+    kind: str
+    """v or g."""
+    layer: str
+    steps: FloatArray
+    """[rows]"""
+    norms: FloatArray
+    """[seeds, rows]"""
+
+    @property
+    def growth(self) -> float:
+        """The last value over the first one after initialization, mean over seeds."""
+        return float((self.norms[:, -1] / self.norms[:, 0]).mean())
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All numbers of one comparison."""
+
+    comparison: Comparison
+    choice: Choice
+    published: Published
+    chosen: Sequence[Arm]
+    """The arms at their chosen rates that have runs here."""
+    own: Pairs
+    """Each method at its chosen rate against the baseline at its own."""
+    equal: Pairs
+    """Each method against the baseline at every rate that both were run at."""
+    numbers: Sequence[Finding]
+    curves: Mapping[tuple[Arm, str], Sequence[Estimate]]
+    """By arm and game: the mean of each evaluation over seeds."""
+    norms: Sequence[NormCurve]
+
+    @cached_property
+    def _by_key(self) -> dict[tuple[object, ...], Finding]:
+        return {
+            (found.quantity, found.metric, found.arm, found.game, found.baseline): found for found in self.numbers
+        }
+
+    def find(
+        self, quantity: str, metric: str, arm: Arm, game: str | None, baseline: Arm | None = None
+    ) -> Finding | None:
+        """The number of one game, or over games for None; None where there is no such number."""
+        return self._by_key.get((quantity, metric, arm, game, baseline))
+
+    def published_curves(self, game: str) -> list[Curve]:
+        """Other people's curves up to the comparison's last step."""
+        curves = self.published.curves.get(game, ())
+        cut = [
+            (name, [point for point in points if point[0] <= self.comparison.horizon]) for name, points in curves
+        ]
+        return [(name, points) for name, points in cut if points]
+
+
+def examine(comparison: Comparison, choice: Choice, published: Published, rng: np.random.Generator) -> Findings:
+    """Every number of a comparison."""
+    chosen = [choice.arms[method] for method in comparison.methods if choice.arms.get(method) in comparison.arms]
+    own, equal = _pairs_at_own_rates(comparison, choice), _pairs_at_equal_rates(comparison)
+    pairs = dict.fromkeys((*own.items(), *equal.items()))  # a pair that answers both questions has one answer
+    numbers = [found for pair in pairs for found in _differences(comparison, *pair, published, rng)]
+    numbers += _means(comparison, rng)
+    curves = {
+        (arm, game): stats.mean_curve(comparison.scores(arm, game), rng)
+        for game, arm in product(comparison.games, comparison.arms)
+        if comparison.runs_of(arm, game)
+    }
+    numbers += _human_normalized(comparison, chosen, published, rng)
+    norms = list(norm_curves(comparison))
+    return Findings(comparison, choice, published, chosen, own, equal, numbers, curves, norms)
+
+
+def _pairs_at_own_rates(comparison: Comparison, choice: Choice) -> Pairs:
+    baseline = choice.arms.get(comparison.baseline)
+    treatments = [choice.arms.get(method) for method in comparison.methods if method != comparison.baseline]
+    return {treatment: baseline for treatment in treatments if treatment and baseline}
+
+
+def _pairs_at_equal_rates(comparison: Comparison) -> Pairs:
+    of_baseline = {rate_of(arm): arm for arm in comparison.arms if arm.method == comparison.baseline}
+    treatments = [arm for arm in comparison.arms if arm.method != comparison.baseline]
+    return {arm: of_baseline[rate_of(arm)] for arm in treatments if rate_of(arm) in of_baseline}
+
+
+def run_scores(comparison: Comparison, arm: Arm, game: str, metric: str) -> FloatArray:
+    """The metric of each run, float [seeds], without the runs that lack it (their last evaluation, say)."""
+    if not comparison.runs_of(arm, game):
+        return np.zeros(0)
+    values = METRICS[metric](comparison.scores(arm, game))
+    known: FloatArray = values[~np.isnan(values)]
+    return known
+
+
+def _means(comparison: Comparison, rng: np.random.Generator) -> Iterator[Finding]:
+    for game, arm, metric in product(comparison.games, comparison.arms, METRICS):
+        scores = run_scores(comparison, arm, game, metric)
+        if scores.size:
+            mean = stats.bootstrap(stats.mean, [scores], rng=rng)
+            yield Finding("mean", metric, arm, None, (game,), mean, scores.size)
+
+
+def _differences(
+    comparison: Comparison, arm: Arm, baseline: Arm, published: Published, rng: np.random.Generator
+) -> Iterator[Finding]:
+    """The arm against the baseline by each metric, in every game that both have and over these games."""
+    for metric in METRICS:
+        pairs = {
+            game: (run_scores(comparison, arm, game, metric), run_scores(comparison, baseline, game, metric))
+            for game in comparison.games
+        }
+        pairs = {game: pair for game, pair in pairs.items() if all(scores.size for scores in pair)}
+        found: list[tuple[tuple[str, ...], str, Estimate]]
+        found = [((game,), *each) for game, pair in pairs.items() for each in _in_one_game(*pair, rng)]
+        found += [(tuple(pairs), *each) for each in _over_games(pairs, published, rng)] if len(pairs) > 1 else []
+        for games, quantity, estimate in found:
+            seeds, baseline_seeds = (min(pairs[game][side].size for game in games) for side in (0, 1))
+            yield Finding(quantity, metric, arm, baseline, games, estimate, seeds, baseline_seeds)
+
+
+_Named = Iterator[tuple[str, Estimate]]  # quantities and what they are
+
+
+def _in_one_game(treatment: FloatArray, baseline: FloatArray, rng: np.random.Generator) -> _Named:
+    yield "difference", stats.bootstrap(stats.difference_of_means, [treatment], [baseline], rng=rng)
+    yield "improvement", stats.bootstrap(stats.probability_of_improvement, [treatment], [baseline], rng=rng)
+
+
+def _over_games(
+    pairs: Mapping[str, tuple[FloatArray, FloatArray]], published: Published, rng: np.random.Generator
+) -> _Named:
+    treatment, baseline = ([pair[side] for pair in pairs.values()] for side in (0, 1))
+    yield "improvement", stats.bootstrap(stats.probability_of_improvement, treatment, baseline, rng=rng)
+    low = [published.scores.get(game, {}).get("random", 0.0) for game in pairs]
+    high = [float(scores.mean()) for scores in baseline]
+    if any(bottom >= top for bottom, top in zip(low, high, strict=True)):
+        return  # the scale does not exist in one of the games
+    treatment, baseline = stats.normalize(treatment, low, high), stats.normalize(baseline, low, high)
+    yield "iqm", stats.bootstrap(stats.interquartile_mean, treatment, rng=rng)
+    yield "baseline_iqm", stats.bootstrap(stats.interquartile_mean, baseline, rng=rng)
+    difference = stats.difference_of_interquartile_means
+    yield "iqm_difference", stats.bootstrap(difference, treatment, baseline, rng=rng)
+
+
+def _human_normalized(
+    comparison: Comparison, arms: Sequence[Arm], published: Published, rng: np.random.Generator
+) -> Iterator[Finding]:
+    """Each arm by each metric over its games whose random and human scores are published, if these are several."""
+    known = [game for game in comparison.games if {"random", "human"} <= published.scores.get(game, {}).keys()]
+    low, high = ({game: published.scores[game][source] for game in known} for source in ("random", "human"))
+    for arm, metric in product(arms, METRICS):
+        groups = {game: run_scores(comparison, arm, game, metric) for game in known}
+        groups = {game: scores for game, scores in groups.items() if scores.size}
+        if len(groups) > 1:
+            scaled = stats.normalize(list(groups.values()), [low[g] for g in groups], [high[g] for g in groups])
+            iqm = stats.bootstrap(stats.interquartile_mean, scaled, rng=rng)
+            seeds = min(scores.size for scores in scaled)
+            yield Finding("human_iqm", metric, arm, None, tuple(groups), iqm, seeds)
+
+
+def norm_curves(comparison: Comparison) -> Iterator[NormCurve]:
+    """Of every arm with norms in every game: v, then g, each by layer in the order of the network.
+
+    Rows are those in which every run has the value. Rows before the first update show the layers before their
+    data-dependent initialization, so they are left out.
+    """
+    for arm, game, kind in product(comparison.arms, comparison.games, "vg"):
+        runs = [[row for row in run.rows if row.get("updates") != 0] for run in comparison.runs_of(arm, game)]
+        names = dict.fromkeys(name for rows in runs for row in rows for name in row)
+        for name in [name for name in names if name.startswith(f"norm_{kind}/")]:
+            lines = [dict(zip(*series(rows, name), strict=True)) for rows in runs]
+            steps = sorted(set.intersection(*map(set, lines)))
+            steps = [step for step in steps if step <= comparison.horizon]
+            if steps:
+                norms = np.array([[line[step] for step in steps] for line in lines])
+                layer = name.partition("/")[2]
+                yield NormCurve(arm, game, kind, layer, np.array(steps, dtype=float), norms)
