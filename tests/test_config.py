@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from wn_rl import config, sweep, tune_space
+from wn_rl import config, tune_space
+from wn_rl.compare import grid as sweep
 from wn_rl.api import allow
 from wn_rl.config import (
     METHOD_OPTIONS,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from report_tools import comparison_of, found, write_arm, write_run
 
-from wn_rl import sweep
+from wn_rl.compare import grid as sweep
 from wn_rl.presets import minatar
 from wn_rl.report.blocks import Block, Bullets, Caution, Text
 from wn_rl.report.chapter_head import what_was_run

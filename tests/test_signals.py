@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from wn_rl.agents.monitor import StopRequest
-from wn_rl.launch import StopSignals
+from wn_rl.compare.launch import StopSignals
 
 
 @pytest.mark.parametrize(("handler", "hears"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])

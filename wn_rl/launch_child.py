@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from wn_rl.errors import UserError
 from wn_rl.files import last_line
 from wn_rl.runs import RunFolder
-from wn_rl.sweep import Run, clear_debris, flags_of
+from wn_rl.compare.grid import Run, clear_debris, flags_of
 
 USER_ERROR = 2  # the exit code of what cannot be mended by trying again
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from wn_rl import launch_child
 from wn_rl.cores import num_cores
 from wn_rl.errors import UserError
-from wn_rl.launch import Ended
-from wn_rl.sweep import Run
+from wn_rl.compare.launch import Ended
+from wn_rl.compare.grid import Run
 
 
 @dataclass(frozen=True)

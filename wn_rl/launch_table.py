@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from wn_rl.launch import Entry, State
-from wn_rl.launch_progress import Row, Survey, total_seconds
+from wn_rl.compare.launch import Entry, State
+from wn_rl.compare.progress import Row, Survey, total_seconds
 
 _TABLE_SECONDS = 1.0  # between two looks at the folders
 _PLAIN_SECONDS = 60.0  # between two plain lines of a run

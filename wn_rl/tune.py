@@ -17,11 +17,11 @@ from pathlib import Path
 from wn_rl.checkpoint import CheckpointStore
 from wn_rl.config import Config, identity
 from wn_rl.errors import UserError
-from wn_rl.launch import StopSignals
+from wn_rl.compare.launch import StopSignals
 from wn_rl.launch_child import describe_end, prepare
 from wn_rl.launch_local import LocalLauncher
 from wn_rl.runs import RunFolder
-from wn_rl.sweep import Run, look
+from wn_rl.compare.grid import Run, look
 from wn_rl.tune_study import Study, Trial
 
 SCORED_TESTS = 3

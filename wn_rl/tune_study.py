@@ -15,7 +15,7 @@ from typing import Any
 from wn_rl.config import Config, from_json, to_json
 from wn_rl.errors import UserError
 from wn_rl.seeding import derive_seed
-from wn_rl.sweep import difference_in_kind
+from wn_rl.compare.grid import difference_in_kind
 from wn_rl.tune_space import Choice, Dimension, Value, as_text
 
 STARTUP_TRIALS = 5  # drawn at random, and not pruned by one another

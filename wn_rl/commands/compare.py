@@ -9,20 +9,20 @@ from typing import Annotated, Literal
 
 import tyro
 
-from wn_rl.arms import parse_arms
+from wn_rl.compare.arms import parse_arms
 from wn_rl.commands._presets import preset_of, suite_of
 from wn_rl.commands.train import Train
 from wn_rl.config import Config, SuiteName
 from wn_rl.errors import UserError, say
 from wn_rl.extensions import import_flags
 from wn_rl.flags import parse_flags
-from wn_rl.launch import Entry, Launcher, StopSignals, Supervisor, entries_of
+from wn_rl.compare.launch import Entry, Launcher, StopSignals, Supervisor, entries_of
 from wn_rl.launch_local import LocalLauncher, Slot, local_slots
-from wn_rl.launch_progress import Survey, total_seconds
-from wn_rl.launch_ray import RayLauncher
+from wn_rl.compare.progress import Survey, total_seconds
+from wn_rl.compare.ray_launcher import RayLauncher
 from wn_rl.launch_table import duration, in_words, make_display
 from wn_rl.presets import PRESETS
-from wn_rl.sweep import (
+from wn_rl.compare.grid import (
     Run,
     differing_flags,
     expand,

@@ -16,7 +16,7 @@ from wn_rl.extensions import command_line
 from wn_rl.flags import parse_flags
 from wn_rl.presets import PRESETS
 from wn_rl.runs import RunFolder
-from wn_rl.sweep import flags_of, one_of_many, require_tests, wandb_sweep, write_wandb_sweep
+from wn_rl.compare.grid import flags_of, one_of_many, require_tests, wandb_sweep, write_wandb_sweep
 from wn_rl.tune_space import Dimension, as_wandb_parameter, ends, flags_for, parse_space
 
 TESTS = 5  # of a trial, unless --evaluation.period says another number
@@ -131,7 +131,7 @@ def _check(space: Sequence[Dimension], settings: _Settings, others: Sequence[str
 
 
 def _search(options: Tune, space: Sequence[Dimension], settings: _Settings) -> int:
-    from wn_rl.launch import StopSignals
+    from wn_rl.compare.launch import StopSignals
     from wn_rl.launch_local import LocalLauncher, local_slots
     from wn_rl.tune import Search, trial_name
     from wn_rl.tune_study import Study, Trial

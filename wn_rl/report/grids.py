@@ -102,7 +102,7 @@ def _grid(out: Path, record: dict[str, Any]) -> Grid:
 
 
 def _cell(out: Path, record: dict[str, Any]) -> Cell:
-    """From an entry of comparison.json (see `wn_rl.sweep.write_grid`)."""
+    """From an entry of comparison.json (see `wn_rl.compare.grid.write_grid`)."""
     name = str(record["name"])
     return Cell(
         out / "runs" / name,

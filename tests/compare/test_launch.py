@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 from run_tools import wn_rl
-from sweep_tools import leave, make_grid
+from grid_tools import leave, make_grid
 
 from wn_rl import launch_child, machine
-from wn_rl.arms import parse_arms
+from wn_rl.compare.arms import parse_arms
 from wn_rl.config import EnvironmentConfig
 from wn_rl.errors import UserError
-from wn_rl.launch import Ended, Entry, StopSignals, Supervisor, entries_of
+from wn_rl.compare.launch import Ended, Entry, StopSignals, Supervisor, entries_of
 from wn_rl.launch_local import LocalLauncher, Slot, local_slots, num_cores
 from wn_rl.presets import laptop
 from wn_rl.runs import RunFolder
-from wn_rl.sweep import Run, expand
+from wn_rl.compare.grid import Run, expand
 
 Act = Callable[[Run], int]  # what a run does to its folder, and its exit code
 
@@ -86,7 +86,7 @@ def supervise(
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wn_rl.launch._POLL_SECONDS", 0.001)
+    monkeypatch.setattr("wn_rl.compare.launch._POLL_SECONDS", 0.001)
 
 
 def test_all_runs_finish_in_the_order_of_the_grid_so_many_at_once(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_folder_that_cannot_be_looked_into_after_a_run_stops_no_other(
             raise OSError(28, "No space left on device")
         return True
 
-    monkeypatch.setattr("wn_rl.launch.prepare", prepare)
+    monkeypatch.setattr("wn_rl.compare.launch.prepare", prepare)
     entries = supervise(runs, PlayLauncher({runs[0].name: [lambda run: 2]}))
     assert [(entry.state, "No space left" in entry.message) for entry in entries] == [
         ("failed", True),
@@ -395,7 +395,7 @@ def test_a_run_ends_when_the_comparison_is_killed(tmp_path: Path) -> None:
     parent = f"""
 import sys, time
 from pathlib import Path
-from sweep_tools import make_grid
+from grid_tools import make_grid
 from wn_rl.launch_local import LocalLauncher, Slot
 tmp = Path({str(tmp_path)!r})
 script = tmp / "interpreter"

@@ -17,8 +17,8 @@ from typing import Any
 from wn_rl import launch_child
 from wn_rl.errors import UserError, in_one_line
 from wn_rl.extensions import IMPORTS
-from wn_rl.launch import Ended
-from wn_rl.sweep import Run
+from wn_rl.compare.launch import Ended
+from wn_rl.compare.grid import Run
 
 CONNECT_SECONDS = 10.0
 LOCK_SECONDS = 300.0  # how long a task waits for a process of the run that has outlived its worker

@@ -10,16 +10,16 @@ from typing import Any, get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sweep_tools import leave, make_grid
+from grid_tools import leave, make_grid
 
-from wn_rl.arms import Arm, parse_arms
+from wn_rl.compare.arms import Arm, parse_arms
 from wn_rl.commands.train import Train, _preset_of
 from wn_rl.config import Config, Parameterization, to_json
 from wn_rl.errors import UserError
 from wn_rl.flags import parse_flags
 from wn_rl.presets import PRESETS, classic, laptop, minatar
 from wn_rl.runs import RunFolder, write_json
-from wn_rl.sweep import Run, clear_debris, expand, flags_of, look, write_grid
+from wn_rl.compare.grid import Run, clear_debris, expand, flags_of, look, write_grid
 
 OUT = Path("comparison")
 RATES = st.floats(1e-9, 10, allow_nan=False)

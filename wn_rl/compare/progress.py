@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wn_rl.launch import Entry
+from wn_rl.compare.launch import Entry
 from wn_rl.runs import RunFolder
 
 _TAIL_BYTES = 32_768  # of metrics.jsonl: tens of rows

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sweep_tools import make_grid
+from grid_tools import make_grid
 
 from wn_rl import launch_table
-from wn_rl.launch import Entry
-from wn_rl.launch_progress import Progress, Row, Survey, read_progress, total_seconds
+from wn_rl.compare.launch import Entry
+from wn_rl.compare.progress import Progress, Row, Survey, read_progress, total_seconds
 from wn_rl.launch_table import LiveTable, PlainLines, cells, duration, make_display, summary, table
 
 

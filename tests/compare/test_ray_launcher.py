@@ -15,7 +15,7 @@ from run_tools import QUICK, rows_of, status_of, timeless, wn_rl
 
 from wn_rl.errors import UserError
 from wn_rl.launch_local import num_cores
-from wn_rl.launch_ray import RayLauncher
+from wn_rl.compare.ray_launcher import RayLauncher
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
@@ -116,7 +116,7 @@ def test_a_task_asks_for_its_cores_and_its_share_of_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster = PlayRay(CPU=16.0, GPU=gpus)
-    monkeypatch.setattr("wn_rl.launch_ray._connect", lambda address: cluster)
+    monkeypatch.setattr("wn_rl.compare.ray_launcher._connect", lambda address: cluster)
     launcher = RayLauncher(None, device, threads=2, gpu_share=share)
     assert cluster.asked == {**asks, "max_retries": 0}  # the comparison counts retries
     assert launcher.at_once == at_once
@@ -127,7 +127,7 @@ def test_a_gpu_that_the_cluster_has_not_is_one_clear_line(
     device: str, share: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = PlayRay(CPU=16.0)
-    monkeypatch.setattr("wn_rl.launch_ray._connect", lambda address: cluster)
+    monkeypatch.setattr("wn_rl.compare.ray_launcher._connect", lambda address: cluster)
     with pytest.raises(UserError, match="the Ray cluster has no GPU"):
         RayLauncher(None, device, threads=1, gpu_share=share)
     assert cluster.is_shut

@@ -24,10 +24,10 @@ from wn_rl.commands.tune import Tune, _Settings
 from wn_rl.config import Config, to_json
 from wn_rl.errors import UserError
 from wn_rl.flags import parse_flags
-from wn_rl.launch import Ended, StopSignals
+from wn_rl.compare.launch import Ended, StopSignals
 from wn_rl.presets import laptop, minatar
 from wn_rl.runs import RunFolder, write_json
-from wn_rl.sweep import Run
+from wn_rl.compare.grid import Run
 from wn_rl.tune import Search, TrialRun, scores_of
 from wn_rl.tune_space import Choice, Range, as_text, as_wandb_parameter, flags_for, parse_space
 from wn_rl.tune_study import STARTUP_TRIALS, Study, Trial, best_of

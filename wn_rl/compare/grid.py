@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wn_rl.arms import Arm
+from wn_rl.compare.arms import Arm
 from wn_rl.config import Config, from_json, method_options, to_json
 from wn_rl.errors import UserError, in_one_line, say
 from wn_rl.extensions import import_flags

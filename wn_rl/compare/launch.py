@@ -19,7 +19,7 @@ from typing import Literal, Protocol
 from wn_rl.errors import UserError
 from wn_rl.launch_child import USER_ERROR, describe_end, prepare
 from wn_rl.signals import stop_signals_to
-from wn_rl.sweep import Found, Run, look
+from wn_rl.compare.grid import Found, Run, look
 
 _POLL_SECONDS = 0.2
 
