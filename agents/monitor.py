@@ -4,7 +4,6 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any
 
 from wn_rl.agents.evaluation import Episodes, Interrupted, run_epoch_test
@@ -15,38 +14,8 @@ from wn_rl.config import Config, identity
 from wn_rl.network_file import write_network_file
 from wn_rl.runs import RunFolder
 from wn_rl.seeding import derive_seed
-from wn_rl.signals import stop_signals_to
+from wn_rl.signals import StopRequest
 from wn_rl.tracking import Tracker
-
-
-class StopNow(KeyboardInterrupt):
-    """A second signal: nothing more is saved."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__()
-        self.exit_code = 128 + signal_number
-
-
-class StopRequest:
-    """SIGINT, SIGTERM and SIGHUP ask the run to stop at its next step; a second signal stops it at once.
-
-    Under nohup, a terminal that closes stops nothing.
-    """
-
-    def __init__(self) -> None:
-        self.signal_number: int | None = None
-
-    def __bool__(self) -> bool:
-        return self.signal_number is not None
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self:
-            raise StopNow(number)
-        self.signal_number = number
-
-    def listening(self) -> contextlib.AbstractContextManager[None]:
-        """Within: signals set the request instead of ending the process."""
-        return stop_signals_to(self._receive)
 
 
 class Stopwatch:

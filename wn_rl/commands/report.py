@@ -32,7 +32,12 @@ class Report:
 
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl report`."""
-    options = parse_flags(Report, arguments)
+    print(write(parse_flags(Report, arguments)))
+    return 0
+
+
+def write(options: Report) -> Path:
+    """Write the report that the options ask for; the page's path. See `write_report` for what it raises."""
     from wn_rl.envs.scores import REFERENCE_SCORES, SOURCES
     from wn_rl.report.other_curves import read_curves
     from wn_rl.report.results import References
@@ -53,8 +58,7 @@ def run(arguments: Sequence[str]) -> int:
         references=references,
         record_game=record_best_game if options.videos else None,
     )
-    print(write_report(request))
-    return 0
+    return write_report(request)
 
 
 _BESIDE = {"dqn_normal": "paper: normal", "dqn_weight_norm": "paper: weight norm", "dqn_nature": "Mnih et al."}

@@ -1,31 +1,37 @@
-"""How far the runs of a comparison are and how long they still take, read from their folders."""
+"""How far runs are and how long they still take, by what is in their folders; as a live table or plain lines."""
 
+import functools
 import json
-import os
 import statistics
+import sys
+import time
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from wn_rl.compare.launch import Entry
+from wn_rl.compare.grid import Entry, State
+from wn_rl.errors import counted
 from wn_rl.runs import RunFolder
 
-_TAIL_BYTES = 32_768  # of metrics.jsonl: tens of rows
+_RECENT_ROWS = 100  # of metrics.jsonl, which give a run's speed
+_TABLE_SECONDS, _LINES_SECONDS = 1.0, 60.0  # between two looks at the folders
+_ORDER: tuple[State, ...] = ("running", "busy", "failed", "unreadable", "interrupted", "waiting", "finished")
+_COLUMNS = ("run", "state", "step", "score", "steps/s", "left")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is, by its metrics. steps_per_second: recent, tests and checkpoints counted in."""
+    """How far a run is, by its metrics. steps_per_second: recent, evaluations and checkpoints included."""
 
     step: int = 0
-    score: float | None = None  # mean return of the last test
+    score: float | None = None  # mean return of the last evaluation
     steps_per_second: float | None = None
 
 
 @dataclass(frozen=True)
 class Row:
-    """A run as it stands. seconds_left: by its own speed or by that of its like; None without any."""
+    """A run as it stands. seconds_left: by its own speed or else that of similar runs; None if there is none."""
 
     entry: Entry
     progress: Progress
@@ -37,96 +43,36 @@ class Row:
         return self.entry.state in ("running", "waiting", "busy")
 
 
-class Survey:
-    """Looks at the folders of runs, again and again; files that have not changed are not read again."""
-
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        self._entries = entries
-        self._read: dict[Path, tuple[tuple[int, int], Progress]] = {}  # file: its time and size, what it says
-
-    def rows(self) -> list[Row]:
-        """The runs as they stand, in the order of the grid."""
-        progresses = [self._progress(RunFolder(entry.run.path).metrics_file) for entry in self._entries]
-        rates = _Rates(zip(self._entries, progresses, strict=True))
-        return [
-            Row(entry, progress, _seconds_left(entry, progress, rates))
-            for entry, progress in zip(self._entries, progresses, strict=True)
-        ]
-
-    def _progress(self, metrics: Path) -> Progress:
-        try:
-            status = metrics.stat()
-        except OSError:
-            return Progress()
-        version = (status.st_mtime_ns, status.st_size)
-        if self._read.get(metrics, (None,))[0] != version:
-            self._read[metrics] = (version, read_progress(metrics))
-        return self._read[metrics][1]
+def survey(entries: Sequence[Entry]) -> list[Row]:
+    """The runs as they stand, in the same order."""
+    known = [(entry, _progress_in(RunFolder(entry.run.path))) for entry in entries]
+    rates = defaultdict[tuple[str, ...], list[float]](list)
+    for entry, progress in known:
+        for kind in _kinds(entry) if progress.steps_per_second else ():
+            rates[kind].append(progress.steps_per_second or 0.0)
+    rows = []
+    for entry, progress in known:
+        # Equal steps take times that add up, so speeds have a harmonic mean.
+        similar = (statistics.harmonic_mean(rates[kind]) for kind in _kinds(entry) if kind in rates)
+        rate = progress.steps_per_second or next(similar, None)
+        steps_left = max(0, entry.run.config.steps - progress.step)
+        rows.append(Row(entry, progress, steps_left / rate if rate else None))
+    return rows
 
 
-def read_progress(metrics: Path) -> Progress:
-    """How far the run is whose metrics.jsonl this is. What cannot be read is passed over."""
-    rows = _last_rows(metrics)
-    timed = [(row["step"], row["seconds"]) for row in rows if _has_numbers(row, "step", "seconds")]
-    scores = [row["eval/return_mean"] for row in rows if _has_numbers(row, "eval/return_mean")]
-    steps = [row["step"] for row in rows if _has_numbers(row, "step")]
-    return Progress(steps[-1] if steps else 0, scores[-1] if scores else None, _steps_per_second(timed))
+def _kinds(entry: Entry) -> tuple[tuple[str, ...], ...]:
+    """Runs of the same game are similar, and else those of the same suite."""
+    config = entry.run.config
+    return (config.suite, config.game), (config.suite,)
 
 
-def total_seconds(rows: Iterable[Row], at_once: int) -> float | None:
-    """The time until all that is to run has ended, so many at once; None if the speed of one is not known."""
-    left = [row.seconds_left for row in rows if row.is_to_run]
-    known = [seconds for seconds in left if seconds is not None]
-    if len(known) < len(left):
-        return None
-    return max([sum(known) / at_once, *known], default=0.0)
-
-
-class _Rates:
-    """Steps per second of runs, for those that have none of their own."""
-
-    def __init__(self, runs: Iterable[tuple[Entry, Progress]]) -> None:
-        self._by_kind: dict[tuple[str, ...], list[float]] = {}
-        for entry, progress in runs:
-            if progress.steps_per_second is not None:
-                for kind in self._kinds(entry):
-                    self._by_kind.setdefault(kind, []).append(progress.steps_per_second)
-
-    def of(self, entry: Entry) -> float | None:
-        """The harmonic mean over runs of its game, or else of its suite: equal steps, times added up."""
-        known = (self._by_kind[kind] for kind in self._kinds(entry) if kind in self._by_kind)
-        return next((statistics.harmonic_mean(rates) for rates in known), None)
-
-    def _kinds(self, entry: Entry) -> tuple[tuple[str, ...], ...]:
-        config = entry.run.config
-        return (config.suite, config.game), (config.suite,)
-
-
-def _seconds_left(entry: Entry, progress: Progress, rates: _Rates) -> float | None:
-    rate = progress.steps_per_second or rates.of(entry)
-    return None if rate is None else max(0, entry.run.config.steps - progress.step) / rate
-
-
-def _steps_per_second(timed: Sequence[tuple[int, float]]) -> float | None:
-    """Between the first and the last of (step, seconds); from the start of the run if there is only one."""
-    if not timed:
-        return None
-    (first_step, first_seconds), (step, seconds) = timed[0] if len(timed) > 1 else (0, 0.0), timed[-1]
-    return (
-        (step - first_step) / (seconds - first_seconds) if seconds > first_seconds and step > first_step else None
-    )
-
-
-def _last_rows(file: Path) -> list[dict[str, Any]]:
-    """The whole rows at the end of a file of JSON lines; damaged ones are left out."""
+def rows_so_far(folder: RunFolder) -> list[dict[str, Any]]:
+    """The whole rows of metrics.jsonl; damaged ones, and one that is being written, are left out."""
     try:
-        with file.open("rb") as stream:
-            start = max(0, stream.seek(0, os.SEEK_END) - _TAIL_BYTES)
-            stream.seek(start)
-            lines = stream.read().split(b"\n")
+        lines = folder.metrics_file.read_bytes().split(b"\n")[:-1]
     except OSError:
         return []
-    return [row for line in lines[1 if start else 0 : -1] if isinstance(row := _parse(line), dict)]
+    return [row for line in lines if isinstance(row := _parse(line), dict)]
 
 
 def _parse(line: bytes) -> Any:
@@ -136,5 +82,136 @@ def _parse(line: bytes) -> Any:
         return None
 
 
+def _progress_in(folder: RunFolder) -> Progress:
+    try:
+        status = folder.metrics_file.stat()
+    except OSError:
+        return Progress()
+    return _read_progress(folder.path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=10_000)  # a file that has not changed is not read again
+def _read_progress(path: Any, changed_ns: int, size: int) -> Progress:
+    rows = rows_so_far(RunFolder(path))
+    timed = [(row["step"], row["seconds"]) for row in rows if _has_numbers(row, "step", "seconds")]
+    scores = [row["eval/return_mean"] for row in rows if _has_numbers(row, "eval/return_mean")]
+    steps = [row["step"] for row in rows if _has_numbers(row, "step")]
+    return Progress(max(steps, default=0), scores[-1] if scores else None, _speed(timed[-_RECENT_ROWS:]))
+
+
 def _has_numbers(row: dict[str, Any], *names: str) -> bool:
     return all(isinstance(row.get(name), int | float) for name in names)
+
+
+def _speed(timed: Sequence[tuple[int, float]]) -> float | None:
+    """Steps per second from the first to the last of (step, seconds), or from the run's start if there is one."""
+    points = timed if len(timed) > 1 else [(0, 0.0), *timed]
+    steps, seconds = (last - first for first, last in zip(points[0], points[-1], strict=True))
+    return steps / seconds if steps > 0 and seconds > 0 else None
+
+
+def total_seconds(rows: Iterable[Row], at_once: int) -> float | None:
+    """The time until all that is to run has ended, so many at once; None if the speed of a run is not known."""
+    left = [row.seconds_left for row in rows if row.is_to_run]
+    known = [seconds for seconds in left if seconds is not None]
+    return max([sum(known) / at_once, *known], default=0.0) if len(known) == len(left) else None
+
+
+class Display:
+    """Shows runs: on a terminal a live table, else a line when a state changes and each minute one for each run.
+
+    at_once: how many runs go on beside each other.
+    """
+
+    def __init__(self, entries: Sequence[Entry], at_once: int) -> None:
+        self._entries, self._at_once = entries, at_once
+        self._said: dict[str, str] = {}
+        self._live: Any = None
+        self._due = time.monotonic() + _LINES_SECONDS
+        if sys.stdout.isatty():
+            from rich.live import Live
+
+            self._live, self._due = Live(auto_refresh=False), 0.0
+            self._live.start()
+
+    def update(self) -> None:
+        """Show how the runs stand, if it is time."""
+        if not self._live:
+            self._print_changes()
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + (_TABLE_SECONDS if self._live else _LINES_SECONDS)
+        rows = survey(self._entries)
+        if self._live:
+            self._live.update(table(rows, self._at_once), refresh=True)
+        else:
+            lines = [in_words(row) for row in rows if row.entry.state == "running"]
+            print(*lines, summary(rows, self._at_once), sep="\n", flush=True)
+
+    def close(self) -> None:
+        """Show how they ended."""
+        rows = survey(self._entries)
+        if self._live:
+            self._live.vertical_overflow = "visible"  # the whole table stays on the screen
+            self._live.update(table(rows, self._at_once), refresh=True)
+            self._live.stop()
+        else:
+            self._print_changes()
+            print(summary(rows, self._at_once), flush=True)
+
+    def _print_changes(self) -> None:
+        for entry in self._entries:
+            if _describe(entry) != self._said.get(entry.run.name):
+                self._said[entry.run.name] = _describe(entry)
+                print(f"{entry.run.name}: {_describe(entry)}", flush=True)
+
+
+def table(rows: Sequence[Row], at_once: int) -> Any:
+    """The runs as a table of rich: what goes on comes first, what is finished last."""
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, pad_edge=False, title=summary(rows, at_once), title_justify="left", title_style="")
+    for name in _COLUMNS:
+        drawn.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=name != "state")
+    for row in sorted(rows, key=lambda row: _ORDER.index(row.entry.state)):
+        drawn.add_row(*map(Text, cells(row)))
+    return drawn
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """What the columns say of a run; empty where nothing is known."""
+    progress, left = row.progress, row.seconds_left
+    return (
+        row.entry.run.name,
+        _describe(row.entry),
+        f"{progress.step:,}/{row.entry.run.config.steps:,}",
+        "" if progress.score is None else f"{progress.score:.2f}",
+        "" if progress.steps_per_second is None else f"{progress.steps_per_second:,.0f}",
+        "" if left is None or not row.is_to_run else duration(left),
+    )
+
+
+def in_words(row: Row) -> str:
+    """A run in a line, each number with its name."""
+    name, state, *numbers = cells(row)
+    named = [f"{column} {cell}" for column, cell in zip(_COLUMNS[2:], numbers, strict=True) if cell]
+    return "  ".join([name, state, *named])
+
+
+def _describe(entry: Entry) -> str:
+    return f"{entry.state}: {entry.message}" if entry.message else entry.state
+
+
+def summary(rows: Sequence[Row], at_once: int) -> str:
+    """All runs in a line, e.g. "9 runs: 2 running, 3 waiting, 4 finished; about 0:12:30 left"."""
+    counts = Counter(row.entry.state for row in rows)
+    states = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
+    left = total_seconds(rows, at_once)
+    return f"{counted(len(rows), 'run')}: {states}" + (f"; about {duration(left)} left" if left else "")
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, e.g. 0:12:30."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
