@@ -20,10 +20,10 @@ from wn_rl.agents.monitor import Monitor
 from wn_rl.checkpoint import CheckpointError, CheckpointStore
 from wn_rl.config import Config, identity, to_json
 from wn_rl.errors import UserError, say
-from wn_rl.extensions import command_line
 from wn_rl.machine import machine_line, resolve_device, versions
 from wn_rl.network_file import read_best_network
 from wn_rl.nn import fold
+from wn_rl.registry import command_line
 from wn_rl.runs import RunFolder, Status, open_run, write_json
 from wn_rl.signals import StopNow, StopRequest
 from wn_rl.tracking import Tracker, make_trackers

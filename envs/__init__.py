@@ -1,6 +1,6 @@
 """Environment suites: Atari, MinAtar, Gymnasium's classic control, any Gymnasium environment. No torch here.
 
-A new suite is one file with `games` and `make`, and one line in SUITES.
+A new suite is one file with `games` and `make`, and one line in `wn_rl.registry.SUITES`.
 """
 
 import difflib
@@ -14,6 +14,7 @@ from wn_rl.envs.base import Environments
 from wn_rl.envs.gymnasium_lanes import Description, GymnasiumLanes
 from wn_rl.envs.gymnasium_processes import GymnasiumProcesses
 from wn_rl.envs.lanes import Settings
+from wn_rl.registry import SUITES
 
 __all__ = ["SUITES", "Suite", "games", "make", "normalize_game"]
 
@@ -46,21 +47,19 @@ def _make_gymnasium(description: Description, settings: Settings) -> Environment
     return make_lanes(description, settings)
 
 
-SUITES = {
-    "atari": Suite(atari.games, _make_atari, pixels=True),
-    "minatar": Suite(minatar.games, minatar.make, missing=minatar.missing),
-    "classic": Suite(
-        classic.games,
-        lambda game, settings: _make_gymnasium(classic.describe(game), settings),
-        gymnasium=True,
-    ),
-    "gymnasium": Suite(
-        gymnasium_lanes.games,
-        lambda env_id, settings: _make_gymnasium(gymnasium_lanes.describe(env_id), settings),
-        gymnasium=True,
-        full_name=gymnasium_lanes.full_name,
-    ),
-}
+ATARI = Suite(atari.games, _make_atari, pixels=True)
+MINATAR = Suite(minatar.games, minatar.make, missing=minatar.missing)
+CLASSIC = Suite(
+    classic.games,
+    lambda game, settings: _make_gymnasium(classic.describe(game), settings),
+    gymnasium=True,
+)
+GYMNASIUM = Suite(
+    gymnasium_lanes.games,
+    lambda env_id, settings: _make_gymnasium(gymnasium_lanes.describe(env_id), settings),
+    gymnasium=True,
+    full_name=gymnasium_lanes.full_name,
+)
 
 
 def games(suite: str) -> list[str]:
@@ -117,7 +116,7 @@ def make(
     """
     settings = Settings(num_envs, seed, life_loss_terminates, max_episode_frames, resize, num_threads, processes)
     _validate(suite, settings)
-    return SUITES[suite].make(normalize_game(suite, game), settings)
+    return _suite(suite).make(normalize_game(suite, game), settings)
 
 
 def _validate(suite: str, settings: Settings) -> None:
@@ -140,9 +139,8 @@ def _validate(suite: str, settings: Settings) -> None:
 
 
 def _suite(name: str) -> Suite:
-    if name not in SUITES:
-        raise ValueError(f"unknown suite {name!r}; the nearest names are {_nearest(name, SUITES)}")
-    return SUITES[name]
+    suite: Suite = SUITES[name]
+    return suite
 
 
 def _squash(name: str) -> str:

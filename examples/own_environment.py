@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wn_rl.api import allow
 from wn_rl.cli import main
-from wn_rl.envs import SUITES, Suite
+from wn_rl.envs import Suite
 from wn_rl.envs.base import EnvironmentSpec
 from wn_rl.envs.lanes import Lanes, Settings
+from wn_rl.registry import SUITES
 
 LENGTH = 8
 
@@ -71,7 +71,6 @@ def make(game: str, settings: Settings) -> Lanes:
 
 
 SUITES["corridor"] = Suite(games=lambda: ["corridor"], make=make, pixels=False)
-allow("suite", "corridor")
 
 if __name__ == "__main__":
     main()

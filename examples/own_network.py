@@ -7,7 +7,6 @@ from collections import OrderedDict
 from torch import nn
 
 from wn_rl.agents.training import train
-from wn_rl.api import allow
 from wn_rl.config import NetworkConfig
 from wn_rl.nn import NETWORKS, Layers, Preprocess
 from wn_rl.presets import minatar
@@ -33,7 +32,6 @@ def two_convolutions(
 
 
 NETWORKS["two_convolutions"] = two_convolutions
-allow("network.name", "two_convolutions")
 
 if __name__ == "__main__":
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from wn_rl.agents.training import train
-from wn_rl.api import allow
 from wn_rl.nn import PARAMETERIZATIONS, Bias, Parameterization
 from wn_rl.presets import minatar
 
@@ -35,7 +34,6 @@ class Gained(nn.Module):
 
 
 PARAMETERIZATIONS["gained"] = Parameterization(Gained, Bias)
-allow("parameterization", "gained")
 
 if __name__ == "__main__":
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000

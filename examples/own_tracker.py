@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from wn_rl.agents.training import train
-from wn_rl.api import allow
 from wn_rl.guard import GuardedTracker
 from wn_rl.presets import minatar
+from wn_rl.registry import TRACKERS
 from wn_rl.sinks import Row, RunInfo
-from wn_rl.tracking import TRACKERS
 
 
 class Scores:
@@ -33,7 +32,6 @@ class Scores:
 
 
 TRACKERS["scores"] = lambda info: GuardedTracker("scores", lambda state: Scores(info, state), {}, info.report)
-allow("track", "scores")
 
 if __name__ == "__main__":
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from wn_rl.config import Config, EvaluationConfig, OptimizerConfig, to_json
-from wn_rl.presets import PRESETS
+from wn_rl.registry import PRESETS
 from wn_rl.report.comparison import Comparison, compare
 from wn_rl.report.rates import choose_rates
 from wn_rl.report.records import LeftOut, read_runs

@@ -11,7 +11,8 @@ from run_tools import QUICK, rows_of, status_of, timeless, wn_rl
 
 from wn_rl import commands
 from wn_rl.cli import COMMANDS
-from wn_rl.envs import SUITES, games
+from wn_rl.envs import games
+from wn_rl.registry import SUITES
 
 
 @pytest.fixture

@@ -1,25 +1,30 @@
 import dataclasses
 import json
 import re
+import typing
 from pathlib import Path
 
 import pytest
 
-from wn_rl import config, tune_space
-from wn_rl.compare import grid as sweep
-from wn_rl.api import allow
 from wn_rl.config import (
     METHOD_OPTIONS,
+    ROLES,
     Config,
     EnvironmentConfig,
+    EvaluationConfig,
     LearningConfig,
     NetworkConfig,
+    Role,
+    flat,
     from_json,
+    identity,
+    names_of,
+    settings,
     to_json,
 )
 from wn_rl.nn import PARAMETERIZATIONS, BatchNorm, Bias, Direct, Normalized, Parameterization
-from wn_rl.presets import PRESETS, default_preset, preset_for_frames
-from wn_rl.report import comparison
+from wn_rl.presets import default_preset, preset_for_frames
+from wn_rl.registry import PRESETS
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -78,16 +83,13 @@ def test_impossible_values_are_one_clear_line(change: dict, says: str) -> None: 
 def test_what_weight_norm_alone_has_is_decided_by_the_weight_and_not_by_the_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Config, "__annotations__", dict(Config.__annotations__))
-    monkeypatch.setattr(config, "Parameterization", config.Parameterization)
     for name, weight in (("mine", Normalized), ("weight_norm_less", Direct)):
         monkeypatch.setitem(PARAMETERIZATIONS, name, Parameterization(weight, Bias))
-        allow("parameterization", name)
     for option in ({"log_scale": 3.0}, {"max_v_norm": 2.0}):
         network = NetworkConfig(**option)
-        assert Config("x", parameterization="mine", network=network).network == network  # type: ignore[arg-type]
+        assert Config("x", parameterization="mine", network=network).network == network
         with pytest.raises(ValueError, match="needs a weight_norm parameterization, not weight_norm_less"):
-            Config("x", parameterization="weight_norm_less", network=network)  # type: ignore[arg-type]
+            Config("x", parameterization="weight_norm_less", network=network)
 
 
 def test_a_saved_config_of_another_version_is_refused() -> None:
@@ -106,38 +108,48 @@ def test_a_saved_config_of_another_version_is_refused() -> None:
 
 def test_every_field_has_a_help_text() -> None:
     source = (Path(__file__).parents[1] / "wn_rl" / "config.py").read_text()
-    fields = re.findall(r"^    (\w+): .* = .*\n(.*)$", source, flags=re.MULTILINE)
-    undocumented = [
-        name
-        for name, following in fields
-        if not following.startswith('    """')
-        and name not in ("environment", "network", "optimizer", "learning", "evaluation")
-    ]
+    fields = re.findall(r"^    (\w+): [A-Z]\w+\[.*\] = .*\n(.*)$", source, flags=re.MULTILINE)
+    undocumented = [name for name, following in fields if not following.startswith('    """')]
     assert len(fields) > 30
     assert undocumented == []
 
 
-def test_lists_of_fields_name_fields_of_the_config() -> None:
-    """Else a field with a new name would silently part runs, or be searched for."""
-    whole = to_json(Config("breakout"))
-    dotted = {f"{part}.{name}" for part, values in whole.items() if isinstance(values, dict) for name in values}
-    known = {*whole, *dotted}
-    for listed in (
-        sweep._CIRCUMSTANCES, comparison._OF_THE_ARM, comparison._OF_THE_RUN,
-        comparison._WITHOUT_EFFECT_ON_SCORES, tune_space._SHARED,
-    ):  # fmt: skip
-        assert listed <= known
-    assert known >= {f"network.{name}" for name in METHOD_OPTIONS}
+def test_every_setting_has_one_role() -> None:
+    for name, hint in settings():
+        assert sum(isinstance(extra, Role) for extra in typing.get_args(hint)) == 1, name
+    assert ROLES.keys() == flat(Config("breakout")).keys()
+    assert set.union(*(set(names_of(role)) for role in Role)) == set(ROLES)
+
+
+def test_what_a_checkpoint_must_share_is_all_that_decides_results_but_the_length() -> None:
+    config = Config("breakout")
+    same = (
+        {"steps": 7},
+        {"device": "cuda"},
+        {"log_period": 3},
+        {"accelerate": "compile"},
+        {"evaluation": EvaluationConfig(video_period=1)},
+    )
+    assert all(identity(dataclasses.replace(config, **change)) == identity(config) for change in same)
+    others = (
+        {"seed": 2},
+        {"num_envs": 2},
+        {"learning": LearningConfig(discount=0.5)},
+        {"network": NetworkConfig(initialization="torch")},
+        {"evaluation": EvaluationConfig(epsilon=0.1)},
+    )
+    assert all(identity(dataclasses.replace(config, **change)) != identity(config) for change in others)
+
+
+def test_the_options_of_a_method_have_their_defaults() -> None:
+    assert METHOD_OPTIONS == {"initialization": "data_dependent", "log_scale": None, "max_v_norm": None}
 
 
 def test_a_batch_of_one_has_no_statistics_whatever_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PARAMETERIZATIONS, "own", Parameterization(Direct, BatchNorm))
-    monkeypatch.setattr(Config, "__annotations__", dict(Config.__annotations__))
-    monkeypatch.setattr(config, "Parameterization", config.Parameterization)
-    allow("parameterization", "own")
     for name in ("batch_norm", "weight_norm_mean_only_bn", "own"):
         with pytest.raises(ValueError, match=f"--learning.batch-size must be at least 2 for {name}"):
-            Config("x", parameterization=name, learning=LearningConfig(batch_size=1))  # type: ignore[arg-type]
+            Config("x", parameterization=name, learning=LearningConfig(batch_size=1))
     Config("x", parameterization="weight_norm", learning=LearningConfig(batch_size=1))
 
 
@@ -149,7 +161,7 @@ def test_a_batch_of_one_has_no_statistics_whatever_the_name(monkeypatch: pytest.
         ({"seed": True}, "--seed must be a whole number, got True"),
         ({"keep_replay": 1}, "--keep-replay must be True or False, got 1"),
         ({"track": "console"}, "--track must be a tuple of names, got 'console'"),
-        ({"learning": LearningConfig(discount="1")}, "--learning.discount must be a number, got '1'"),  # type: ignore[arg-type]
+        ({"learning": LearningConfig(discount="1")}, "--learning.discount must be a number, got '1'"),
         ({"torch_threads": 10**6}, "--torch-threads must be at most 1024"),
         ({"learning": LearningConfig(batch_size=10**7)}, "--learning.batch-size 10000000 is more than"),
         ({"network": NetworkConfig(init_states=10**7)}, "--network.init-states 10000000 is more than"),
@@ -157,4 +169,4 @@ def test_a_batch_of_one_has_no_statistics_whatever_the_name(monkeypatch: pytest.
 )
 def test_values_of_another_kind_or_beyond_the_replay_are_refused(change: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=re.escape(says)):
-        Config("x", **change)  # type: ignore[arg-type]
+        Config("x", **change)

@@ -37,7 +37,8 @@ from wn_rl.envs.base import Step
 from wn_rl.envs.gymnasium_lanes import PROBE_STEPS, describe
 from wn_rl.envs.gymnasium_processes import GymnasiumProcesses
 from wn_rl.envs.lanes import lane_seed
-from wn_rl.presets import PRESETS, preset_for_frames, vectors
+from wn_rl.presets import preset_for_frames, vectors
+from wn_rl.registry import PRESETS
 
 CATCH, BIG_CATCH, CORRIDOR, NOISY, AGEING, BROKEN = (
     f"own_environments:Own/{name}"

@@ -170,7 +170,7 @@ def test_learning_rate_may_change_between_steps() -> None:
 
 def test_errors() -> None:
     parameter = nn.Parameter(torch.ones(2))
-    with pytest.raises(ValueError, match="unknown optimizer 'adamx': did you mean adamax"):
+    with pytest.raises(ValueError, match=r"unknown optimizer 'adamx': .*; did you mean adamax"):
         make_optimizer("adamx", [parameter], 0.1)
     for wrong in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="the learning rate must be a positive number"):

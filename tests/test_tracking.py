@@ -19,7 +19,8 @@ import pytest
 from wn_rl import guard, sinks, tracking, wandb_sink
 from wn_rl.errors import UserError
 from wn_rl.guard import GuardedTracker
-from wn_rl.tracking import TRACKERS, Trackers, make_trackers
+from wn_rl.registry import TRACKERS, UnknownNameError
+from wn_rl.tracking import Trackers, make_trackers
 
 
 def make(run_dir: Path, *names: str, report: Any = tracking.say, total_steps: int = 10_000) -> Trackers:
@@ -159,9 +160,9 @@ def test_rows_wait_while_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_an_unknown_tracker_names_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="did you mean wandb"):
+    with pytest.raises(UnknownNameError, match="did you mean wandb"):
         make(tmp_path, "wandbb")
-    with pytest.raises(UserError, match=", ".join(TRACKERS)):
+    with pytest.raises(UnknownNameError, match=", ".join(TRACKERS)):
         make(tmp_path, "mlflow")
 
 

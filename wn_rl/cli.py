@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from wn_rl.errors import say
-from wn_rl.extensions import import_extensions
+from wn_rl.registry import import_extensions
 
 # Name: (what follows it, what it does). `wn-rl x` is `run` of wn_rl/commands/x.py, imported only when wanted.
 COMMANDS = {

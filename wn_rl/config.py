@@ -3,45 +3,107 @@
 Steps are agent steps; one is `frames_per_step` emulator frames (4 on Atari). The defaults are those of the
 paper preset. Sources: WN is Salimans & Kingma 2016, section 5.4 unless another is named; Mnih is Mnih et al.
 2015, Extended Data Table 1; deep_q_rl is the code that the authors of WN adapted.
+
+The type of a field says what it is, as in `Learning[Count]`: the setting's role, and the values that it may take.
 """
 
+import ast
 import dataclasses
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from enum import Enum
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from wn_rl.config_checks import UnknownNameError, check
+from wn_rl.config_checks import (
+    Count,
+    CountOrZero,
+    Fraction,
+    Lanes,
+    MoreThanOne,
+    PositiveOrNone,
+    Seed,
+    Threads,
+    check,
+)
+from wn_rl.registry import (
+    NETWORKS,
+    OPTIMIZERS,
+    PARAMETERIZATIONS,
+    PRESETS,
+    SUITES,
+    TRACKERS,
+    Registry,
+    UnknownNameError,
+)
 
-Parameterization = Literal["normal", "batch_norm", "weight_norm", "weight_norm_mean_only_bn"]
-TrackerName = Literal["jsonl", "console", "wandb", "tensorboard"]
-SuiteName = Literal["atari", "minatar", "classic", "gymnasium"]
-PresetName = Literal["paper", "nature", "fast", "laptop", "minatar", "classic", "vectors", "images", "grids"]
-ALIASES = {
-    "parameterization": "Parameterization",
-    "track": "TrackerName",
-    "suite": "SuiteName",
-    "preset": "PresetName",
-}
-"""Fields of Config whose names have an alias above, which commands use too; see wn_rl.api.allow."""
+
+class Role(Enum):
+    """What a setting decides. Comparisons, searches, reports and resumed runs treat a setting by its role."""
+
+    METHOD = "what the arms of a comparison differ in"
+    RUN = "which run of a comparison it is"
+    LEARNING = "what is learned: the same in all runs of a comparison; a search may vary it"
+    EVALUATION = "how runs are scored: the same in all runs of a comparison or a search"
+    CIRCUMSTANCE = "where and how a run is computed, with the same results up to rounding"
+    RECORD = "what is recorded of a run, without effect on its results"
+
+
+T = TypeVar("T")
+Method = Annotated[T, Role.METHOD]
+Run = Annotated[T, Role.RUN]
+Learning = Annotated[T, Role.LEARNING]
+Evaluation = Annotated[T, Role.EVALUATION]
+Circumstance = Annotated[T, Role.CIRCUMSTANCE]
+Record = Annotated[T, Role.RECORD]
+
+
+def _default(value: str) -> str:
+    """The default in a help text, of which tyro gives the text of a list."""
+    return f"(default: {' '.join(map(str, ast.literal_eval(value)))})" if value.startswith("[") else value
+
+
+def _flag_of(registry: Registry[Any]) -> object:
+    """For `Annotated`: the flag takes the names that the registry has when flags are read."""
+    return tyro.conf.arg(constructor_factory=lambda: _literal(registry), help_behavior_hint=_default)
+
+
+def _literal(registry: Registry[Any]) -> Any:
+    return typing.cast(Any, Literal)[tuple(registry)]
+
+
+SuiteName = Annotated[str, SUITES, _flag_of(SUITES)]
+PresetName = Annotated[str, PRESETS, _flag_of(PRESETS)]
+ParameterizationName = Annotated[str, PARAMETERIZATIONS, _flag_of(PARAMETERIZATIONS)]
+NetworkName = Annotated[str, NETWORKS, _flag_of(NETWORKS)]
+OptimizerName = Annotated[str, OPTIMIZERS, _flag_of(OPTIMIZERS)]
+TrackerNames = Annotated[
+    tuple[str, ...],
+    TRACKERS,
+    tyro.conf.arg(
+        constructor_factory=lambda: tuple[_literal(TRACKERS), ...],  # type: ignore[misc]
+        help_behavior_hint=_default,
+    ),
+]
+Accelerate = Literal["eager", "compile", "cuda_graph"]
 
 
 @dataclass(frozen=True)
 class EnvironmentConfig:
     """The rules of the game in training."""
 
-    life_loss_terminates: bool = True
+    life_loss_terminates: Learning[bool] = True
     """Atari: a lost life sets the discount to 0; game and frame stack go on (Mnih, Methods; stack as dqn_zoo)."""
-    max_episode_frames: int = 108_000
+    max_episode_frames: Evaluation[Count] = 108_000
     """Emulator frames after which a game is cut (30 minutes); a cut game bootstraps (dqn_zoo)."""
-    resize: Literal["area", "bilinear"] = "area"
+    resize: Evaluation[Literal["area", "bilinear"]] = "area"
     """How screens become 84x84: area, or bilinear as in the older codes (one lane only)."""
-    emulator_threads: int = 0
+    emulator_threads: Circumstance[Threads] = 0
     """Threads of the emulator of several Atari lanes; 0 is one for each core. Results do not depend on it."""
-    processes: bool = False
+    processes: Circumstance[bool] = False
     """Gymnasium: each lane in a process of its own; faster where a step takes a millisecond. Equal results."""
 
 
@@ -49,17 +111,17 @@ class EnvironmentConfig:
 class NetworkConfig:
     """The Q-network."""
 
-    name: Literal["nature_cnn", "minatar_cnn", "mlp"] = "nature_cnn"
+    name: Learning[NetworkName] = "nature_cnn"
     """Architecture (nature_cnn: Mnih, Methods)."""
-    stack: int = 4
+    stack: Learning[Count] = 4
     """Frames in one observation (Mnih: agent history length 4)."""
-    initialization: Literal["data_dependent", "torch"] = "data_dependent"
+    initialization: Method[Literal["data_dependent", "torch"]] = "data_dependent"
     """WN section 3, for every parameterization; or torch's own."""
-    init_states: int = 512
+    init_states: Learning[MoreThanOne] = 512
     """Replay states of the initialization batch (WN does not state it for DQN; its CIFAR code uses 500)."""
-    log_scale: float | None = None
+    log_scale: Method[PositiveOrNone] = None
     """g = exp(c s) with this c instead of g (WN section 6.1; 3 seemed about optimal there)."""
-    max_v_norm: float | None = None
+    max_v_norm: Method[PositiveOrNone] = None
     """Bound on |v| of each output unit after each update (WN section 6.2; not used for its results)."""
 
 
@@ -67,9 +129,9 @@ class NetworkConfig:
 class OptimizerConfig:
     """How gradients become updates."""
 
-    name: Literal["adamax", "adamax_authors", "rmsprop_centered"] = "adamax"
+    name: Learning[OptimizerName] = "adamax"
     """adamax: torch's form, momentum 0.5 (WN). adamax_authors: openai/weightnorm's. rmsprop_centered: Mnih's."""
-    learning_rate: float | None = None
+    learning_rate: Method[PositiveOrNone] = None
     """None: 3e-4 for weight_norm*, else 1e-4 (WN: generally found to work well)."""
 
 
@@ -77,27 +139,27 @@ class OptimizerConfig:
 class LearningConfig:
     """Q-learning from replay."""
 
-    batch_size: int = 64
+    batch_size: Learning[Count] = 64
     """WN: 64; Mnih: 32."""
-    discount: float = 0.99
+    discount: Learning[Fraction] = 0.99
     """Mnih: discount factor 0.99."""
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    precision: Learning[Literal["float32", "tf32", "bfloat16"]] = "float32"
     """Arithmetic of the updates' products (tf32: CUDA only); weights, norms, targets, optimizer stay float32."""
-    update_period: int = 4
+    update_period: Learning[Count] = 4
     """Steps per update (Mnih: update frequency 4)."""
-    target_period: int = 10_000
+    target_period: Learning[Count] = 10_000
     """Steps between copies to the target network (deep_q_rl and DeepMind's code: 10,000 steps, 2,500 updates)."""
-    clip_rewards: bool = True
+    clip_rewards: Learning[bool] = True
     """Clip rewards to [-1, 1] in training (Mnih, Methods). Returns are always reported raw."""
-    replay_capacity: int = 1_000_000
+    replay_capacity: Learning[Count] = 1_000_000
     """Steps held (Mnih: replay memory size 1,000,000)."""
-    replay_start: int = 50_000
+    replay_start: Learning[Count] = 50_000
     """Steps before the first update, played at --learning.epsilon-start (Mnih: replay start size 50,000)."""
-    epsilon_start: float = 1.0
+    epsilon_start: Learning[Fraction] = 1.0
     """Mnih: initial exploration 1."""
-    epsilon_end: float = 0.1
+    epsilon_end: Learning[Fraction] = 0.1
     """Mnih: final exploration 0.1."""
-    epsilon_steps: int = 1_000_000
+    epsilon_steps: Learning[Count] = 1_000_000
     """Steps of the linear decay, counted after replay start (Mnih 1,000,000; both codes count so)."""
 
 
@@ -105,17 +167,17 @@ class LearningConfig:
 class EvaluationConfig:
     """Tests during training: own environments, raw reward, no life terminals (deep_q_rl's protocol)."""
 
-    period: int = 250_000
+    period: Evaluation[CountOrZero] = 250_000
     """Steps between tests; 0 for none (deep_q_rl: one epoch)."""
-    steps: int = 125_000
+    steps: Evaluation[Count] = 125_000
     """Steps of one test; completed games count (deep_q_rl)."""
-    epsilon: float = 0.05
+    epsilon: Evaluation[Fraction] = 0.05
     """Exploration in tests (Mnih, Methods)."""
-    num_envs: int = 1
+    num_envs: Evaluation[Lanes] = 1
     """Lanes of a test. With several, every game that was started is finished and counts."""
-    held_out_states: int = 500
+    held_out_states: Record[Count] = 500
     """States whose mean greatest Q is followed (DeepMind's code: 500)."""
-    video_period: int = 10
+    video_period: Record[CountOrZero] = 10
     """Record one game to videos/ at every so many tests; 0 for none."""
 
 
@@ -123,38 +185,38 @@ class EvaluationConfig:
 class Config:
     """One run."""
 
-    game: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="GAME")]
+    game: Run[Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="GAME")]]
     """A game of the suite, e.g. breakout (`wn-rl games` lists them); of gymnasium: ID or MODULE:ID."""
-    suite: SuiteName = "atari"
+    suite: Run[SuiteName] = "atari"
     """Where the game comes from; gymnasium: any environment registered there."""
-    preset: PresetName = "paper"
+    preset: Record[PresetName] = "paper"
     """Where the defaults come from."""
-    parameterization: Parameterization = "weight_norm"
+    parameterization: Method[ParameterizationName] = "weight_norm"
     """How every conv and dense layer is parameterized."""
-    steps: int = 50_000_000
+    steps: Run[Count] = 50_000_000
     """Agent steps of training (Mnih: 50 million; deep_q_rl: 200 epochs of 250,000)."""
-    seed: int = 1
+    seed: Run[Seed] = 1
     """Decides every random number of the run."""
-    num_envs: int = 1
+    num_envs: Learning[Lanes] = 1
     """Lanes of the game stepped in lockstep. One follows the papers step for step."""
-    device: str = "auto"
+    device: Circumstance[str] = "auto"
     """auto, cpu, cuda or cuda:N."""
-    accelerate: Literal["eager", "compile", "cuda_graph"] = "eager"
+    accelerate: Circumstance[Accelerate] = "eager"
     """compile: fuse the update with torch.compile, on a CPU the optimizer's part alone. cuda_graph: and run each
     round as one CUDA graph."""
-    track: tuple[TrackerName, ...] = ("jsonl", "console")
+    track: Record[TrackerNames] = ("jsonl", "console")
     """Where metrics go; jsonl is always written."""
-    run_name: str | None = None
+    run_name: Record[str | None] = None
     """Name of the run and, unless --run-dir is given, of its folder in runs/; None: time, game and settings."""
-    group: str | None = None
+    group: Record[str | None] = None
     """W&B group of the run; None: suite and game."""
-    log_period: int = 10_000
+    log_period: Record[Count] = 10_000
     """Steps between rows of metrics."""
-    checkpoint_period: int = 250_000
+    checkpoint_period: Record[Count] = 250_000
     """Steps between checkpoints."""
-    keep_replay: bool = False
+    keep_replay: Record[bool] = False
     """Keep the replay of a finished run, so that `wn-rl resume RUN --steps N` can lengthen it."""
-    torch_threads: int = 0
+    torch_threads: Circumstance[Threads] = 0
     """CPU threads of torch; 0: torch's own choice. Saved as resolved, since results depend on it."""
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -173,10 +235,47 @@ class Config:
         return 3e-4 if self.parameterization.startswith("weight_norm") else 1e-4
 
 
+def settings(part: type[Any] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each setting's name, with dots, and its annotated type.
+
+    >>> dict(settings())["learning.batch_size"]
+    typing.Annotated[int, Bound(words='at least 1'), <Role.LEARNING: ...>]
+    """
+    for name, hint in typing.get_type_hints(part, include_extras=True).items():
+        if dataclasses.is_dataclass(hint):
+            yield from settings(typing.cast(type[Any], hint), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", hint
+
+
+ROLES = {
+    name: next(extra for extra in typing.get_args(hint) if isinstance(extra, Role)) for name, hint in settings()
+}
+"""What each setting decides, by its name with dots, e.g. "learning.batch_size"."""
+
+
+def names_of(*roles: Role) -> frozenset[str]:
+    """The settings of these roles, names with dots."""
+    return frozenset(name for name, role in ROLES.items() if role in roles)
+
+
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """A config, or the nested values of one, with dots in the names.
+
+    >>> flat({"learning": {"discount": 0.99}})
+    {'learning.discount': 0.99}
+    """
+    found: dict[str, Any] = {}
+    for name, value in (values if isinstance(values, Mapping) else to_json(values)).items():
+        nested = isinstance(value, Mapping)
+        found |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return found
+
+
 METHOD_OPTIONS: dict[str, float | str | None] = {
-    "log_scale": None,
-    "max_v_norm": None,
-    "initialization": "data_dependent",
+    setting.name: typing.cast(Any, setting.default)
+    for setting in dataclasses.fields(NetworkConfig)
+    if ROLES[f"network.{setting.name}"] is Role.METHOD
 }
 """Fields of NetworkConfig that say how layers are parameterized, with their defaults: with the parameterization
 and the learning rate, what arms of a comparison differ in."""
@@ -193,28 +292,12 @@ def method_options(network: Mapping[str, Any]) -> dict[str, float | str]:
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """What a checkpoint or a saved network must share with a run to be loaded into it."""
-    return {
-        "suite": config.suite,
-        "game": config.game,
-        "parameterization": config.parameterization,
-        "num_envs": config.num_envs,
-        "seed": config.seed,
-        "optimizer": config.optimizer.name,
-        "replay_capacity": config.learning.replay_capacity,
-        "network.name": config.network.name,
-        "network.stack": config.network.stack,
-        "network.log_scale": config.network.log_scale,
-    }
+    """What a checkpoint or a saved network must share with a run to be loaded into it.
 
-
-def choices(name: str) -> tuple[str, ...]:
-    """The names that a field of Config takes now, those added with wn_rl.api.allow among them.
-
-    >>> choices("accelerate")
-    ('eager', 'compile', 'cuda_graph')
+    That is all that decides results, but for the number of steps: a run can be made longer.
     """
-    return typing.get_args(typing.get_type_hints(Config)[name])
+    decisive = names_of(Role.METHOD, Role.RUN, Role.LEARNING, Role.EVALUATION) - {"steps"}
+    return {name: value for name, value in flat(config).items() if name in decisive}
 
 
 def to_json(config: Config) -> dict[str, Any]:
@@ -239,10 +322,10 @@ def from_json(values: dict[str, Any]) -> Config:
         parts = {name: kind(**_whole(kind, values[name])) for name, kind in nested.items()}
         rest = {name: value for name, value in _whole(Config, values).items() if name not in nested}
         return Config(**{**rest, "track": tuple(rest["track"]), **parts})
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"the saved config does not fit this version: {error}") from error
     except UnknownNameError as error:
         raise ValueError(f"the saved config: {error}; a name of your own needs --import as before") from error
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"the saved config does not fit this version: {error}") from error
 
 
 def _whole(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:

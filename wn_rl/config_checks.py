@@ -1,29 +1,39 @@
-"""What a config may hold: values of the right kind, names that are known, numbers that can be, also together."""
+"""Which values a config may hold: each by itself, by the type of its field, and some of them together."""
 
 import dataclasses
 import math
-import operator
 import typing
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from wn_rl.registry import PARAMETERIZATIONS, Registry, UnknownNameError
 
 if TYPE_CHECKING:
     from wn_rl.config import Config
 
-MAX_ENVS = 4096  # more lanes than this are a mistake that would build environments for hours
-MAX_THREADS = 1024  # more may end the process
+
+@dataclass(frozen=True)
+class Bound:
+    """Which numbers a setting may be. words: what an error says after "must be"."""
+
+    words: str
+    allows: Callable[[float], bool] = field(repr=False)
 
 
-def check(config: "Config") -> None:
-    """ValueError on the first value that cannot be, in words of the flag that sets it."""
-    _check_values(config)
-    _check_ranges(config)
-    _check_combinations(config)
+_AT_LEAST_0 = Bound("at least 0", lambda number: number >= 0)
+_AT_LEAST_1 = Bound("at least 1", lambda number: number >= 1)
 
-
-class UnknownNameError(ValueError):
-    """A name is none of those that its field takes in this process."""
-
+Count = Annotated[int, _AT_LEAST_1]
+CountOrZero = Annotated[int, _AT_LEAST_0]
+MoreThanOne = Annotated[int, Bound("at least 2", lambda number: number >= 2)]
+Seed = Annotated[int, _AT_LEAST_0, Bound("below 2**31", lambda number: number < 2**31)]
+# More lanes are a mistake that would build environments for hours, and more threads may end the process.
+MAX_ENVS = 4096
+Lanes = Annotated[int, _AT_LEAST_1, Bound(f"at most {MAX_ENVS}", lambda number: number <= MAX_ENVS)]
+Threads = Annotated[int, _AT_LEAST_0, Bound("at most 1024", lambda number: number <= 1024)]
+Fraction = Annotated[float, Bound("between 0 and 1", lambda number: 0 <= number <= 1)]
+PositiveOrNone = Annotated[float | None, Bound("greater than 0", lambda number: 0 < number < math.inf)]
 
 _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     int: ((int,), "a whole number"),
@@ -32,92 +42,64 @@ _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
 }
 
 
-def _is_of_kind(value: Any, hint: Any) -> bool:
-    """Whether a value may stand in a field of this type. True and False are no numbers."""
-    types = _KINDS[hint][0]
-    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
-
-
-def _check_values(part: Any, prefix: str = "") -> None:
-    """ValueError on the first value of another type, UnknownNameError on a name that is none of its field's."""
-    from wn_rl.config import TrackerName  # as it is now: `wn_rl.api.allow` adds names
-
-    for name, hint in typing.get_type_hints(type(part)).items():
-        value, flag = getattr(part, name), f"--{prefix}{name.replace('_', '-')}"
-        if dataclasses.is_dataclass(value):
-            _check_values(value, f"{name}.")
-        kinds = [kind for kind in (hint, *typing.get_args(hint)) if kind in _KINDS]
-        optional = type(None) in typing.get_args(hint)
-        if kinds and not (optional and value is None) and not any(_is_of_kind(value, kind) for kind in kinds):
-            raise ValueError(f"{flag} must be {_KINDS[kinds[0]][1]}, got {value!r}")
-        if name == "track" and not isinstance(value, tuple):
-            raise ValueError(f"{flag} must be a tuple of names, got {value!r}")
-        values, literal = (value, TrackerName) if name == "track" else ((value,), hint)
-        if typing.get_origin(literal) is Literal:
-            choices = typing.get_args(literal)
-            unknown = [value for value in values if value not in choices]
-            if unknown:
-                raise UnknownNameError(f"{flag} must be one of {', '.join(choices)}, got {unknown[0]!r}")
-
-
-_AT_LEAST_1 = (
-    *("steps", "num_envs", "log_period", "checkpoint_period", "environment.max_episode_frames"),
-    *("network.stack", "learning.batch_size", "learning.update_period"),
-    *("learning.target_period", "learning.replay_capacity", "learning.replay_start", "learning.epsilon_steps"),
-    *("evaluation.steps", "evaluation.num_envs", "evaluation.held_out_states"),
-)
-_AT_LEAST_0 = (
-    *("seed", "torch_threads", "environment.emulator_threads"),
-    *("evaluation.period", "evaluation.video_period"),
-)
-_AT_LEAST_2 = ("network.init_states",)  # a standard deviation needs two
-_THREADS = ("torch_threads", "environment.emulator_threads")
-_FRACTIONS = ("learning.discount", "learning.epsilon_start", "learning.epsilon_end", "evaluation.epsilon")
-_POSITIVE = ("learning_rate", "network.log_scale", "network.max_v_norm")
-
-_RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
-    (_AT_LEAST_1, lambda value: value >= 1, "at least 1"),
-    (_AT_LEAST_0, lambda value: value >= 0, "at least 0"),
-    (_AT_LEAST_2, lambda value: value >= 2, "at least 2"),
-    (("num_envs", "evaluation.num_envs"), lambda value: value <= MAX_ENVS, f"at most {MAX_ENVS}"),
-    (_THREADS, lambda value: value <= MAX_THREADS, f"at most {MAX_THREADS}"),
-    (_FRACTIONS, lambda value: 0 <= value <= 1, "between 0 and 1"),
-    (_POSITIVE, lambda value: value is None or 0 < value < math.inf, "greater than 0"),
-)
-
-
-def _check_ranges(config: "Config") -> None:
-    """ValueError on the first number that cannot be, as the flag that sets it.
+def check(config: "Config") -> None:
+    """ValueError on the first invalid value, in words of the flag that sets it.
 
     >>> from wn_rl.config import Config
     >>> Config("breakout", steps=-1)
     Traceback (most recent call last):
     ValueError: --steps must be at least 1, got -1
     """
-    for fields, allowed, says in _RANGES:
-        for field_name in fields:
-            value = operator.attrgetter(field_name)(config)
-            if not allowed(value):
-                flag = "optimizer.learning-rate" if field_name == "learning_rate" else field_name.replace("_", "-")
-                raise ValueError(f"--{flag} must be {says}, got {value}")
-    if config.seed >= 2**31:
-        raise ValueError(f"--seed must be below 2**31, got {config.seed}")
+    _check_values(config)
+    _check_combinations(config)
+
+
+def _check_values(part: Any, prefix: str = "") -> None:
+    for name, hint in typing.get_type_hints(type(part), include_extras=True).items():
+        value = getattr(part, name)
+        if dataclasses.is_dataclass(value):
+            _check_values(value, f"{name}.")
+        else:
+            kind, *extras = typing.get_args(hint)
+            _check_value(f"--{prefix}{name.replace('_', '-')}", value, kind, extras)
+
+
+def _check_value(flag: str, value: Any, kind: Any, extras: list[Any]) -> None:
+    """ValueError if a value is not of its field's type or bounds, UnknownNameError if its registry lacks it."""
+    members = typing.get_args(kind) or (kind,)
+    if value is None and type(None) in members:
+        return
+    known = [_KINDS[member] for member in members if member in _KINDS]
+    if known and not any(_is_of_kind(value, types) for types, _ in known):
+        raise ValueError(f"{flag} must be {known[0][1]}, got {value!r}")
+    for bound in extras:
+        if isinstance(bound, Bound) and not bound.allows(value):
+            raise ValueError(f"{flag} must be {bound.words}, got {value}")
+    if typing.get_origin(kind) is tuple and not isinstance(value, tuple):
+        raise ValueError(f"{flag} must be a tuple of names, got {value!r}")
+    registry = next((extra for extra in extras if isinstance(extra, Registry)), None)
+    choices = tuple(registry) if registry is not None else members
+    takes_names = registry is not None or typing.get_origin(kind) is Literal
+    for name in value if isinstance(value, tuple) else (value,):
+        if takes_names and name not in choices:
+            raise UnknownNameError(f"{flag} must be one of {', '.join(choices)}, got {name!r}")
+
+
+def _is_of_kind(value: Any, types: tuple[type, ...]) -> bool:
+    """Whether a value is of one of the types. True and False are not numbers."""
+    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
 
 
 def _check_combinations(config: "Config") -> None:
-    """ValueError on numbers that cannot be together."""
+    """ValueError on values that exclude each other."""
     learning, network = config.learning, config.network
     if learning.target_period % learning.update_period:
         raise ValueError(
             f"--learning.target-period {learning.target_period} must be a multiple of "
             f"--learning.update-period {learning.update_period}: the target is copied after an update"
         )
-    if learning.replay_start > learning.replay_capacity:
-        raise ValueError(
-            f"--learning.replay-start {learning.replay_start} is more than "
-            f"--learning.replay-capacity {learning.replay_capacity}"
-        )
     for flag, count in (
+        ("learning.replay-start", learning.replay_start),
         ("learning.batch-size", learning.batch_size),
         ("network.init-states", network.init_states),
         ("evaluation.held-out-states", config.evaluation.held_out_states),
@@ -134,24 +116,14 @@ def _check_combinations(config: "Config") -> None:
         )
     if config.environment.resize == "bilinear" and max(config.num_envs, config.evaluation.num_envs) > 1:
         raise ValueError("--environment.resize bilinear needs one lane: --num-envs 1 --evaluation.num-envs 1")
-    if learning.batch_size < 2 and _has_batch_statistics(config.parameterization):
-        raise ValueError(f"--learning.batch-size must be at least 2 for {config.parameterization}")
-    for name, option in (("log-scale", network.log_scale), ("max-v-norm", network.max_v_norm)):
-        if option is not None and not _is_normalized(config.parameterization):
-            raise ValueError(
-                f"--network.{name} needs a weight_norm parameterization, not {config.parameterization}"
-            )
+    _check_parameterization(config)
 
 
-def _is_normalized(parameterization: str) -> bool:
-    """What the registry says, those of the user's own included."""
-    from wn_rl.nn import is_normalized  # only here: it imports torch
-
-    return is_normalized(parameterization)
-
-
-def _has_batch_statistics(parameterization: str) -> bool:
-    """As `_is_normalized`."""
-    from wn_rl.nn.layers import has_batch_statistics
-
-    return has_batch_statistics(parameterization)
+def _check_parameterization(config: "Config") -> None:
+    """ValueError on settings that the parameterization does not take; those of a user's own included."""
+    name = config.parameterization  # looked up only where it matters, since that imports torch
+    if config.learning.batch_size < 2 and PARAMETERIZATIONS[name].has_batch_statistics:
+        raise ValueError(f"--learning.batch-size must be at least 2 for {name}")
+    for flag, option in (("log-scale", config.network.log_scale), ("max-v-norm", config.network.max_v_norm)):
+        if option is not None and not PARAMETERIZATIONS[name].is_normalized:
+            raise ValueError(f"--network.{flag} needs a weight_norm parameterization, not {name}")

@@ -131,19 +131,6 @@ def images(env_id: str) -> Config:
     )
 
 
-PRESETS = {
-    "paper": paper,
-    "nature": nature,
-    "fast": fast,
-    "laptop": laptop,
-    "minatar": minatar,
-    "classic": classic,
-    "vectors": vectors,
-    "images": images,
-    "grids": grids,
-}
-
-
 def default_preset(suite: str, cuda: bool) -> str:
     """The preset of a suite of ours: for Atari `paper` where there is a CUDA device, else `laptop`."""
     if suite != "atari":

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from wn_rl.errors import UserError, did_you_mean, say
+from wn_rl.errors import UserError, say
 from wn_rl.files import write_all
 from wn_rl.guard import GuardedTracker
+from wn_rl.registry import TRACKERS
 from wn_rl.sinks import ConsoleSink, RunInfo, Sink, TensorBoardSink
 from wn_rl.wandb_sink import WandbSink, new_wandb_state
 
@@ -172,12 +173,14 @@ def _guarded(
     return lambda info: GuardedTracker(name, lambda state: open_sink(info, state), new_state(), info.report)
 
 
-TRACKERS: dict[str, Callable[[RunInfo], Tracker]] = {
-    "jsonl": lambda info: JsonlTracker(info.run_dir / "metrics.jsonl", info.report),
-    "console": _guarded("console", ConsoleSink),
-    "wandb": _guarded("wandb", WandbSink, new_wandb_state),
-    "tensorboard": _guarded("tensorboard", TensorBoardSink),
-}
+def jsonl_tracker(info: RunInfo) -> Tracker:
+    """The record of the run: metrics.jsonl in its folder."""
+    return JsonlTracker(info.run_dir / "metrics.jsonl", info.report)
+
+
+console_tracker = _guarded("console", ConsoleSink)
+wandb_tracker = _guarded("wandb", WandbSink, new_wandb_state)
+tensorboard_tracker = _guarded("tensorboard", TensorBoardSink)
 
 
 def make_trackers(
@@ -197,11 +200,7 @@ def make_trackers(
     other threads.
 
     Raises:
-        UserError: a name is unknown.
+        UnknownNameError: a name is unknown.
     """
-    for name in names:
-        if name not in TRACKERS:
-            hint = did_you_mean(name, TRACKERS)
-            raise UserError(f"no tracker {name!r}: choose from {', '.join(TRACKERS)}{hint}")
     info = RunInfo(run_dir, dict(config), run_name, group, tuple(tags), total_steps, report)
     return Trackers({name: TRACKERS[name](info) for name in dict.fromkeys(["jsonl", *names])})

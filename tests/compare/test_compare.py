@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from run_tools import QUICK, rows_of, status_of, timeless, wn_rl
 from grid_tools import leave
+from run_tools import QUICK, rows_of, status_of, timeless, wn_rl
 
 from wn_rl import cli
 from wn_rl.commands import compare
+from wn_rl.compare.grid import Run
 from wn_rl.flags import parse_flags
 from wn_rl.network_file import read_network_file
-from wn_rl.compare.grid import Run
 
 GRID = ["--games", "breakout", "--arms", "weight_norm", "normal:1e-4,3e-4", "--seeds", "1", *QUICK]
 NAMES = [

@@ -5,26 +5,27 @@ import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
+from grid_tools import leave, make_grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from grid_tools import leave, make_grid
 
-from wn_rl.compare.arms import Arm, parse_arms
 from wn_rl.commands.train import Train, _preset_of
-from wn_rl.config import Config, Parameterization, to_json
+from wn_rl.compare.arms import Arm, parse_arms
+from wn_rl.compare.grid import Run, clear_debris, expand, flags_of, look, write_grid
+from wn_rl.config import Config, to_json
 from wn_rl.errors import UserError
 from wn_rl.flags import parse_flags
-from wn_rl.presets import PRESETS, classic, laptop, minatar
+from wn_rl.presets import classic, laptop, minatar
+from wn_rl.registry import PARAMETERIZATIONS, PRESETS
 from wn_rl.runs import RunFolder, write_json
-from wn_rl.compare.grid import Run, clear_debris, expand, flags_of, look, write_grid
 
 OUT = Path("comparison")
 RATES = st.floats(1e-9, 10, allow_nan=False)
 ARMS = st.lists(
-    st.builds(Arm, st.sampled_from(get_args(Parameterization)), RATES), min_size=1, max_size=6, unique=True
+    st.builds(Arm, st.sampled_from(list(PARAMETERIZATIONS)), RATES), min_size=1, max_size=6, unique=True
 )
 BASES = st.lists(
     st.sampled_from([minatar("breakout"), minatar("seaquest"), laptop("breakout"), classic("cartpole")]),

@@ -11,18 +11,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from run_tools import wn_rl
 from grid_tools import leave, make_grid
+from run_tools import wn_rl
 
 from wn_rl import launch_child, machine
 from wn_rl.compare.arms import parse_arms
+from wn_rl.compare.grid import Run, expand
+from wn_rl.compare.launch import Ended, Entry, StopSignals, Supervisor, entries_of
 from wn_rl.config import EnvironmentConfig
 from wn_rl.errors import UserError
-from wn_rl.compare.launch import Ended, Entry, StopSignals, Supervisor, entries_of
 from wn_rl.launch_local import LocalLauncher, Slot, local_slots, num_cores
 from wn_rl.presets import laptop
 from wn_rl.runs import RunFolder
-from wn_rl.compare.grid import Run, expand
 
 Act = Callable[[Run], int]  # what a run does to its folder, and its exit code
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grid_tools import make_grid
 from hypothesis import given
 from hypothesis import strategies as st
-from grid_tools import make_grid
 
 from wn_rl import launch_table
 from wn_rl.compare.launch import Entry

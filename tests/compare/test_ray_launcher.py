@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from run_tools import QUICK, rows_of, status_of, timeless, wn_rl
 
+from wn_rl.compare.ray_launcher import RayLauncher
 from wn_rl.errors import UserError
 from wn_rl.launch_local import num_cores
-from wn_rl.compare.ray_launcher import RayLauncher
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 

@@ -21,13 +21,13 @@ from wn_rl import tune
 from wn_rl.checkpoint import CheckpointStore
 from wn_rl.commands.train import Train
 from wn_rl.commands.tune import Tune, _Settings
+from wn_rl.compare.grid import Run
+from wn_rl.compare.launch import Ended, StopSignals
 from wn_rl.config import Config, to_json
 from wn_rl.errors import UserError
 from wn_rl.flags import parse_flags
-from wn_rl.compare.launch import Ended, StopSignals
 from wn_rl.presets import laptop, minatar
 from wn_rl.runs import RunFolder, write_json
-from wn_rl.compare.grid import Run
 from wn_rl.tune import Search, TrialRun, scores_of
 from wn_rl.tune_space import Choice, Range, as_text, as_wandb_parameter, flags_for, parse_space
 from wn_rl.tune_study import STARTUP_TRIALS, Study, Trial, best_of
@@ -571,10 +571,9 @@ def test_the_suite_is_that_of_the_flag_else_of_the_preset_else_atari(
 def test_a_preset_of_ones_own_is_known(tmp_path: Path) -> None:
     (tmp_path / "own_preset.py").write_text(
         "import dataclasses\n"
-        "from wn_rl.api import allow\n"
-        "from wn_rl.presets import PRESETS, minatar\n"
+        "from wn_rl.presets import minatar\n"
+        "from wn_rl.registry import PRESETS\n"
         "PRESETS['own'] = lambda game: dataclasses.replace(minatar(game), preset='own', steps=70)\n"
-        "allow('preset', 'own')\n"
     )
     flags = ["--preset", "own", "--track", "jsonl", "wandb", "--wandb-sweep", "sweep.json", "--out", "out"]
     words = ["--import", "own_preset", "tune", "breakout", *flags, "--space", "batch_size=8,16"]

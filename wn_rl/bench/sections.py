@@ -24,7 +24,7 @@ from wn_rl.bench.setups import UNSPLIT, Options, config_of
 from wn_rl.config import Config, to_json
 from wn_rl.cores import num_cores
 from wn_rl.nn import fold
-from wn_rl.presets import PRESETS
+from wn_rl.registry import PRESETS
 
 SB3_WITH_OUR_LAYERS = "SB3 DQN with our layers, weight_norm, float32"
 GIGABYTE = 1e9
@@ -101,7 +101,7 @@ def _configs_of_arms(base: Config, precision: str, *, on_cuda: bool) -> dict[Upd
         (mode, parameterization): dataclasses.replace(
             base,
             accelerate=mode,  # type: ignore[arg-type]
-            parameterization=parameterization,  # type: ignore[arg-type]
+            parameterization=parameterization,
             learning=learning,
         )
         for mode, parameterization in itertools.product(modes, ("normal", "weight_norm"))

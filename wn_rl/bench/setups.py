@@ -13,7 +13,7 @@ from wn_rl.agents.learner import Learner
 from wn_rl.agents.replay import Draws, Replay
 from wn_rl.agents.rounds import Rounds
 from wn_rl.config import Config, OptimizerConfig
-from wn_rl.presets import PRESETS
+from wn_rl.registry import PRESETS
 
 FOREVER = 10**9  # steps
 UNSPLIT = 64_000  # steps between copies of the target: rounds of sixteen updates are never split
@@ -37,7 +37,7 @@ class Options:
 
 def config_of(preset: str, game: str, options: Options, **changes: Any) -> Config:
     """A preset's game for measuring: one learning rate, constant exploration, no end."""
-    config = PRESETS[preset](game)
+    config: Config = PRESETS[preset](game)
     learning = {"epsilon_start": 0.1, "epsilon_end": 0.1, **changes.pop("learning", {})}
     return dataclasses.replace(
         config,

@@ -31,9 +31,8 @@ from wn_rl.compare.ray_launcher import RayLauncher
 from wn_rl.config import Config, Role, SuiteName, names_of
 from wn_rl.cores import num_cores
 from wn_rl.errors import UserError, say
-from wn_rl.extensions import import_flags
 from wn_rl.flags import parse_flags
-from wn_rl.presets import PRESETS
+from wn_rl.registry import PRESETS, import_flags
 from wn_rl.signals import StopRequest
 
 # Flags of `wn-rl train` that do not fit many runs, each with a game and a folder of its own.

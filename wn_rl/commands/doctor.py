@@ -17,8 +17,8 @@ def run(arguments: Sequence[str]) -> int:
     parse_flags(Doctor, arguments)
     import torch
 
-    from wn_rl.envs import SUITES
     from wn_rl.machine import describe
+    from wn_rl.registry import SUITES
 
     for name, value in describe().items():
         print(f"{name:<22} {value}")

@@ -3,12 +3,12 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from wn_rl.commands._runs import RunPath
-from wn_rl.config import Config, TrackerName, to_json
+from wn_rl.config import Accelerate, Config, TrackerNames, to_json
 from wn_rl.errors import say
 from wn_rl.flags import parse_flags
 from wn_rl.runs import open_run
@@ -26,11 +26,11 @@ class Resume:
     """Keep the replay when the run finishes, or not; None: as it was started."""
     device: str | None = None
     """auto, cpu, cuda or cuda:N; None: as it was started, which alone goes on bit for bit."""
-    track: tuple[TrackerName, ...] | None = None
+    track: TrackerNames | None = None
     """Where metrics go; None: as it was started."""
     torch_threads: int | None = None
     """CPU threads of torch; None: as it was started, which alone goes on bit for bit."""
-    accelerate: Literal["eager", "compile", "cuda_graph"] | None = None
+    accelerate: Accelerate | None = None
     """How updates are computed; None: as it was started, which alone goes on bit for bit."""
     checkpoint_period: int | None = None
     """Steps between checkpoints; None: as it was started."""

@@ -13,7 +13,7 @@ import tyro
 from wn_rl.commands._presets import preset_of
 from wn_rl.config import Config
 from wn_rl.flags import parse_flags
-from wn_rl.presets import PRESETS
+from wn_rl.registry import PRESETS
 from wn_rl.runs import default_name
 
 
@@ -70,4 +70,5 @@ def _with_hyphens(argument: str) -> str:
 
 
 def _preset(name: str, game: str) -> Config:
-    return PRESETS.get(name, PRESETS["paper"])(game)  # an unknown name is tyro's to refuse
+    preset: Config = PRESETS.get(name, PRESETS["paper"])(game)
+    return preset  # an unknown name is tyro's to refuse

@@ -27,9 +27,8 @@ from wn_rl.compare.progress import rows_so_far
 from wn_rl.config import Config, PresetName, Role, SuiteName, flat, identity, names_of
 from wn_rl.cores import num_cores
 from wn_rl.errors import UserError, counted, did_you_mean, say
-from wn_rl.extensions import command_line
 from wn_rl.flags import parse_flags
-from wn_rl.presets import PRESETS
+from wn_rl.registry import PRESETS, command_line
 from wn_rl.runs import RunFolder
 from wn_rl.seeding import derive_seed
 from wn_rl.signals import StopRequest

@@ -1,19 +1,19 @@
 """Arms of a comparison, and how they are typed: weight_norm:3e-4, normal+initialization=torch:1e-4,3e-4."""
 
 import math
-import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from wn_rl.config import METHOD_OPTIONS, Parameterization, choices
+from wn_rl.config import METHOD_OPTIONS
 from wn_rl.errors import UserError, did_you_mean
+from wn_rl.registry import PARAMETERIZATIONS
 
 
 @dataclass(frozen=True)
 class Arm:
     """A parameterization and the rate that it learns at; None: the rate that its config resolves to."""
 
-    parameterization: Parameterization
+    parameterization: str
     learning_rate: float | None = None
     options: tuple[tuple[str, float | str], ...] = ()
     """Names of `METHOD_OPTIONS`, and what they are; others are as in the settings that all runs share."""
@@ -36,14 +36,13 @@ def parse_arms(texts: Iterable[str]) -> tuple[Arm, ...]:
 def _parse_arm(text: str) -> Iterator[Arm]:
     method, colon, rates = text.partition(":")
     name, *given = method.split("+")
-    known = choices("parameterization")
-    if name not in known:
-        hint = did_you_mean(name, known)
-        raise UserError(f"--arms: no parameterization {name!r}: choose from {', '.join(known)}{hint}")
-    parameterization = typing.cast(Parameterization, name)
+    if name not in PARAMETERIZATIONS:
+        known = ", ".join(PARAMETERIZATIONS)
+        hint = did_you_mean(name, PARAMETERIZATIONS)
+        raise UserError(f"--arms: no parameterization {name!r}: choose from {known}{hint}")
     options = tuple(_parse_option(option, text) for option in given)
     if not colon:
-        yield Arm(parameterization, None, options)
+        yield Arm(name, None, options)
         return
     for rate in rates.split(","):
         try:
@@ -52,7 +51,7 @@ def _parse_arm(text: str) -> Iterator[Arm]:
             value = math.nan
         if not 0 < value < math.inf:
             raise UserError(f"--arms: {rate!r} in {text!r} is no learning rate: give numbers greater than 0")
-        yield Arm(parameterization, value, options)
+        yield Arm(name, value, options)
 
 
 def _parse_option(text: str, arm: str) -> tuple[str, float | str]:

@@ -17,7 +17,7 @@ from typing import Any
 from wn_rl.compare.grid import Run
 from wn_rl.compare.launch import POLL_SECONDS, Ended, prepare, start_child
 from wn_rl.errors import UserError, in_one_line
-from wn_rl.extensions import IMPORTS
+from wn_rl.registry import IMPORTS
 
 _CONNECT_SECONDS = 10.0
 _LOCK_SECONDS = 300.0  # how long a task waits for a process of the run that has outlived its worker

@@ -2,7 +2,6 @@
 
 from wn_rl.nn.init import data_dependent_init, default_init
 from wn_rl.nn.layers import (
-    PARAMETERIZATIONS,
     Conv,
     Dense,
     Layer,
@@ -11,13 +10,11 @@ from wn_rl.nn.layers import (
     bound_v,
     held_weights,
     hold_weights,
-    is_normalized,
     norms,
     refill_held,
 )
-from wn_rl.nn.networks import NETWORKS, Preprocess, hand_over_input, make_network
+from wn_rl.nn.networks import Preprocess, hand_over_input, make_network
 from wn_rl.nn.optimizers import (
-    OPTIMIZERS,
     Adamax,
     AuthorsAdamax,
     CenteredRMSProp,
@@ -31,6 +28,7 @@ from wn_rl.nn.steps import make_step
 from wn_rl.nn.surgery import fold, refill, reparameterize, shares_all
 from wn_rl.nn.torch_keys import from_torch_weight_norm, to_torch_weight_norm
 from wn_rl.nn.weights import Direct, Normalized
+from wn_rl.registry import NETWORKS, OPTIMIZERS, PARAMETERIZATIONS
 
 __all__ = [
     "NETWORKS",
@@ -60,7 +58,6 @@ __all__ = [
     "hand_over_input",
     "held_weights",
     "hold_weights",
-    "is_normalized",
     "load_optimizer_tree",
     "make_network",
     "make_optimizer",

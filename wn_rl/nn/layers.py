@@ -7,13 +7,11 @@ The order in a layer is operation, statistics, shift; the nonlinearity is the ne
 those of Salimans & Kingma 2016, "Weight Normalization".
 """
 
-import difflib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,18 +19,9 @@ from torch import Tensor, nn
 from wn_rl.nn.products import convolution, dense_product, normalized_dense_product, onednn_pays
 from wn_rl.nn.shifts import BatchNorm, Bias, MeanOnlyBatchNorm, Shift
 from wn_rl.nn.weights import Direct, Normalized, Weight, unit_norms
+from wn_rl.registry import PARAMETERIZATIONS
 
 INITIAL_STD = 0.05  # of v, section 3
-
-Entry = TypeVar("Entry")
-
-
-def look_up(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
-    """registry[name]; an unknown name is a ValueError that says which names are near."""
-    if name in registry:
-        return registry[name]
-    near = difflib.get_close_matches(name, registry, n=3, cutoff=0.4) or sorted(registry)
-    raise ValueError(f"unknown {kind} {name!r}: did you mean {' or '.join(near)}?")
 
 
 class Layer(nn.Module, ABC):
@@ -132,31 +121,21 @@ class Parameterization:
     weight: Callable[[Tensor], Weight]
     shift: Callable[[Tensor], Shift]
 
+    @property
+    def is_normalized(self) -> bool:
+        """Whether its layers have a norm |v| and a gain g: what log_scale and the bound on |v| need."""
+        return self.weight is Normalized
 
-PARAMETERIZATIONS: dict[str, Parameterization] = {
-    "normal": Parameterization(Direct, Bias),
-    "batch_norm": Parameterization(Direct, BatchNorm),
-    "weight_norm": Parameterization(Normalized, Bias),
-    "weight_norm_mean_only_bn": Parameterization(Normalized, MeanOnlyBatchNorm),
-}
-
-
-def is_normalized(parameterization: str) -> bool:
-    """Whether its layers have a norm |v| and a gain g: what log_scale and the bound on |v| need.
-
-    >>> [is_normalized(name) for name in ("normal", "weight_norm")]
-    [False, True]
-    """
-    return look_up("parameterization", parameterization, PARAMETERIZATIONS).weight is Normalized
+    @property
+    def has_batch_statistics(self) -> bool:
+        """Whether its layers take the batch's statistics in training, for which a batch needs two states."""
+        return self.shift in (BatchNorm, MeanOnlyBatchNorm)
 
 
-def has_batch_statistics(parameterization: str) -> bool:
-    """Whether its layers take the batch's statistics in training, for which a batch needs two states.
-
-    >>> [has_batch_statistics(name) for name in ("weight_norm", "weight_norm_mean_only_bn")]
-    [False, True]
-    """
-    return look_up("parameterization", parameterization, PARAMETERIZATIONS).shift in (BatchNorm, MeanOnlyBatchNorm)
+NORMAL = Parameterization(Direct, Bias)
+BATCH_NORM = Parameterization(Direct, BatchNorm)
+WEIGHT_NORM = Parameterization(Normalized, Bias)
+WEIGHT_NORM_MEAN_ONLY_BN = Parameterization(Normalized, MeanOnlyBatchNorm)
 
 
 class Layers:
@@ -176,8 +155,8 @@ class Layers:
         log_scale: float | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        kind = look_up("parameterization", parameterization, PARAMETERIZATIONS)
-        self.normalized = is_normalized(parameterization)
+        kind: Parameterization = PARAMETERIZATIONS[parameterization]
+        self.normalized = kind.is_normalized
         self.make_weight = kind.weight
         self.make_shift = kind.shift
         self.generator = generator

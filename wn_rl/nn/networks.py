@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wn_rl.nn.layers import Conv, Layers, look_up
+from wn_rl.nn.layers import Conv, Layers
 from wn_rl.nn.products import cuts_into_blocks, pixel_rows, rows_pay
+from wn_rl.registry import NETWORKS
 
 
 class Preprocess(nn.Module):
@@ -150,13 +151,6 @@ def mlp(frame_shape: tuple[int, ...], stack: int, num_actions: int, scale: float
     )
 
 
-NETWORKS: dict[str, Callable[[tuple[int, ...], int, int, float, Layers], nn.Sequential]] = {
-    "nature_cnn": nature_cnn,
-    "minatar_cnn": minatar_cnn,
-    "mlp": mlp,
-}
-
-
 def make_network(
     name: str,
     *,
@@ -173,7 +167,7 @@ def make_network(
     scale: what observations are multiplied by. generator: for v ~ N(0, .05); call data_dependent_init or
     default_init next. ValueError: an unknown name, or sizes that the network cannot take.
     """
-    make = look_up("network", name, NETWORKS)
+    make: Callable[..., nn.Sequential] = NETWORKS[name]
     sizes = {"stack": stack, "num_actions": num_actions, "frame_shape": min(frame_shape, default=0)}
     for field, size in sizes.items():
         if size < 1:

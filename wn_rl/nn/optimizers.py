@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from wn_rl.nn.layers import look_up
+from wn_rl.registry import OPTIMIZERS
 
 Tensors = list[Tensor]
 
@@ -172,16 +172,9 @@ class CenteredRMSProp(MultiTensorOptimizer):
         torch._foreach_addcdiv_(parameters, gradients, divisors, -settings["lr"])
 
 
-OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], float], MultiTensorOptimizer]] = {
-    "adamax": Adamax,
-    "adamax_authors": AuthorsAdamax,
-    "rmsprop_centered": CenteredRMSProp,
-}
-
-
 def make_optimizer(name: str, parameters: Iterable[nn.Parameter], learning_rate: float) -> MultiTensorOptimizer:
     """The named optimizer. ValueError: an unknown name, or a learning rate that is not positive."""
-    make = look_up("optimizer", name, OPTIMIZERS)
+    make: Callable[[list[nn.Parameter], float], MultiTensorOptimizer] = OPTIMIZERS[name]
     if not (learning_rate > 0 and math.isfinite(learning_rate)):
         raise ValueError(f"the learning rate must be a positive number, not {learning_rate}")
     return make(list(parameters), learning_rate)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from wn_rl.config import METHOD_OPTIONS, choices
+from wn_rl.config import METHOD_OPTIONS
 from wn_rl.errors import UserError
+from wn_rl.registry import PARAMETERIZATIONS
 from wn_rl.report.records import Arm, LeftOut, Method, Run
 from wn_rl.stats import FloatArray
 
@@ -93,7 +94,7 @@ class Comparison:
 
 def method_order(method: Method) -> tuple[int, str]:
     """Sorts methods as the registry of parameterizations has them, those of another version last."""
-    names = choices("parameterization")
+    names = list(PARAMETERIZATIONS)
     known = method.parameterization in names
     return (names.index(method.parameterization) if known else len(names)), method.label
 
