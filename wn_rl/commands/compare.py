@@ -32,7 +32,7 @@ from wn_rl.config import Config, Role, SuiteName, names_of
 from wn_rl.cores import num_cores
 from wn_rl.errors import UserError, say
 from wn_rl.flags import parse_flags
-from wn_rl.registry import PRESETS, import_flags
+from wn_rl.registry import PRESETS, SUITES, import_flags
 from wn_rl.signals import StopRequest
 
 # Flags of `wn-rl train` that do not fit many runs, each with a game and a folder of its own.
@@ -147,15 +147,13 @@ def require_free(flags: Sequence[str], decided: Iterable[str], by: str) -> None:
 
 
 def _runs_of(options: Compare, others: Sequence[str]) -> tuple[Run, ...]:
-    from wn_rl import envs
-
     if options.preset is not None and options.preset not in PRESETS:
         raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {options.preset!r}")
     own_suite = suite_of(options.suite, options.preset)
     bases = []
     for name in options.games:
         suite, slash, game = name.partition("/")
-        if not slash or (own_suite == "gymnasium" and suite not in envs.SUITES):  # an id may have a slash
+        if not slash or (own_suite == "gymnasium" and suite not in SUITES):  # an id may have a slash
             suite, game = own_suite, name
         bases.append(shared_config(suite, game, options.preset, options.device, others))
         require_evaluations(bases[-1])
@@ -164,7 +162,7 @@ def _runs_of(options: Compare, others: Sequence[str]) -> tuple[Run, ...]:
 
 
 def shared_config(suite: str, game: str, preset: str | None, device: str, flags: Sequence[str]) -> Config:
-    """What the runs of a game share: the config of `wn-rl train GAME` with these flags. ValueError: invalid flags."""
+    """The config that all runs of a game share: that of `wn-rl train GAME` with these flags."""
     from wn_rl import envs
 
     game = envs.normalize_game(suite, game)
@@ -175,9 +173,7 @@ def shared_config(suite: str, game: str, preset: str | None, device: str, flags:
 
 def share_cores(config: Config, cores: int) -> Config:
     """The config with so many threads for the run's emulators, if it has any and leaves their number open."""
-    from wn_rl import envs
-
-    is_open = envs.SUITES[config.suite].pixels and config.environment.emulator_threads == 0
+    is_open = SUITES[config.suite].pixels and config.environment.emulator_threads == 0
     return changed(config, {"environment.emulator_threads": cores}) if is_open else config
 
 

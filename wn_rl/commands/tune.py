@@ -89,6 +89,8 @@ def run(arguments: Sequence[str]) -> int:
         config = grid.changed(config, {"evaluation.period": max(1, config.steps // EVALUATIONS)})
     grid.require_evaluations(config)
     space = dict(_parse(text, config) for text in options.space)
+    if not 0 < len(space) == len(options.space):
+        raise UserError("--space: name at least one setting, and each one once")
     require_free(flags, space, "--space")
     if options.wandb_sweep is not None:
         return _write_sweep(options.wandb_sweep, options, space, config)
@@ -138,10 +140,8 @@ def _setting(field: str, known: Iterable[str]) -> str:
 
 
 def _values_of(text: str, default: Any) -> dict[str, Any]:
-    """The arguments of Optuna's `suggest_...`. ValueError, KeyError or TypeError: they are not of the default's type."""
-    convert: Any = {bool: {"true": True, "false": False}.__getitem__, int: int, str: str}.get(
-        type(default), _to_float
-    )
+    """The arguments of Optuna's `suggest_...`. ValueError, KeyError or TypeError: the text is invalid."""
+    convert: Any = {bool: _to_bool, int: int, str: str}.get(type(default), _to_float)
     if ":" not in text:
         choices = [convert(value) for value in text.split(",")]
         if "" in choices or len(set(choices)) < len(choices):
@@ -157,6 +157,10 @@ def _values_of(text: str, default: Any) -> dict[str, Any]:
     if is_log or not isinstance(step, int) or not 0 < step <= high - low:
         raise ValueError
     return {"low": low, "high": high - (high - low) % step, "step": step}
+
+
+def _to_bool(text: str) -> bool:
+    return {"true": True, "false": False}[text.lower()]
 
 
 def _to_float(text: str) -> float | None:

@@ -193,7 +193,7 @@ def look(run: Run) -> Entry:
 
 
 def decisive_difference(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first setting that decides results and is not the same in two configs, flat: its name, and both values."""
+    """The first setting of two flat configs that differs and decides results: its name, and both values."""
     free = names_of(Role.CIRCUMSTANCE, Role.RECORD)
     differing = ((name, saved.get(name), asked[name]) for name in asked if saved.get(name) != asked[name])
     return next((difference for difference in differing if difference[0] not in free), None)
