@@ -250,7 +250,7 @@ def test_a_stopped_search_goes_on_and_more_trials_extend_it(
     assert all(replay_of(run).exists() for run in stopped)
     made_up.stop_at, made_up.started = -1, []
     assert search(tmp_path, 6) == 0
-    assert set(made_up.started[: len(stopped)]) == {run.name for run in stopped}
+    assert {run.name for run in stopped} <= set(made_up.started)
     assert "6 trials: 6 finished" in capsys.readouterr().out
     assert search(tmp_path, 8) == 0
     assert re.match(r"8 trials: \d finished, \d pruned, 0 failed", capsys.readouterr().out)
@@ -300,7 +300,7 @@ def test_a_run_that_finished_before_the_search_was_killed_is_not_run_again(
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--steps", "700"], "holds a search with evaluation.period 120, not 140"),
+        (["--steps", "700"], "holds a search with steps 600, not 700"),
         (["--seed", "9"], "with seed 1, not 9"),
         (["--space", "batch_size=8,16"], "holds a search with space {'optimizer.learning_rate': "),
     ],

@@ -201,7 +201,7 @@ def _search(options: Tune, space: Space, config: Config, stop: StopRequest) -> l
         objective,
         max(0, options.trials - len(_over(study))),
         n_jobs=len(slots),
-        catch=(ValueError, OSError, InterruptedError),
+        catch=(ValueError, OSError),
         callbacks=[lambda study, trial: say(_in_words(trial))],
     )
     return _over(study)
@@ -309,7 +309,7 @@ def _run_name(trial: Any) -> str:
 def _over(study: Any) -> list[Any]:
     """The trials that are over; one that was stopped failed without a message."""
     trials = study.get_trials(deepcopy=False)
-    return [it for it in trials if it.state.name in ("COMPLETE", "PRUNED") or "message" in it.user_attrs]
+    return [it for it in trials if it.state.name in ("COMPLETE", "PRUNED") or it.user_attrs.get("message")]
 
 
 def _in_words(trial: Any) -> str:
@@ -317,7 +317,7 @@ def _in_words(trial: Any) -> str:
     end = "stopped" if trial.value is None else f"score {trial.value:.4g}"
     if trial.state.name == "PRUNED":
         end = f"pruned at evaluation {trial.last_step + 1}, {end}"
-    end = trial.user_attrs.get("message", end)
+    end = trial.user_attrs.get("message") or end
     values = ((name, f"{it:.4g}" if isinstance(it, float) else it) for name, it in trial.params.items())
     return f"{_run_name(trial)}  {end}  {', '.join(f'{name} {value}' for name, value in values)}"
 
