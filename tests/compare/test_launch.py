@@ -369,11 +369,10 @@ def test_a_run_goes_on_with_what_resume_takes_of_the_settings_asked_for_now(
     asked = {"log_period": 7, "accelerate": "compile", "track": ("jsonl", "wandb"), "keep_replay": True}
     launcher.start(dataclasses.replace(run, config=changed(run.config, asked)))
     end_of(launcher)
-    words = run.log.read_text().split()[4:]
-    given = dict(zip(words[::2], words[1::2], strict=False))
-    assert given["--accelerate"] == "compile"
-    assert given["--keep-replay"] == "True"
-    assert words[words.index("--track") :][:3] == ["--track", "jsonl", "wandb"]
+    words = run.log.read_text().split()
+    for expected in (["--accelerate", "compile"], ["--keep-replay", "True"], ["--track", "jsonl", "wandb"]):
+        start = words.index(expected[0])
+        assert words[start : start + len(expected)] == expected
     assert "--log-period" not in words
     taken = {
         "environment.emulator_threads" if name == "emulator_threads" else name for name in vars(Resume(run.path))
@@ -409,6 +408,7 @@ def test_a_run_ends_when_the_comparison_is_killed(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from grid_tools import make_grid
+from wn_rl.compare.launch import LocalLauncher, Slot
 tmp = Path({str(tmp_path)!r})
 script = tmp / "interpreter"
 script.write_text("#!/bin/sh\\ntrap 'echo saved; exit 0' TERM; echo $$; for i in $(seq 500); do sleep 0.05; done")
