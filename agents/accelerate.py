@@ -8,9 +8,10 @@ eagerly elsewhere, so a test on a CPU tests what is captured.
 import contextlib
 import functools
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 WARM_UPS = 3  # eager calls before a capture: libraries, compilers and optimizer state come into being there
 
@@ -77,3 +78,59 @@ def _side_stream(device: int) -> torch.cuda.Stream:
 def accelerated(function: Callable[..., None], mode: str) -> Callable[..., None]:
     """The function as `--accelerate` asks: captured for cuda_graph, else itself (compile works inside it)."""
     return Captured(function) if mode == "cuda_graph" else function
+
+
+class Transfer:
+    """Sets of tensors on their way to a device: through pinned memory, to tensors that stay in place.
+
+    There is one set for each number of rows (the length of the set's tensors), and a CUDA graph may read it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pinned: dict[int, list[Tensor]] = {}
+        self._received: dict[int, list[Tensor]] = {}
+        self._copied = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    def send(self, tensors: Sequence[Tensor]) -> None:
+        """Begin to copy a set in host memory; the device works on meanwhile."""
+        size = len(tensors[0])
+        if size not in self._pinned:
+            pin = self._device.type == "cuda"
+            self._pinned[size] = [torch.empty(x.shape, dtype=x.dtype, pin_memory=pin) for x in tensors]
+            self._received[size] = [torch.empty(x.shape, dtype=x.dtype, device=self._device) for x in tensors]
+        if self._copied is not None:
+            self._copied.synchronize()  # of the last copy alone: the device may be at work
+        for source, pinned, received in zip(tensors, self._pinned[size], self._received[size], strict=True):
+            pinned.copy_(source)
+            received.copy_(pinned, non_blocking=True)
+        if self._copied is not None:
+            self._copied.record(torch.cuda.current_stream(self._device))  # by default that of another device
+
+    def receive(self, size: int) -> list[Tensor]:
+        """The last set sent of so many rows, on the device."""
+        return self._received[size]
+
+
+def set_tf32(allowed: bool, device: torch.device) -> None:
+    """Whether CUDA may round the factors of float32 products to 10 bits; by torch's default convolutions do.
+
+    These are torch's older switches, which set the newer ones (fp32_precision) too. The newer alone leave the
+    older ones behind, and torch's compiler, which reads both, refuses that.
+    """
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if allowed else "highest")
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
+def allow_programs(count: int) -> None:
+    """Let torch.compile make so many programs more of one function, for batches of so many sizes.
+
+    It counts those of all learners that a process has had. Beyond its limit, 8 by default, it would go on in eager
+    mode and say so in a log alone; now it fails.
+    """
+    from torch._dynamo import config as dynamo  # only here: it takes a second to import
+
+    dynamo.recompile_limit += count
+    dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, dynamo.recompile_limit)
+    dynamo.fail_on_recompile_limit_hit = True

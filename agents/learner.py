@@ -5,9 +5,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from wn_rl.agents.losses import q_learning_loss, q_learning_target
-from wn_rl.agents.replay import LONGEST_ROUND
-from wn_rl.agents.types import Batch
+from wn_rl.agents.accelerate import Transfer, accelerated, allow_programs, set_tf32
+from wn_rl.agents.losses import Batch, q_learning_loss, q_learning_target
+from wn_rl.agents.replay import LONGEST_ROUND, Draws, Replay
 from wn_rl.config import Config
 from wn_rl.envs.base import EnvironmentSpec
 from wn_rl.nn import (
@@ -27,7 +27,7 @@ from wn_rl.nn import (
     refill_held,
     shares_all,
 )
-from wn_rl.nn.steps import UpdateStep
+from wn_rl.nn.update.steps import UpdateStep
 from wn_rl.seeding import derive_seed
 
 # Not on a CPU: there the libraries' products are nearly all of a network, and what the compiler puts around
@@ -53,31 +53,6 @@ def make_online_network(config: Config, spec: EnvironmentSpec) -> nn.Sequential:
     return network
 
 
-def set_tf32(config: Config, device: torch.device) -> None:
-    """Whether CUDA may round the factors of float32 products to 10 bits; by torch's default convolutions do.
-
-    These are torch's older switches, which set the newer ones (fp32_precision) too. The newer alone leave the
-    older ones behind, and torch's compiler, which reads both, refuses that.
-    """
-    if device.type == "cuda":
-        allowed = config.learning.precision == "tf32"
-        torch.set_float32_matmul_precision("high" if allowed else "highest")
-        torch.backends.cudnn.allow_tf32 = allowed
-
-
-def allow_programs(count: int) -> None:
-    """Let torch.compile make so many programs more of one function, for batches of so many sizes.
-
-    It counts those of all learners that a process has had. Beyond its limit, 8 by default, it would go on in eager
-    mode and say so in a log alone; now it fails.
-    """
-    from torch._dynamo import config as dynamo  # only here: it takes a second to import
-
-    dynamo.recompile_limit += count
-    dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, dynamo.recompile_limit)
-    dynamo.fail_on_recompile_limit_hit = True
-
-
 class Learner:
     """Q-learning on batches (Mnih et al. 2015, algorithm 1) for any parameterization.
 
@@ -92,7 +67,7 @@ class Learner:
     def __init__(self, config: Config, spec: EnvironmentSpec, device: torch.device) -> None:
         self._config = config
         self.device = device
-        set_tf32(config, device)
+        set_tf32(config.learning.precision == "tf32", device)
         self._compiles_networks = config.accelerate != "eager" and device.type in NETWORKS_COMPILED_ON
         self.online = make_online_network(config, spec).to(device).train()
         if device.type == "cpu":
@@ -142,7 +117,9 @@ class Learner:
 
         That is exact, since the target stays: num_updates is at most `updates_until_copy`. Call `count` next.
         """
-        set_tf32(self._config, self.device)  # again: other learners of this process may differ
+        set_tf32(
+            self._config.learning.precision == "tf32", self.device
+        )  # again: other learners of this process may differ
         with torch.no_grad():
             target_t = self._compute_targets(batch)
         size = self._config.learning.batch_size
@@ -248,3 +225,50 @@ class Learner:
         self._summed_updates = state["summed_updates"]
         refill_held(self.online, state.get("held"))
         refill(self.acting, self.online)
+
+
+class Rounds:
+    """Learning from a replay, `num_updates` at a time.
+
+    With the replay on the learner's device the whole round, drawing and gathering included, is one function of
+    static tensors, which `--accelerate cuda_graph` captures. A replay in host memory draws there and hands its
+    batches over through pinned memory.
+    """
+
+    def __init__(self, config: Config, learner: Learner, replay: Replay) -> None:
+        self._learner, self._replay = learner, replay
+        seed = derive_seed(config.seed, "replay")
+        self._batch_size = config.learning.batch_size
+        self._draws = Draws(seed, "update", self._batch_size, replay.device)
+        self._transfer = None if replay.device == learner.device else Transfer(learner.device)
+        self._run = accelerated(self._learn, config.accelerate)
+        # A graph of nothing would be taken for a mistake.
+        mode = "eager" if learner.acting_follows else config.accelerate
+        self._refresh = accelerated(learner.refresh_acting, mode)
+
+    def learn(self, num_updates: int) -> None:
+        """Make updates, copying the target exactly where it is due, and let the acting network see them.
+
+        Raises:
+            ValueError: the replay holds too few rows.
+        """
+        self._replay.require_transitions()
+        while num_updates > 0:
+            count = min(num_updates, LONGEST_ROUND, self._learner.updates_until_copy)
+            self._draws.seek(self._learner.num_updates, count)
+            if self._transfer is not None:
+                self._transfer.send(self._sample(count))
+            self._run(count)
+            self._learner.count(count)
+            num_updates -= count
+        self._refresh()
+
+    def _sample(self, num_updates: int) -> Batch:
+        return self._replay.sample(self._draws.take(num_updates))
+
+    def _learn(self, num_updates: int) -> None:
+        if self._transfer is None:
+            batch = self._sample(num_updates)
+        else:
+            batch = Batch(*self._transfer.receive(num_updates * self._batch_size))
+        self._learner.learn(batch, num_updates)

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wn_rl.agents.transfer import Transfer
-from wn_rl.agents.types import Batch
+from wn_rl.agents.accelerate import Transfer
+from wn_rl.agents.losses import Batch
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.seeding import random_bits, scale_to_range
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 from wn_rl.envs import atari, classic, gymnasium_lanes, minatar
 from wn_rl.envs.atari_vector import AtariVector
-from wn_rl.envs.base import Environments
+from wn_rl.envs.base import Environments, Settings
 from wn_rl.envs.gymnasium_lanes import Description, GymnasiumLanes
 from wn_rl.envs.gymnasium_processes import GymnasiumProcesses
-from wn_rl.envs.lanes import Settings
 from wn_rl.registry import SUITES
 
 __all__ = ["SUITES", "Suite", "games", "make", "normalize_game"]

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from wn_rl.envs import make
-from wn_rl.envs.lanes import Lanes
+from wn_rl.envs.base import Lanes
 
 
 class GameEnv(gymnasium.Env[NDArray[Any], np.int64]):

@@ -13,8 +13,7 @@ import numpy as np
 from ale_py import ALEInterface, ALEState, LoggerMode, roms
 from numpy.typing import NDArray
 
-from wn_rl.envs.base import EnvironmentSpec
-from wn_rl.envs.lanes import Lanes, Settings
+from wn_rl.envs.base import EnvironmentSpec, Lanes, Settings
 
 FRAME_SKIP = 4
 FRAME_SIZE = 84

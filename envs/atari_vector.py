@@ -13,8 +13,7 @@ from ale_py import AtariVectorEnv
 from numpy.typing import NDArray
 
 from wn_rl.envs import atari
-from wn_rl.envs.base import Step
-from wn_rl.envs.lanes import Settings, check_actions, lane_seed
+from wn_rl.envs.base import Settings, Step, check_actions, lane_seed
 
 WINDOW = 25_000  # steps; longer: fewer slow resets (some 90 ms, a plain one 9 ms), but slower restores
 WINDOW_OF_OLD_STATES = 10_000  # which do not tell

@@ -1,5 +1,6 @@
 """What an environment suite offers: a spec, and lanes stepped in lockstep through send and recv."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -85,3 +86,153 @@ class Environments(Protocol):
     def close(self) -> None:
         """Free emulators and threads. Idempotent."""
         ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of `wn_rl.envs.make`, which documents them."""
+
+    num_envs: int
+    seed: int
+    life_loss_terminates: bool
+    max_episode_frames: int
+    resize: str
+    num_threads: int
+    processes: bool = False
+
+
+class GameLost(Exception):
+    """A lane cannot go on with a saved game."""
+
+
+class Lane(Protocol):
+    """One game, played again and again. Observations are written to `out`, shaped as the spec says."""
+
+    spec: EnvironmentSpec
+
+    def reset(self, seed: int, out: NDArray[Any]) -> None:
+        """Start a game whose random numbers come from the seed."""
+        ...
+
+    def step(self, action: int, out: NDArray[Any]) -> tuple[float, float, bool]:
+        """Play one agent step: raw reward, discount, and whether the game is over or cut."""
+        ...
+
+    def render(self) -> NDArray[np.uint8]:
+        """The picture as RGB [H, W, 3]."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that decides the rest of the game, but the pending reset and the seeds."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on as the lane that gave this state. GameLost: it cannot, and waits for a reset."""
+        ...
+
+
+def lane_seed(seed: int, lane: int, index: int) -> int:
+    """31 bits for the index-th start of a lane: the same whatever the number of lanes."""
+    return int(np.random.SeedSequence([seed, lane, index]).generate_state(1)[0] >> 1)
+
+
+def check_actions(actions: NDArray[np.int64], num_envs: int, num_actions: int) -> None:
+    """ValueError unless actions are num_envs integers in [0, num_actions)."""
+    if not isinstance(actions, np.ndarray) or actions.shape != (num_envs,) or actions.dtype.kind not in "iu":
+        raise ValueError(f"actions must be an integer array of shape ({num_envs},), got {actions!r}")
+    if actions.min() < 0 or actions.max() >= num_actions:
+        raise ValueError(f"actions must be in [0, {num_actions}), got {actions.tolist()}")
+
+
+class Lanes:
+    """Environments made of independent lanes, stepped inside recv.
+
+    make_lane: from a seed to a new lane. Lane i plays its j-th game from `lane_seed(seed, i, j)`. first_lane: the
+    number of the first lane here, where others are elsewhere.
+    """
+
+    def __init__(self, make_lane: Callable[[int], Lane], num_envs: int, seed: int, *, first_lane: int = 0) -> None:
+        self.num_envs = num_envs
+        self._make_lane = make_lane
+        self._seed = seed
+        self._numbers = range(first_lane, first_lane + num_envs)
+        self._actions: list[int] | None = None
+        self._new_lanes()
+        self.spec = self._lanes[0].spec
+
+    def _new_lanes(self) -> None:
+        self._lanes = [self._make_lane(lane_seed(self._seed, number, 0)) for number in self._numbers]
+        self._games = [0] * self.num_envs  # games started
+        self._over = [True] * self.num_envs  # the next row is a `first`
+
+    def reset(self) -> Step:
+        """Start every lane anew from its seed; all lanes are `first`."""
+        if any(self._games):
+            self._new_lanes()
+        self._actions = [0] * self.num_envs
+        return self.recv()
+
+    def send(self, actions: NDArray[np.int64]) -> None:
+        """Keep the actions [E] for recv. ValueError where they are none of the game's."""
+        if not any(self._games):
+            raise RuntimeError("reset or load_state_dict comes before send")
+        check_actions(actions, self.num_envs, self.spec.num_actions)
+        self._actions = actions.tolist()
+
+    def recv(self) -> Step:
+        """Play one step in every lane, or start its next game."""
+        if self._actions is None:
+            raise RuntimeError("send comes before recv")
+        actions, self._actions = self._actions, None
+        observation = np.empty((self.num_envs, *self.spec.frame_shape), dtype=self.spec.dtype)
+        reward = np.zeros(self.num_envs, dtype=np.float32)
+        discount = np.ones(self.num_envs, dtype=np.float32)
+        first = np.array(self._over)
+        for index, lane in enumerate(self._lanes):
+            if self._over[index]:
+                seed = lane_seed(self._seed, self._numbers[index], self._games[index])
+                lane.reset(seed, observation[index])
+                self._games[index] += 1
+                self._over[index] = False
+            else:
+                result = lane.step(actions[index], observation[index])
+                reward[index], discount[index], self._over[index] = result
+        return Step(observation, reward, discount, first)
+
+    @property
+    def over(self) -> list[bool]:
+        """Whether each lane's game is over or cut, so that its next step is a `first`."""
+        return list(self._over)
+
+    def render(self) -> NDArray[np.uint8]:
+        """The picture of lane 0 as RGB [H, W, 3]."""
+        return self._lanes[0].render()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The games played, the pending resets and the state of each lane."""
+        return {
+            "games": list(self._games),
+            "over": [bool(over) for over in self._over],
+            "lanes": [lane.state_dict() for lane in self._lanes],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> list[int]:
+        """Go on as the environments that gave this state did, bit for bit.
+
+        Returns the lanes that cannot, whose next row is a `first`.
+        """
+        self._games = [int(games) for games in state["games"]]
+        self._over = [bool(over) for over in state["over"]]
+        self._actions = None
+        lost = []
+        for index, (lane, lane_state) in enumerate(zip(self._lanes, state["lanes"], strict=True)):
+            try:
+                lane.load_state_dict(lane_state)
+            except GameLost:
+                if not self._over[index]:
+                    lost.append(index)
+                self._over[index] = True
+        return lost
+
+    def close(self) -> None:
+        """Nothing is held that outlives the object."""

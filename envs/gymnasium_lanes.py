@@ -25,8 +25,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
 from numpy.typing import NDArray
 
-from wn_rl.envs.base import EnvironmentSpec
-from wn_rl.envs.lanes import GameLost, Lanes, Settings
+from wn_rl.envs.base import EnvironmentSpec, GameLost, Lanes, Settings
 
 # Of the ids that Gymnasium itself registers, those that can be trained on; the others' actions are
 # continuous, or their observations single numbers.

@@ -18,9 +18,8 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from numpy.typing import NDArray
 
-from wn_rl.envs.base import Step
+from wn_rl.envs.base import Lanes, Settings, Step, check_actions
 from wn_rl.envs.gymnasium_lanes import Description, GymnasiumLane
-from wn_rl.envs.lanes import Lanes, Settings, check_actions
 
 
 class GymnasiumProcesses:

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wn_rl.envs.base import EnvironmentSpec
-from wn_rl.envs.lanes import Lanes, Settings
+from wn_rl.envs.base import EnvironmentSpec, Lanes, Settings
 
 GAMES = ["asterix", "breakout", "freeway", "seaquest", "space_invaders"]
 ACTION_NAMES = {"n": "NOOP", "l": "LEFT", "u": "UP", "r": "RIGHT", "d": "DOWN", "f": "FIRE"}

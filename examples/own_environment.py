@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from wn_rl.cli import main
 from wn_rl.envs import Suite
-from wn_rl.envs.base import EnvironmentSpec
-from wn_rl.envs.lanes import Lanes, Settings
+from wn_rl.envs.base import EnvironmentSpec, Lanes, Settings
 from wn_rl.registry import SUITES
 
 LENGTH = 8

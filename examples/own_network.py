@@ -6,10 +6,10 @@ from collections import OrderedDict
 
 from torch import nn
 
-from wn_rl.agents.training import train
 from wn_rl.config import NetworkConfig
 from wn_rl.nn import NETWORKS, Layers, Preprocess
 from wn_rl.presets import minatar
+from wn_rl.run.training import train
 
 
 def two_convolutions(

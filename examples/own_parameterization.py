@@ -10,9 +10,9 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from wn_rl.agents.training import train
 from wn_rl.nn import PARAMETERIZATIONS, Bias, Parameterization
 from wn_rl.presets import minatar
+from wn_rl.run.training import train
 
 
 class Gained(nn.Module):

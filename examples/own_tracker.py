@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from wn_rl.agents.training import train
-from wn_rl.guard import GuardedTracker
 from wn_rl.presets import minatar
 from wn_rl.registry import TRACKERS
-from wn_rl.sinks import Row, RunInfo
+from wn_rl.run.guard import GuardedTracker
+from wn_rl.run.sinks import Row, RunInfo
+from wn_rl.run.training import train
 
 
 class Scores:

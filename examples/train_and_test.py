@@ -4,8 +4,8 @@ import dataclasses
 import sys
 
 from wn_rl.agents.evaluation import run_nature_test
-from wn_rl.agents.training import load_run, train
 from wn_rl.presets import minatar
+from wn_rl.run.training import load_run, train
 
 STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from wn_rl import envs
-from wn_rl.envs.base import Environments, Step
-from wn_rl.envs.lanes import lane_seed
+from wn_rl.envs.base import Environments, Step, lane_seed
 
 
 def make(suite: str, game: str, num_envs: int, *, seed: int = 3, **changes: Any) -> Environments:

@@ -10,9 +10,9 @@ from wn_rl.agents.learner import make_online_network
 from wn_rl.config import Config, identity, to_json
 from wn_rl.envs import make
 from wn_rl.envs.base import EnvironmentSpec
-from wn_rl.network_file import write_network_file
 from wn_rl.nn import data_dependent_init
-from wn_rl.runs import RunFolder, write_json
+from wn_rl.run.folder import RunFolder, write_json
+from wn_rl.run.tensor_files import write_network_file
 
 STEP = 20_000  # of the best network
 

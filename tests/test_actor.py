@@ -7,8 +7,7 @@ from recorder import record
 from torch import Tensor, nn
 
 from wn_rl.agents.accelerate import Captured
-from wn_rl.agents.actor import DRAW_AHEAD, Actor
-from wn_rl.agents.stacks import DeviceStacks, HostStacks
+from wn_rl.agents.actor import DRAW_AHEAD, Actor, DeviceStacks, HostStacks
 from wn_rl.envs.base import EnvironmentSpec, Step
 
 SPEC = EnvironmentSpec(

@@ -20,13 +20,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-import wn_rl.segments
-from wn_rl import checkpoint
-from wn_rl.checkpoint import CheckpointError, CheckpointStore
-from wn_rl.files import sha256
-from wn_rl.manifest import Manifest
-from wn_rl.network_file import read_network_file, write_network_file
-from wn_rl.state_tree import StateError, pack, unpack
+import wn_rl.run.checkpoint
+from wn_rl.run import checkpoint
+from wn_rl.run.checkpoint import CheckpointError, CheckpointStore, Manifest
+from wn_rl.run.files import sha256
+from wn_rl.run.tensor_files import StateError, pack, read_network_file, unpack, write_network_file
 
 ROOT = Path(__file__).parents[1]
 IDENTITY = {"suite": "minatar", "game": "breakout", "network.stack": 4}
@@ -251,7 +249,7 @@ def test_any_sequence_of_saves_and_resumes_keeps_the_last_two_whole(
 ) -> None:
     folder = folder_of(tmp_path_factory.mktemp("store"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wn_rl.segments, "SEGMENT_BYTES", segment_bytes)
+        patch.setattr(wn_rl.run.checkpoint, "SEGMENT_BYTES", segment_bytes)
         store, ring = CheckpointStore(folder, IDENTITY), Ring()
         for addition in additions:
             save_at(store, ring, ring.num_rows + addition)
@@ -298,7 +296,7 @@ def test_a_save_writes_new_rows_only(tmp_path: Path) -> None:
 
 
 def test_segments_are_no_larger_than_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wn_rl.segments, "SEGMENT_BYTES", 3 * 14 + 5)
+    monkeypatch.setattr(wn_rl.run.checkpoint, "SEGMENT_BYTES", 3 * 14 + 5)
     save_at(CheckpointStore(folder_of(tmp_path), IDENTITY), Ring(), 8)
     names = sorted(path.name for path in (folder_of(tmp_path) / "replay").iterdir())
     assert names == [f"rows_{first:012d}.safetensors" for first in (0, 3, 6)]
@@ -557,7 +555,7 @@ def test_if_all_are_damaged_that_is_an_error(two_saved: Path) -> None:
 
 
 def test_a_manifest_of_another_format_is_not_used(two_saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wn_rl.manifest.FORMAT", 2)
+    monkeypatch.setattr("wn_rl.run.checkpoint.FORMAT", 2)
     lines: list[str] = []
     with pytest.raises(CheckpointError):
         load(two_saved, lines.append)
@@ -653,7 +651,7 @@ def test_the_search_for_unpickling_finds_it() -> None:
 
 def test_rows_that_left_the_ring_leave_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but those of a segment or a checkpoint that still has newer ones."""
-    monkeypatch.setattr(wn_rl.segments, "SEGMENT_BYTES", 1)  # a row
+    monkeypatch.setattr(wn_rl.run.checkpoint, "SEGMENT_BYTES", 1)  # a row
     store, ring = CheckpointStore(folder_of(tmp_path), IDENTITY), Ring(ring_rows=10)
     for rows in range(5, 60, 5):
         save_at(store, ring, rows)

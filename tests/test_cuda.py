@@ -11,16 +11,16 @@ import torch
 from run_tools import wn_rl
 from torch import Tensor
 
-from wn_rl.agents import experiment as experiment_module
+from wn_rl.agents import dqn as experiment_module
 from wn_rl.agents.accelerate import Captured
-from wn_rl.agents.experiment import Experiment
+from wn_rl.agents.actor import make_stacks
+from wn_rl.agents.dqn import Experiment
 from wn_rl.agents.replay import Draws, Replay
-from wn_rl.agents.stacks import make_stacks
 from wn_rl.config import OptimizerConfig
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.nn import OPTIMIZERS, PARAMETERIZATIONS
 from wn_rl.nn.products import convolution
-from wn_rl.nn.steps import PlainStep
+from wn_rl.nn.update.steps import PlainStep
 from wn_rl.presets import minatar
 
 pytestmark = [

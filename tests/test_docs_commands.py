@@ -11,8 +11,8 @@ from run_tools import QUICK, wn_rl
 
 from wn_rl import cli
 from wn_rl.commands import compare
+from wn_rl.commands._shared import parse_flags
 from wn_rl.commands.bench import Bench
-from wn_rl.flags import parse_flags
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md")) if path.name != "results.md"}

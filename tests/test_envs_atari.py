@@ -8,9 +8,10 @@ import pytest
 from ale_py import ALEInterface, LoggerMode, roms
 from environment_tools import actions_for, assert_equal_steps, check_restore, make, play
 
-from wn_rl.envs import atari, atari_vector, lanes
+from wn_rl.envs import atari, atari_vector
+from wn_rl.envs import base as lanes
 from wn_rl.envs.atari_vector import AtariVector
-from wn_rl.envs.lanes import Settings, lane_seed
+from wn_rl.envs.base import Settings, lane_seed
 from wn_rl.envs.scores import REFERENCE_SCORES, SOURCES
 
 PAPER_GAMES = ["breakout", "enduro", "seaquest", "space_invaders"]

@@ -31,12 +31,11 @@ from run_tools import rows_of, status_of, wn_rl
 from test_resume import assert_same_run, command, finish, num_rows, start_and_stop
 
 from wn_rl import envs
+from wn_rl.agents.dqn import Experiment
 from wn_rl.agents.evaluation import EpisodeReturns
-from wn_rl.agents.experiment import Experiment
-from wn_rl.envs.base import Step
+from wn_rl.envs.base import Step, lane_seed
 from wn_rl.envs.gymnasium_lanes import PROBE_STEPS, describe
 from wn_rl.envs.gymnasium_processes import GymnasiumProcesses
-from wn_rl.envs.lanes import lane_seed
 from wn_rl.presets import preset_for_frames, vectors
 from wn_rl.registry import PRESETS
 

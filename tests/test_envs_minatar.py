@@ -8,7 +8,7 @@ import pytest
 from environment_tools import actions_for, check_restore, make, one_line, play
 
 from wn_rl.envs import minatar
-from wn_rl.envs.lanes import lane_seed
+from wn_rl.envs.base import lane_seed
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import torch
 from probes import Chain
 
 from wn_rl import envs
-from wn_rl.agents import experiment as experiment_module
+from wn_rl.agents import dqn as experiment_module
+from wn_rl.agents.dqn import Experiment, epsilon_at, make_training_environments, updates_due
 from wn_rl.agents.evaluation import make_test_environments, run_nature_test
-from wn_rl.agents.experiment import Experiment, epsilon_at, make_training_environments, updates_due
 from wn_rl.agents.replay import Draws
 from wn_rl.config import (
     Config,

@@ -208,7 +208,7 @@ def write_a_pickle(folder: Path) -> None:
 
 
 def other_weights(folder: Path) -> None:
-    from wn_rl.network_file import write_network_file
+    from wn_rl.run.tensor_files import write_network_file
 
     write_network_file(folder / "model.safetensors", {"layer0.weight": torch.zeros(2, 2)}, {})
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import torch
 
+from wn_rl.agents.dqn import Experiment
 from wn_rl.agents.evaluation import run_nature_test
-from wn_rl.agents.experiment import Experiment
 from wn_rl.config import Config, LearningConfig
 from wn_rl.presets import minatar
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from wn_rl import machine
-from wn_rl.cores import num_cores
+from wn_rl.commands.doctor import describe
 from wn_rl.errors import UserError
 from wn_rl.machine import (
     available_memory_bytes,
     cpu_model,
-    describe,
     git_commit,
+    num_cores,
     require_memory,
     resolve_device,
     versions,
@@ -122,7 +122,7 @@ def test_too_little_memory_is_an_error_with_figures(monkeypatch: pytest.MonkeyPa
 
 
 def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_cuda_obstacle", lambda: None)
+    monkeypatch.setattr(machine, "cuda_obstacle", lambda: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert resolve_device("cpu") == torch.device("cpu")
     assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda", 0)
@@ -231,7 +231,7 @@ def test_a_run_keeps_the_memory_that_it_frees() -> None:
     """Blocks as large as a round's batches: by itself glibc hands them back, and asks for new pages each time."""
     code = """
 import resource, torch
-from wn_rl.agents.experiment import Experiment
+from wn_rl.agents.dqn import Experiment
 from wn_rl.presets import PRESETS
 
 def pages_of_a_block():

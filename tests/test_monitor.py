@@ -13,14 +13,14 @@ import pytest
 import torch
 from run_tools import QUICK, rows_of, status_of, wn_rl
 
-from wn_rl.agents import monitor
 from wn_rl.agents.evaluation import Episodes, Interrupted
 from wn_rl.agents.learner import Learner
-from wn_rl.checkpoint import CheckpointStore
 from wn_rl.config import identity
-from wn_rl.network_file import read_network_file
 from wn_rl.presets import minatar
-from wn_rl.runs import RunFolder, open_run
+from wn_rl.run import monitor
+from wn_rl.run.checkpoint import CheckpointStore
+from wn_rl.run.folder import RunFolder, open_run
+from wn_rl.run.tensor_files import read_network_file
 
 TRAIN = ["train", "breakout", *QUICK, "--track", "jsonl"]
 

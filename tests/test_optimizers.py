@@ -17,8 +17,8 @@ from wn_rl.nn import (
     make_optimizer,
     optimizer_tree,
 )
-from wn_rl.nn import optimizers as module
-from wn_rl.nn.optimizers import MultiTensorOptimizer
+from wn_rl.nn.update import optimizers as module
+from wn_rl.nn.update.optimizers import MultiTensorOptimizer
 
 Array = NDArray[np.float64]
 GRADIENTS = [np.array(g) for g in ([1.0, -2.0], [0.5, 0.0], [-3.0, 1e-3], [0.0, 0.0], [0.2, 5.0])]

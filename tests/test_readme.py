@@ -9,7 +9,7 @@ import pytest
 
 from wn_rl import cli
 from wn_rl.commands import compare, train
-from wn_rl.flags import parse_flags
+from wn_rl.commands._shared import parse_flags
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from wn_rl.checkpoint import CheckpointStore
-from wn_rl.runs import RunFolder
-from wn_rl.tracking import CLOCK_KEYS
+from wn_rl.run.checkpoint import CheckpointStore
+from wn_rl.run.folder import RunFolder
+from wn_rl.run.tracking import CLOCK_KEYS
 
 SCHEDULE = [
     "--learning.epsilon-steps", "300", "--learning.target-period", "80", "--network.init-states", "32",

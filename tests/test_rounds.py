@@ -14,22 +14,20 @@ from recorder import Recorder, record
 from torch import Tensor
 
 from wn_rl.agents import learner as learner_module
-from wn_rl.agents.accelerate import WARM_UPS, Captured
+from wn_rl.agents.accelerate import WARM_UPS, Captured, Transfer
 from wn_rl.agents.actor import Actor
-from wn_rl.agents.experiment import Experiment
-from wn_rl.agents.learner import Learner
+from wn_rl.agents.dqn import Experiment
+from wn_rl.agents.learner import Learner, Rounds
 from wn_rl.agents.replay import LONGEST_ROUND, Draws, Replay
-from wn_rl.agents.rounds import Rounds
-from wn_rl.agents.transfer import Transfer
 from wn_rl.config import Config, LearningConfig, NetworkConfig, OptimizerConfig
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.errors import UserError
 from wn_rl.machine import require_compiler
 from wn_rl.nn import OPTIMIZERS, PARAMETERIZATIONS
-from wn_rl.nn import optimizers as optimizers_module
-from wn_rl.nn import steps as steps_module
 from wn_rl.nn.layers import layers_of, named_normalized
-from wn_rl.nn.steps import PlainStep
+from wn_rl.nn.update import optimizers as optimizers_module
+from wn_rl.nn.update import steps as steps_module
+from wn_rl.nn.update.steps import PlainStep
 from wn_rl.nn.weights import unit_norms
 from wn_rl.presets import minatar
 from wn_rl.seeding import derive_seed

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from wn_rl.errors import UserError
-from wn_rl.files import append_line, replace_file
-from wn_rl.runs import RunFolder, default_name, write_json
+from wn_rl.run.files import append_line, replace_file
+from wn_rl.run.folder import RunFolder, default_name, write_json
 
 HOLD_LOCK = """
 import sys, time
 from pathlib import Path
-from wn_rl.runs import RunFolder
+from wn_rl.run.folder import RunFolder
 with RunFolder(Path(sys.argv[1])).lock():
     print("locked", flush=True)
     time.sleep(60)

@@ -15,7 +15,7 @@ from wn_rl.envs.as_gymnasium import GameEnv
 from wn_rl.errors import UserError
 from wn_rl.nn import PARAMETERIZATIONS, fold
 from wn_rl.presets import classic, laptop, minatar
-from wn_rl.runs import RunFolder, write_json
+from wn_rl.run.folder import RunFolder, write_json
 from wn_rl.sb3 import DataDependentInit, NetworkFeatures, WeightNormMlpPolicy, model_from_run, network_from_model
 
 CONFIGS = {

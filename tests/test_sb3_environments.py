@@ -8,7 +8,7 @@ from gymnasium.utils.env_checker import check_env
 
 from wn_rl import envs
 from wn_rl.envs.as_gymnasium import GameEnv
-from wn_rl.envs.lanes import Lanes
+from wn_rl.envs.base import Lanes
 
 GAMES = [("minatar", "breakout", 1), ("minatar", "seaquest", 2), ("classic", "cartpole", 2), ("atari", "pong", 4)]
 

@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from wn_rl.signals import StopNow, StopRequest
+from wn_rl.run.signals import StopNow, StopRequest
 
 
 @pytest.mark.parametrize(("handler", "hears"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])

@@ -26,9 +26,9 @@ from wn_rl.nn import (
     optimizer_tree,
     refill_held,
 )
-from wn_rl.nn import steps as module
 from wn_rl.nn.layers import layers_of, named_normalized
-from wn_rl.nn.steps import UpdateStep
+from wn_rl.nn.update import steps as module
+from wn_rl.nn.update.steps import UpdateStep
 from wn_rl.nn.weights import unit_norms
 
 DEVICE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
@@ -250,7 +250,7 @@ def test_held_weights_are_for_training_mode_alone() -> None:
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton")
 def test_what_cannot_be_fused_is_refused() -> None:
-    from wn_rl.nn.fused import FusedAdamax
+    from wn_rl.nn.update.fused import FusedAdamax
 
     network = network_of(Case("weight_norm"))
     parameters = list(network.parameters())

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from wn_rl import guard, sinks, tracking, wandb_sink
 from wn_rl.errors import UserError
-from wn_rl.guard import GuardedTracker
 from wn_rl.registry import TRACKERS, UnknownNameError
-from wn_rl.tracking import Trackers, make_trackers
+from wn_rl.run import guard, sinks, tracking, wandb_sink
+from wn_rl.run.guard import GuardedTracker
+from wn_rl.run.tracking import Trackers, make_trackers
 
 
 def make(run_dir: Path, *names: str, report: Any = tracking.say, total_steps: int = 10_000) -> Trackers:

@@ -10,14 +10,14 @@ import pytest
 import torch
 from run_tools import QUICK, rows_of, status_of, wn_rl
 
-from wn_rl.agents import experiment as experiment_module
-from wn_rl.agents import training
-from wn_rl.agents.monitor import crossed
-from wn_rl.checkpoint import CheckpointError, CheckpointStore
+from wn_rl.agents import dqn as experiment_module
 from wn_rl.commands import resume
+from wn_rl.commands._shared import parse_flags
 from wn_rl.config import Config, EnvironmentConfig
-from wn_rl.flags import parse_flags
 from wn_rl.presets import laptop, minatar
+from wn_rl.run import training
+from wn_rl.run.checkpoint import CheckpointError, CheckpointStore
+from wn_rl.run.monitor import crossed
 
 TRAIN = ["train", "breakout", *QUICK, "--track", "jsonl"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from wn_rl.errors import UserError
-from wn_rl.video import VideoWriter
+from wn_rl.run.video import VideoWriter
 
 
 def picture(height: int, width: int, number: int = 0) -> np.ndarray:

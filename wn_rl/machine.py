@@ -11,18 +11,21 @@ import subprocess
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING
 
 from wn_rl import __version__
-from wn_rl.cores import num_cores
 from wn_rl.errors import UserError, did_you_mean
-from wn_rl.video import ffmpeg_path
-from wn_rl.wandb_sink import wandb_key_configured
+
+if TYPE_CHECKING:  # it is imported where it is used: the commands ask for cores before they read their flags
+    import torch
 
 _PACKAGES = ("torch", "numpy", "gymnasium", "ale-py", "minatar", "opencv-python-headless", "wandb")
-_GIGABYTE = 1e9
+GIGABYTE = 1e9
+
+
+def num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available_memory_bytes(root: Path = Path("/")) -> int:
@@ -44,7 +47,7 @@ def require_memory(num_bytes: int, what: str) -> None:
     available = available_memory_bytes()
     if num_bytes > available:
         raise UserError(
-            f"{what} needs {num_bytes / _GIGABYTE:.2f} GB of memory and {available / _GIGABYTE:.2f} GB is free: "
+            f"{what} needs {num_bytes / GIGABYTE:.2f} GB of memory and {available / GIGABYTE:.2f} GB is free: "
             f"take at most {100 * available / num_bytes:.2g}% of it, or a machine with more memory"
         )
 
@@ -137,19 +140,21 @@ def _numbers(path: Path) -> dict[str, int]:
     return numbers
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str) -> "torch.device":
     """The device of a name: auto (CUDA where there is one, else the CPU), cpu, cuda or cuda:N.
 
     Raises:
         UserError: it cannot be had; the message says why and what to do.
     """
+    import torch
+
     if name == "cpu":
         return torch.device("cpu")
     kind, _, number = name.partition(":")
     if name != "auto" and (kind != "cuda" or (":" in name and not number.isdecimal())):
         hint = did_you_mean(name, ["auto", "cpu", "cuda", "cuda:0"])
         raise UserError(f"no device {name!r}: choose auto, cpu, cuda or cuda:N{hint}")
-    obstacle = _cuda_obstacle()
+    obstacle = cuda_obstacle()
     if obstacle:
         if name == "auto":
             return torch.device("cpu")
@@ -160,8 +165,10 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
-def _cuda_obstacle() -> str | None:
+def cuda_obstacle() -> str | None:
     """Why CUDA cannot be used and what to do about it; None where it can."""
+    import torch
+
     if torch.version.cuda is None and torch.version.hip is None:
         return (
             f"torch {torch.__version__} was built without CUDA; install a build with it "
@@ -199,31 +206,12 @@ def git_commit(package: Path = Path(__file__).parent) -> str | None:
         return None
 
 
-def describe() -> dict[str, str]:
-    """What `wn-rl doctor` shows, as lines of name and value."""
-    cuda = _cuda_obstacle()
-    devices = [] if cuda else range(torch.cuda.device_count())
-    lines = {name: version or "not installed" for name, version in versions().items() if name != "git_commit"}
-    lines["git commit"] = git_commit() or "none: not run from a checkout"
-    lines["cpu"] = _cores()
-    lines["free memory"] = f"{available_memory_bytes() / _GIGABYTE:.1f} GB"
-    for index in devices:
-        properties: Any = torch.cuda.get_device_properties(index)
-        lines[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / _GIGABYTE:.1f} GB"
-    if cuda:
-        lines["cuda"] = f"no: {cuda}"
-    try:
-        lines["ffmpeg"] = ffmpeg_path()
-    except UserError as error:
-        lines["ffmpeg"] = f"no: {error}"
-    lines["wandb key"] = "configured" if wandb_key_configured() else "none: runs are logged offline"
-    return lines
-
-
-def machine_line(device: torch.device) -> str:
+def machine_line(device: "torch.device") -> str:
     """The processor or GPU that figures were measured on, and torch's version, in a line."""
+    import torch
+
     on_cuda = device.type == "cuda"
-    name = f"{torch.cuda.get_device_name(device)} with {_cores()}" if on_cuda else f"{_cores()}, no GPU used"
+    name = f"{torch.cuda.get_device_name(device)} with {processor()}" if on_cuda else f"{processor()}, no GPU used"
     return f"{name}, torch {_version('torch')}"
 
 
@@ -234,7 +222,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cores() -> str:
+def processor() -> str:
     """E.g. "2 cores of AMD EPYC"."""
     return f"{num_cores()} cores of {cpu_model()}"
 

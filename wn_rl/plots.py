@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wn_rl.report.figures import steps_label
 from wn_rl.report.records import read_rows, series
-from wn_rl.runs import open_run
+from wn_rl.run.folder import open_run
 
 
 def plot_learning_curves(runs: Sequence[Path], path: Path, *, baseline: float | None = None) -> None:

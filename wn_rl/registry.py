@@ -83,9 +83,9 @@ NETWORKS: Registry[Any] = Registry(
 OPTIMIZERS: Registry[Any] = Registry(
     "optimizer",
     {
-        "adamax": "wn_rl.nn.optimizers:Adamax",
-        "adamax_authors": "wn_rl.nn.optimizers:AuthorsAdamax",
-        "rmsprop_centered": "wn_rl.nn.optimizers:CenteredRMSProp",
+        "adamax": "wn_rl.nn.update.optimizers:Adamax",
+        "adamax_authors": "wn_rl.nn.update.optimizers:AuthorsAdamax",
+        "rmsprop_centered": "wn_rl.nn.update.optimizers:CenteredRMSProp",
     },
 )
 """Functions (parameters, learning_rate) -> torch.optim.Optimizer."""
@@ -103,7 +103,7 @@ SUITES: Registry[Any] = Registry(
 
 TRACKERS: Registry[Any] = Registry(
     "tracker",
-    {name: f"wn_rl.tracking:{name}_tracker" for name in ("jsonl", "console", "wandb", "tensorboard")},
+    {name: f"wn_rl.run.tracking:{name}_tracker" for name in ("jsonl", "console", "wandb", "tensorboard")},
 )
 """Functions (RunInfo) -> Tracker: where metrics go."""
 

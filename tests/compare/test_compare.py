@@ -18,9 +18,9 @@ from run_tools import QUICK, rows_of, status_of, timeless, wn_rl
 
 from wn_rl import cli
 from wn_rl.commands import compare
+from wn_rl.commands._shared import parse_flags
 from wn_rl.compare.grid import Run
-from wn_rl.flags import parse_flags
-from wn_rl.network_file import read_network_file
+from wn_rl.run.tensor_files import read_network_file
 
 GRID = ["--games", "breakout", "--arms", "weight_norm", "normal:1e-4,3e-4", "--seeds", "1", *QUICK]
 NAMES = [

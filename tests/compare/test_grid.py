@@ -12,15 +12,15 @@ from grid_tools import leave, make_grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wn_rl.commands._shared import parse_flags
 from wn_rl.commands.train import Train, _preset_of
 from wn_rl.compare.arms import Arm, parse_arms
 from wn_rl.compare.grid import Run, changed, clear_debris, expand, flags_of, look, read_grids, write_grid
 from wn_rl.config import Config, to_json
 from wn_rl.errors import UserError
-from wn_rl.flags import parse_flags
 from wn_rl.presets import classic, laptop, minatar
 from wn_rl.registry import PARAMETERIZATIONS, PRESETS
-from wn_rl.runs import RunFolder, write_json
+from wn_rl.run.folder import RunFolder, write_json
 
 OUT = Path("comparison")
 RATES = st.floats(1e-9, 10, allow_nan=False)

@@ -23,8 +23,8 @@ from wn_rl.compare.launch import Ended, LocalLauncher, Slot, Supervisor, local_s
 from wn_rl.config import Role, names_of
 from wn_rl.errors import UserError
 from wn_rl.presets import laptop, minatar
-from wn_rl.runs import RunFolder
-from wn_rl.signals import StopRequest
+from wn_rl.run.folder import RunFolder
+from wn_rl.run.signals import StopRequest
 
 Act = Callable[[Run], int]  # what a run does to its folder, and its exit code
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from wn_rl.compare import progress
 from wn_rl.compare.grid import Entry
 from wn_rl.compare.progress import Display, Progress, Row, cells, duration, summary, survey, table, total_seconds
-from wn_rl.runs import RunFolder
+from wn_rl.run.folder import RunFolder
 
 
 def write_rows(run: Path, *rows: Any) -> Path:

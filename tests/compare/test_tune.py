@@ -16,16 +16,16 @@ from typing import Any, ClassVar
 import pytest
 from run_tools import rows_of, status_of, wn_rl
 
-from wn_rl.checkpoint import CheckpointStore
 from wn_rl.commands import tune
+from wn_rl.commands._shared import parse_flags
 from wn_rl.commands.train import Train
 from wn_rl.compare.grid import Run
 from wn_rl.compare.launch import Ended, Slot
 from wn_rl.config import Role, names_of, to_json
 from wn_rl.errors import UserError
-from wn_rl.flags import parse_flags
 from wn_rl.presets import minatar
-from wn_rl.runs import RunFolder, write_json
+from wn_rl.run.checkpoint import CheckpointStore
+from wn_rl.run.folder import RunFolder, write_json
 
 # A trial of a second; an evaluation every 120 steps unless --evaluation.period is given.
 TINY = [

@@ -20,8 +20,8 @@ def prefilled(config: dict[str, Any], seconds: float) -> dict[str, Any]:
 
     Random play until replay start gives the replay's rows, which are repeated until it is full.
     """
+    from wn_rl.agents.dqn import Experiment
     from wn_rl.agents.evaluation import run_epoch_test
-    from wn_rl.agents.experiment import Experiment
 
     settings = from_json(config)
     torch.set_num_threads(settings.torch_threads or torch.get_num_threads())

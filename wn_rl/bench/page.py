@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wn_rl.bench.measure import SB3, Row
-from wn_rl.files import replace_file
+from wn_rl.run.files import replace_file
 
 TITLES = {
     "matrix": "The rate of matrix products",

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from wn_rl.agents.experiment import make_training_environments
+from wn_rl.agents.dqn import make_training_environments
 from wn_rl.agents.learner import make_online_network
 from wn_rl.bench.cuda_sections import cuda_runs, cuda_together
 from wn_rl.bench.measure import (
@@ -22,7 +22,7 @@ from wn_rl.bench.measure import (
 )
 from wn_rl.bench.setups import UNSPLIT, Options, config_of
 from wn_rl.config import Config, to_json
-from wn_rl.cores import num_cores
+from wn_rl.machine import num_cores
 from wn_rl.nn import fold
 from wn_rl.registry import PRESETS
 

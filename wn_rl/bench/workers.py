@@ -27,8 +27,8 @@ WARM_UP_STEPS = 400  # after replay start, before the clock
 
 def ours(config: dict[str, Any]) -> dict[str, Any]:
     """Our loop as `wn-rl train` runs it, without its folder; by turns, as all loops."""
-    from wn_rl.agents.experiment import Experiment
-    from wn_rl.agents.training import use_threads
+    from wn_rl.agents.dqn import Experiment
+    from wn_rl.run.training import use_threads
 
     settings = use_threads(from_json(config))
     experiment = Experiment(settings, torch.device(settings.device))
@@ -74,10 +74,12 @@ def _train_sb3(settings: Config, policy: Any, policy_kwargs: dict[str, Any]) -> 
     from stable_baselines3 import DQN
     from stable_baselines3.common.callbacks import BaseCallback
 
-    from wn_rl.agents.learner import set_tf32
+    from wn_rl.agents.accelerate import set_tf32
 
     torch.set_num_threads(settings.torch_threads or torch.get_num_threads())
-    set_tf32(settings, torch.device(settings.device))  # as ours: by torch's default convolutions would be tf32
+    set_tf32(
+        settings.learning.precision == "tf32", torch.device(settings.device)
+    )  # as ours: by torch's default convolutions would be tf32
     learning, lanes = settings.learning, settings.num_envs
     model = DQN(
         policy,
@@ -189,7 +191,7 @@ def emulator(config: dict[str, Any], seconds: float) -> dict[str, Any]:
 
     Lanes go in lockstep, so all wait where one begins a game, which takes as long as twenty steps.
     """
-    from wn_rl.agents.experiment import make_training_environments
+    from wn_rl.agents.dqn import make_training_environments
 
     settings = from_json(config)
     environments = make_training_environments(settings)

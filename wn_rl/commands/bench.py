@@ -8,9 +8,9 @@ from pathlib import Path
 
 import tyro
 
-from wn_rl.cores import num_cores
+from wn_rl.commands._shared import parse_flags
 from wn_rl.errors import UserError, say
-from wn_rl.flags import parse_flags
+from wn_rl.machine import num_cores
 
 
 @dataclass(frozen=True)

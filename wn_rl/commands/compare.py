@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from wn_rl.commands._presets import preset_of, suite_of
+from wn_rl.commands._shared import parse_flags, preset_of, suite_of
 from wn_rl.commands.report import Report, write
 from wn_rl.commands.train import Train
 from wn_rl.compare.arms import parse_arms
@@ -29,11 +29,10 @@ from wn_rl.compare.launch import Launcher, LocalLauncher, Slot, Supervisor, loca
 from wn_rl.compare.progress import Display, duration, in_words, survey, total_seconds
 from wn_rl.compare.ray_launcher import RayLauncher
 from wn_rl.config import Config, Role, SuiteName, names_of
-from wn_rl.cores import num_cores
 from wn_rl.errors import UserError, say
-from wn_rl.flags import parse_flags
+from wn_rl.machine import num_cores
 from wn_rl.registry import PRESETS, SUITES, import_flags
-from wn_rl.signals import StopRequest
+from wn_rl.run.signals import StopRequest
 
 # Flags of `wn-rl train` that do not fit many runs, each with a game and a folder of its own.
 OF_ONE_RUN = ("env_id", "run_dir", "run_name")

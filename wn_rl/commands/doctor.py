@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from wn_rl.flags import parse_flags
+from wn_rl.commands._shared import parse_flags
+from wn_rl.errors import UserError
 from wn_rl.presets import default_preset
 
 
@@ -17,7 +19,6 @@ def run(arguments: Sequence[str]) -> int:
     parse_flags(Doctor, arguments)
     import torch
 
-    from wn_rl.machine import describe
     from wn_rl.registry import SUITES
 
     for name, value in describe().items():
@@ -27,3 +28,30 @@ def run(arguments: Sequence[str]) -> int:
     missing = SUITES["minatar"].missing()
     print(f"{'minatar preset':<22} {missing or 'wn-rl train breakout --suite minatar'}")
     return 0
+
+
+def describe() -> dict[str, str]:
+    """What this machine has, as lines of name and value."""
+    import torch
+
+    from wn_rl.machine import GIGABYTE, available_memory_bytes, cuda_obstacle, git_commit, processor, versions
+    from wn_rl.run.video import ffmpeg_path
+    from wn_rl.run.wandb_sink import wandb_key_configured
+
+    cuda = cuda_obstacle()
+    devices = [] if cuda else range(torch.cuda.device_count())
+    lines = {name: version or "not installed" for name, version in versions().items() if name != "git_commit"}
+    lines["git commit"] = git_commit() or "none: not run from a checkout"
+    lines["cpu"] = processor()
+    lines["free memory"] = f"{available_memory_bytes() / GIGABYTE:.1f} GB"
+    for index in devices:
+        properties: Any = torch.cuda.get_device_properties(index)
+        lines[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / GIGABYTE:.1f} GB"
+    if cuda:
+        lines["cuda"] = f"no: {cuda}"
+    try:
+        lines["ffmpeg"] = ffmpeg_path()
+    except UserError as error:
+        lines["ffmpeg"] = f"no: {error}"
+    lines["wandb key"] = "configured" if wandb_key_configured() else "none: runs are logged offline"
+    return lines

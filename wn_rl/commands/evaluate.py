@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from wn_rl.commands._runs import RunPath, open_network, progress
+from wn_rl.commands._shared import RunPath, open_network, parse_flags, progress
 from wn_rl.config import Config
 from wn_rl.config_checks import MAX_ENVS
 from wn_rl.errors import counted, say
-from wn_rl.files import append_line
-from wn_rl.flags import parse_flags
-from wn_rl.runs import RunFolder
+from wn_rl.run.files import append_line
+from wn_rl.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from wn_rl.agents.evaluation import Episodes

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wn_rl.commands._runs import RunPath
-from wn_rl.flags import parse_flags
-from wn_rl.runs import open_run
+from wn_rl.commands._shared import RunPath, parse_flags
+from wn_rl.run.folder import open_run
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ def run(arguments: Sequence[str]) -> int:
     import torch
 
     from wn_rl.agents.evaluation import make_test_environments
-    from wn_rl.agents.training import load_network
     from wn_rl.export import Agent, export, scores_of_run
+    from wn_rl.run.training import load_network
 
     folder, record, config = open_run(options.run)
     network, name = load_network(config, folder, options.network, torch.device("cpu"))

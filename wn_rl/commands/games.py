@@ -5,8 +5,8 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from wn_rl.commands._shared import parse_flags
 from wn_rl.config import SuiteName
-from wn_rl.flags import parse_flags
 
 _WIDTH_WITHOUT_A_TERMINAL = 100
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wn_rl.commands._runs import RunPath, open_network, progress
-from wn_rl.flags import parse_flags
+from wn_rl.commands._shared import RunPath, open_network, parse_flags, progress
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Play:
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl play`."""
     options = parse_flags(Play, arguments)
-    from wn_rl.agents.play import record_game
+    from wn_rl.run.play import record_game
 
     if not 0 <= options.epsilon <= 1:
         raise ValueError(f"--epsilon must be between 0 and 1, got {options.epsilon}")

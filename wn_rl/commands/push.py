@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from wn_rl.flags import parse_flags
+from wn_rl.commands._shared import parse_flags
 
 
 @dataclass(frozen=True)

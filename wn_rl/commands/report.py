@@ -7,8 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from wn_rl.flags import parse_flags
-from wn_rl.runs import open_run
+from wn_rl.commands._shared import parse_flags
+from wn_rl.run.folder import open_run
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def record_best_game(run: Path, video: Path, seed: int) -> str:
     """Let a run's best network play one game on the CPU; returns which network it was and its return."""
     import torch
 
-    from wn_rl.agents.play import record_game
-    from wn_rl.agents.training import load_network
+    from wn_rl.run.play import record_game
+    from wn_rl.run.training import load_network
 
     folder, _, config = open_run(run)
     network, name = load_network(config, folder, "best", torch.device("cpu"))

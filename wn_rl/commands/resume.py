@@ -7,11 +7,10 @@ from typing import Annotated
 
 import tyro
 
-from wn_rl.commands._runs import RunPath
+from wn_rl.commands._shared import RunPath, parse_flags
 from wn_rl.config import Accelerate, Config, TrackerNames, to_json
 from wn_rl.errors import say
-from wn_rl.flags import parse_flags
-from wn_rl.runs import open_run
+from wn_rl.run.folder import open_run
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ class Resume:
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl resume`."""
     options = parse_flags(Resume, arguments)
-    from wn_rl.agents.training import last_session, train_in, use_threads
     from wn_rl.machine import versions
+    from wn_rl.run.training import last_session, train_in, use_threads
 
     folder, record, config = open_run(options.run)
     changed = _changed(config, options)

@@ -10,11 +10,10 @@ from typing import Annotated
 
 import tyro
 
-from wn_rl.commands._presets import preset_of
+from wn_rl.commands._shared import parse_flags, preset_of
 from wn_rl.config import Config
-from wn_rl.flags import parse_flags
 from wn_rl.registry import PRESETS
-from wn_rl.runs import default_name
+from wn_rl.run.folder import default_name
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ def run(arguments: Sequence[str]) -> int:
     """`wn-rl train`."""
     options = parse_flags(Train, arguments, default=Train(_preset_of(arguments)))
     from wn_rl import envs
-    from wn_rl.agents.training import train
+    from wn_rl.run.training import train
 
     if list(arguments).count("--track") > 1:
         raise ValueError("--track is given twice: name every place after one --track")

@@ -18,20 +18,19 @@ from typing import Annotated, Any
 
 import tyro
 
-from wn_rl.checkpoint import CheckpointStore
-from wn_rl.commands._presets import suite_of
+from wn_rl.commands._shared import parse_flags, suite_of
 from wn_rl.commands.compare import OF_ONE_RUN, require_free, share_cores, shared_config
 from wn_rl.compare import grid
 from wn_rl.compare.launch import LocalLauncher, Slot, Supervisor, local_slots
 from wn_rl.compare.progress import rows_so_far
 from wn_rl.config import Config, PresetName, Role, SuiteName, flat, identity, names_of
-from wn_rl.cores import num_cores
 from wn_rl.errors import UserError, counted, did_you_mean, say
-from wn_rl.flags import parse_flags
+from wn_rl.machine import num_cores
 from wn_rl.registry import PRESETS, command_line
-from wn_rl.runs import RunFolder
+from wn_rl.run.checkpoint import CheckpointStore
+from wn_rl.run.folder import RunFolder
+from wn_rl.run.signals import StopRequest
 from wn_rl.seeding import derive_seed
-from wn_rl.signals import StopRequest
 
 EVALUATIONS = 5  # of a trial, unless --evaluation.period is given
 SCORED = 3  # of the last evaluations, whose mean is the score

@@ -21,7 +21,7 @@ from wn_rl.compare.arms import Arm
 from wn_rl.config import Config, Role, flat, from_json, method_options, names_of
 from wn_rl.errors import UserError, in_one_line, say
 from wn_rl.registry import PRESETS, import_flags
-from wn_rl.runs import RunFolder, file_name, write_json
+from wn_rl.run.folder import RunFolder, file_name, write_json
 
 # What a run may leave that was killed before it wrote its config: it never took a step.
 _DEBRIS = re.compile(r"\.lock|\.config\.json\.\d+\.tmp|wandb|tensorboard")

@@ -22,11 +22,11 @@ from typing import Protocol
 
 from wn_rl.compare.grid import Entry, Run, State, clear_debris, flags_of, look
 from wn_rl.config import flat
-from wn_rl.cores import num_cores
 from wn_rl.errors import UserError
-from wn_rl.files import last_line
-from wn_rl.runs import RunFolder
-from wn_rl.signals import StopRequest
+from wn_rl.machine import num_cores
+from wn_rl.run.files import last_line
+from wn_rl.run.folder import RunFolder
+from wn_rl.run.signals import StopRequest
 
 POLL_SECONDS = 0.2
 USER_ERROR = 2  # the exit code of a run that would fail again

@@ -12,7 +12,7 @@ from typing import Any
 
 from wn_rl.compare.grid import Entry, State
 from wn_rl.errors import counted
-from wn_rl.runs import RunFolder
+from wn_rl.run.folder import RunFolder
 
 _RECENT_ROWS = 100  # of metrics.jsonl, which give a run's speed
 _TABLE_SECONDS, _LINES_SECONDS = 1.0, 60.0  # between two looks at the folders

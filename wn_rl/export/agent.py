@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from wn_rl.errors import UserError
 from wn_rl.export.hub import download
 from wn_rl.export.layers import build, describe
-from wn_rl.network_file import read_network_file, write_network_file
 from wn_rl.nn import Preprocess
-from wn_rl.runs import write_json
+from wn_rl.run.folder import write_json
+from wn_rl.run.tensor_files import read_network_file, write_network_file
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = {"format": "wn_rl.agent", "version": 1}

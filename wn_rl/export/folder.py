@@ -10,8 +10,8 @@ from wn_rl.errors import UserError
 from wn_rl.export.agent import CONFIG, WEIGHTS, Agent, read_agent, write_agent
 from wn_rl.export.card import CARD, CURVE, ONNX, Score, card_text
 from wn_rl.export.onnx import require_onnx, write_onnx
-from wn_rl.files import replace_file, sync_folder
 from wn_rl.plots import plot_learning_curves
+from wn_rl.run.files import replace_file, sync_folder
 
 FILES = (CARD, CONFIG, CURVE, ONNX, WEIGHTS)
 

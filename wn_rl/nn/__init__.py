@@ -1,20 +1,14 @@
 """Weight normalization for any torch network, its initialization, and Q-networks made of it; torch only."""
 
 from wn_rl.nn.init import data_dependent_init, default_init
-from wn_rl.nn.layers import (
-    Conv,
-    Dense,
-    Layer,
-    Layers,
-    Parameterization,
-    bound_v,
-    held_weights,
-    hold_weights,
-    norms,
-    refill_held,
-)
+from wn_rl.nn.layers import Conv, Dense, Layer, Layers, Parameterization, bound_v, norms
 from wn_rl.nn.networks import Preprocess, hand_over_input, make_network
-from wn_rl.nn.optimizers import (
+from wn_rl.nn.products import FastConv2d, FastLinear
+from wn_rl.nn.shifts import BatchNorm, Bias, MeanOnlyBatchNorm
+from wn_rl.nn.surgery import fold, refill, reparameterize, shares_all
+from wn_rl.nn.torch_keys import from_torch_weight_norm, to_torch_weight_norm
+from wn_rl.nn.update.held import held_weights, hold_weights, refill_held
+from wn_rl.nn.update.optimizers import (
     Adamax,
     AuthorsAdamax,
     CenteredRMSProp,
@@ -22,11 +16,7 @@ from wn_rl.nn.optimizers import (
     make_optimizer,
     optimizer_tree,
 )
-from wn_rl.nn.products import FastConv2d, FastLinear
-from wn_rl.nn.shifts import BatchNorm, Bias, MeanOnlyBatchNorm
-from wn_rl.nn.steps import make_step
-from wn_rl.nn.surgery import fold, refill, reparameterize, shares_all
-from wn_rl.nn.torch_keys import from_torch_weight_norm, to_torch_weight_norm
+from wn_rl.nn.update.steps import make_step
 from wn_rl.nn.weights import Direct, Normalized
 from wn_rl.registry import NETWORKS, OPTIMIZERS, PARAMETERIZATIONS
 

@@ -9,7 +9,7 @@ those of Salimans & Kingma 2016, "Weight Normalization".
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -186,45 +186,17 @@ class Layers:
 
 def layers_of(module: nn.Module) -> list[Layer]:
     """The layers of ours in a module."""
-    return [layer for _, layer in _named_layers(module)]
+    return [layer for _, layer in named_layers(module)]
 
 
-@torch.no_grad()
-def hold_weights(module: nn.Module, dtype: torch.dtype) -> None:
-    """From now on, take the weights of training mode from tensors `held` [out, in, ...] of this type.
-
-    They are leaves: a loss has gradients for them, not for v and g. Whoever changes v or g must refill them
-    (`refill_held`). Weights that are v itself, in this type, need no such tensor; those of a user's own class
-    have none, since only autograd knows what a gradient of w means for their parameters.
-    """
-    for layer in layers_of(module):
-        kind, v = type(layer.weight), layer.weight.v
-        holds = kind is Normalized or (kind is Direct and v.dtype != dtype)
-        layer.held = torch.empty_like(v, dtype=dtype).requires_grad_() if holds else None
-    refill_held(module)
-
-
-def held_weights(module: nn.Module) -> dict[str, Tensor]:
-    """What the layers hold, by the layer's name: the tensors themselves, without their gradients."""
-    return {name: layer.held.detach() for name, layer in _named_layers(module) if layer.held is not None}
-
-
-def _named_layers(module: nn.Module) -> Iterator[tuple[str, Layer]]:
+def named_layers(module: nn.Module) -> Iterator[tuple[str, Layer]]:
+    """(name, layer) for each layer of ours in a module."""
     return ((name, layer) for name, layer in module.named_modules() if isinstance(layer, Layer))
-
-
-@torch.no_grad()
-def refill_held(module: nn.Module, values: Mapping[str, Tensor] | None = None) -> None:
-    """Bring what `hold_weights` made up to date, in place; where values has it to the last bit, from there."""
-    for name, layer in _named_layers(module):
-        if layer.held is not None:
-            known = (values or {}).get(name)
-            layer.held.copy_(layer.weight() if known is None else known)
 
 
 def named_normalized(module: nn.Module) -> Iterator[tuple[str, Normalized]]:
     """(name of the layer, its weight) for each weight-normalized layer of the module."""
-    for name, layer in _named_layers(module):
+    for name, layer in named_layers(module):
         if isinstance(layer.weight, Normalized):
             yield name, layer.weight
 

@@ -16,7 +16,7 @@ from wn_rl.report.other_curves import OtherCurve
 from wn_rl.report.records import Arm, Method
 from wn_rl.report.results import ArmCurve, ArmScore
 from wn_rl.report.traces import NormCurve
-from wn_rl.runs import file_name
+from wn_rl.run.folder import file_name
 from wn_rl.stats import MIN_SEEDS
 
 FOREGROUND = "#1f2429"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wn_rl.files import last_line
 from wn_rl.report.records import Arm, LeftOut, Method
 from wn_rl.report.words import counted, game_title, listed
+from wn_rl.run.files import last_line
 
 
 @dataclass(frozen=True)

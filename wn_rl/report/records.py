@@ -12,7 +12,7 @@ import numpy as np
 
 from wn_rl.config import method_options
 from wn_rl.errors import UserError
-from wn_rl.runs import RunFolder
+from wn_rl.run.folder import RunFolder
 from wn_rl.stats import FloatArray
 
 Row = dict[str, Any]

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from wn_rl.errors import UserError
-from wn_rl.files import alone_in
 from wn_rl.report.blocks import Clips, Section
 from wn_rl.report.comparison import Comparison, compare
 from wn_rl.report.csv_files import csv_files
@@ -28,7 +27,8 @@ from wn_rl.report.sections import (
     sources_section,
 )
 from wn_rl.report.summary import summary_section
-from wn_rl.runs import RunFolder
+from wn_rl.run.files import alone_in
+from wn_rl.run.folder import RunFolder
 
 TITLE = "Weight normalization in deep Q-networks: what these runs show"
 BOOTSTRAP_SEED = 0

@@ -12,9 +12,9 @@ from torch import nn
 
 from wn_rl.config import Config
 from wn_rl.errors import UserError
-from wn_rl.network_file import read_best_network
 from wn_rl.nn import make_network
-from wn_rl.runs import open_run
+from wn_rl.run.folder import open_run
+from wn_rl.run.tensor_files import read_best_network
 from wn_rl.sb3.policies import NetworkFeatures, WeightNormMlpPolicy
 
 _FEATURES, _HEAD = "features_extractor.network.", "q_net.0."  # where SB3 keeps the layers

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor, nn
 
 from wn_rl.nn.layers import Layer, layers_of
-from wn_rl.nn.optimizers import Adamax, MultiTensorOptimizer
+from wn_rl.nn.update.optimizers import Adamax, MultiTensorOptimizer
 from wn_rl.nn.weights import Normalized
 
 WARPS = 4  # of a program, for rows up to 4096; on an H100 8 and 16 were slower by a tenth there
@@ -102,7 +102,7 @@ def _update_rows(  # type: ignore[no-untyped-def]
 
 
 class FusedAdamax:
-    """The step (`wn_rl.nn.steps.UpdateStep`) of a network with an Adamax, to rounding that of `PlainStep`.
+    """The step (`wn_rl.nn.update.steps.UpdateStep`) of a network with an Adamax, to rounding that of `PlainStep`.
 
     Layers whose weights are held (`hold_weights`) are differentiated by those, others by their parameters.
 

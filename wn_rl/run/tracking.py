@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from wn_rl.errors import UserError, say
-from wn_rl.files import write_all
-from wn_rl.guard import GuardedTracker
 from wn_rl.registry import TRACKERS
-from wn_rl.sinks import ConsoleSink, RunInfo, Sink, TensorBoardSink
-from wn_rl.wandb_sink import WandbSink, new_wandb_state
+from wn_rl.run.files import write_all
+from wn_rl.run.guard import GuardedTracker
+from wn_rl.run.sinks import ConsoleSink, RunInfo, Sink, TensorBoardSink
+from wn_rl.run.wandb_sink import WandbSink, new_wandb_state
 
 CLOCK_KEYS = ("frames_per_second", "seconds")  # these measure time, and differ between equal runs
 

@@ -13,20 +13,21 @@ import torch
 from torch import nn
 
 from wn_rl import envs
+from wn_rl.agents.accelerate import set_tf32
+from wn_rl.agents.dqn import Experiment
 from wn_rl.agents.evaluation import Interrupted, make_test_environments
-from wn_rl.agents.experiment import Experiment
-from wn_rl.agents.learner import make_online_network, set_tf32
-from wn_rl.agents.monitor import Monitor
-from wn_rl.checkpoint import CheckpointError, CheckpointStore
+from wn_rl.agents.learner import make_online_network
 from wn_rl.config import Config, identity, to_json
 from wn_rl.errors import UserError, say
 from wn_rl.machine import machine_line, resolve_device, versions
-from wn_rl.network_file import read_best_network
 from wn_rl.nn import fold
 from wn_rl.registry import command_line
-from wn_rl.runs import RunFolder, Status, open_run, write_json
-from wn_rl.signals import StopNow, StopRequest
-from wn_rl.tracking import Tracker, make_trackers
+from wn_rl.run.checkpoint import CheckpointError, CheckpointStore
+from wn_rl.run.folder import RunFolder, Status, open_run, write_json
+from wn_rl.run.monitor import Monitor
+from wn_rl.run.signals import StopNow, StopRequest
+from wn_rl.run.tensor_files import read_best_network
+from wn_rl.run.tracking import Tracker, make_trackers
 
 
 def checkpoint_store(config: Config, path: Path) -> CheckpointStore:
@@ -45,7 +46,7 @@ def load_network(config: Config, folder: RunFolder, which: str, device: torch.de
     """
     if which not in ("best", "latest"):
         raise UserError(f"no network {which!r} of a run: there are best and latest")
-    set_tf32(config, device)
+    set_tf32(config.learning.precision == "tf32", device)
     environments = make_test_environments(config, num_envs=1, seed=0)
     online = make_online_network(config, environments.spec)
     environments.close()

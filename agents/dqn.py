@@ -11,9 +11,8 @@ from torch import Tensor
 from wn_rl import envs
 from wn_rl.agents.actor import Actor
 from wn_rl.agents.evaluation import EpisodeReturns
-from wn_rl.agents.learner import Learner
+from wn_rl.agents.learner import Learner, Rounds
 from wn_rl.agents.replay import Draws, Replay
-from wn_rl.agents.rounds import Rounds
 from wn_rl.config import Config, LearningConfig
 from wn_rl.envs.base import Environments, Step
 from wn_rl.machine import keep_freed_memory, require_compiler, require_memory

@@ -7,7 +7,7 @@ from torch import nn
 
 from wn_rl.agents.evaluation import Episodes, evaluate_episodes, make_test_actor, make_test_environments
 from wn_rl.config import Config
-from wn_rl.video import VideoWriter
+from wn_rl.run.video import VideoWriter
 
 
 def record_game(

@@ -6,16 +6,16 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from wn_rl.agents.dqn import Experiment
 from wn_rl.agents.evaluation import Episodes, Interrupted, run_epoch_test
-from wn_rl.agents.experiment import Experiment
-from wn_rl.agents.play import record_game
-from wn_rl.checkpoint import CheckpointError, CheckpointStore
 from wn_rl.config import Config, identity
-from wn_rl.network_file import write_network_file
-from wn_rl.runs import RunFolder
+from wn_rl.run.checkpoint import CheckpointError, CheckpointStore
+from wn_rl.run.folder import RunFolder
+from wn_rl.run.play import record_game
+from wn_rl.run.signals import StopRequest
+from wn_rl.run.tensor_files import write_network_file
+from wn_rl.run.tracking import Tracker
 from wn_rl.seeding import derive_seed
-from wn_rl.signals import StopRequest
-from wn_rl.tracking import Tracker
 
 
 class Stopwatch:

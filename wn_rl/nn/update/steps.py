@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from wn_rl.nn.layers import bound_v, layers_of
-from wn_rl.nn.optimizers import Adamax, MultiTensorOptimizer
+from wn_rl.nn.update.optimizers import Adamax, MultiTensorOptimizer
 
 KERNEL_ON = ("cuda",)  # devices that Triton is for
 
@@ -74,7 +74,7 @@ def make_step(
     fuse: compile it, or let one Triton kernel do it all where there is one for this optimizer and device.
     """
     if fuse and isinstance(optimizer, Adamax) and optimizer.param_groups[0]["params"][0].device.type in KERNEL_ON:
-        from wn_rl.nn.fused import FusedAdamax  # Triton comes with torch for CUDA alone
+        from wn_rl.nn.update.fused import FusedAdamax
 
         return FusedAdamax(network, optimizer, max_v_norm)
     return PlainStep(network, optimizer, max_v_norm, compiled=fuse)

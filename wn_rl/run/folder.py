@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from wn_rl.config import Config, from_json
 from wn_rl.errors import UserError
-from wn_rl.files import replace_file, write_all
 from wn_rl.registry import command_line
+from wn_rl.run.files import replace_file, write_all
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from wn_rl.errors import in_one_line
-from wn_rl.sinks import Row, RunInfo
+from wn_rl.run.sinks import Row, RunInfo
 
 INIT_SECONDS = 20.0  # W&B takes about ten more to say that its server is out of reach
 FINISH_SECONDS = 30.0

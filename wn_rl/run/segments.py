@@ -8,7 +8,7 @@ from typing import Protocol
 import safetensors.torch
 from torch import Tensor
 
-from wn_rl.files import sha256, sha256_of_file, sync_folder, write_synced
+from wn_rl.run.files import sha256, sha256_of_file, sync_folder, write_synced
 
 SEGMENT_BYTES = 128 * 2**20  # of one file; saving and loading take about three times as much memory
 

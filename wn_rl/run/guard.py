@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wn_rl.errors import in_one_line
-from wn_rl.sinks import Sink
+from wn_rl.run.sinks import Sink
 
 QUEUED_CALLS = 10_000  # a sink that is this far behind is given up
 CLOSE_SECONDS = 90.0  # a sink that takes longer to end is left behind

@@ -1,0 +1,1 @@
+"""One run in one folder, which survives a kill at any moment."""
