@@ -27,10 +27,8 @@ from wn_rl.config import Config, PresetName, Role, SuiteName, flat, identity, na
 from wn_rl.errors import UserError, counted, did_you_mean, say
 from wn_rl.machine import num_cores
 from wn_rl.registry import PRESETS, command_line
-from wn_rl.run.checkpoint import CheckpointStore
 from wn_rl.run.folder import RunFolder
 from wn_rl.run.signals import StopRequest
-from wn_rl.seeding import derive_seed
 
 EVALUATIONS = 5  # of a trial, unless --evaluation.period is given
 SCORED = 3  # of the last evaluations, whose mean is the score
@@ -218,6 +216,8 @@ def optuna_module() -> Any:
 
 def _open_study(out: Path, space: Space, config: Config) -> Any:
     """The study in a folder, whose lock the caller holds; a new one if there is none."""
+    from wn_rl.seeding import derive_seed
+
     optuna, file = optuna_module(), out / "study.journal"
     Path(f"{file}.lock").unlink(missing_ok=True)  # a killed process left it, since we hold the lock of the folder
     if file.exists():
@@ -286,6 +286,8 @@ def scores_of(run: grid.Run) -> list[float]:
 
 def _drop_replay(run: grid.Run) -> None:
     """Free the disk of a run that ended early; a finished one does so itself."""
+    from wn_rl.run.checkpoint import CheckpointStore
+
     folder = RunFolder(run.path)
     if run.config.keep_replay or not folder.checkpoints.exists():
         return
