@@ -225,6 +225,14 @@ def test_trials_of_one_seed_are_the_same_and_others_of_another(made_up: type[Mad
     assert len(set(rates(tmp_path / "a"))) == 8
 
 
+def test_a_trial_takes_the_default_rate_of_its_own_parameterization(made_up: type[MadeUp], tmp_path: Path) -> None:
+    space = ["--space", "parameterization=normal,weight_norm", "--trials", "8", "--workers", "1"]
+    assert wn_rl("tune", *TINY, *space, "--out", str(tmp_path)) == 0
+    configs = [json.loads(path.read_bytes())["config"] for path in tmp_path.glob("runs/*/config.json")]
+    rates = {(config["parameterization"], config["optimizer"]["learning_rate"]) for config in configs}
+    assert rates == {("normal", 1e-4), ("weight_norm", 3e-4)}
+
+
 def test_a_replay_that_cannot_be_dropped_does_not_end_the_search(
     made_up: type[MadeUp], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

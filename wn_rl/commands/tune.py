@@ -180,7 +180,7 @@ def _search(options: Tune, space: Space, config: Config, stop: StopRequest) -> l
     free = queue.SimpleQueue[Slot]()
     for slot in slots:
         free.put(slot)
-    shared = grid.beside_others(share_cores(config, max(1, num_cores() // len(slots))), options.out)
+    shared = share_cores(config, max(1, num_cores() // len(slots)))
 
     def objective(trial: Any) -> float:
         slot = free.get()
