@@ -1,24 +1,24 @@
-"""The whole algorithm: `Experiment.run` is Deep Q-learning with replay (Mnih et al. 2015, algorithm 1)."""
+"""Deep Q-learning with experience replay (Mnih et al. 2015, algorithm 1): schedules, targets, loss, updates, loop.
 
-from collections import deque
+Letters in shapes: E lanes, B batch, K stack, *O frame shape, A actions. All counts are agent steps.
+"""
+
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from wn_rl import envs
+from wn_rl.agents.accelerate import accelerated
 from wn_rl.agents.actor import Actor
-from wn_rl.agents.evaluation import EpisodeReturns
-from wn_rl.agents.learner import Learner, Rounds
-from wn_rl.agents.replay import Draws, Replay
-from wn_rl.config import Config, LearningConfig
+from wn_rl.agents.episodes import EpisodeLog
+from wn_rl.agents.q_networks import QNetworks, Values
+from wn_rl.agents.replay import LONGEST_ROUND, Batch, Batches, Replay
+from wn_rl.config import LearningConfig
 from wn_rl.envs.base import Environments, Step
-from wn_rl.machine import keep_freed_memory, require_compiler, require_memory
-from wn_rl.seeding import derive_seed
 
-RETURN_WINDOW = 100  # games in train/return_last_100
+Targets = Callable[[Batch, Values, Values], Tensor]
+"""(batch, values of the target network, values of the online network) -> what q_tm1[a_tm1] shall become, [B]."""
 
 
 def epsilon_at(num_steps: int, learning: LearningConfig) -> float:
@@ -32,186 +32,169 @@ def updates_due(num_steps: int, learning: LearningConfig) -> int:
     return max(0, num_steps - learning.replay_start) // learning.update_period
 
 
-def make_training_environments(config: Config) -> Environments:
-    """The lanes that a run learns from."""
-    return envs.make(
-        config.suite,
-        config.game,
-        num_envs=config.num_envs,
-        seed=derive_seed(config.seed, "environments"),
-        life_loss_terminates=config.environment.life_loss_terminates,
-        max_episode_frames=config.environment.max_episode_frames,
-        resize=config.environment.resize,
-        num_threads=config.environment.emulator_threads,
-        processes=config.environment.processes,
-    )
+def q_learning(batch: Batch, target: Values, online: Values) -> Tensor:
+    """The `Targets` of Deep Q-learning, which ask the target network alone."""
+    return q_learning_target(batch.r_t, batch.discount_t, target(batch.s_t))
 
 
-def require_device(config: Config, device: torch.device) -> None:
-    """ValueError where an option needs CUDA and the device is none, UserError where it lacks a compiler."""
-    options = {
-        "--accelerate": (config.accelerate, "cuda_graph"),
-        "--learning.precision": (config.learning.precision, "tf32"),
-    }
-    for flag, (value, needs_cuda) in options.items():
-        if value == needs_cuda and device.type != "cuda":
-            raise ValueError(f"{flag} {value} needs a CUDA device, not {device}")
-    if config.accelerate != "eager":
-        require_compiler(f"--accelerate {config.accelerate}", device.type)
+def q_learning_target(r_t: Tensor, discount_t: Tensor, q_t: Tensor) -> Tensor:
+    """r_t + discount_t max_a q_t[a], shape [B] (Mnih et al. 2015, equation 2). No gradient passes it.
+
+    r_t, discount_t: [B], the discount being gamma, or 0 where the episode ended. q_t: [B, A] from the target
+    network.
+
+    Raises:
+        ValueError: a rank differs from the above.
+    """
+    _check_ranks(r_t=(r_t, 1), discount_t=(discount_t, 1), q_t=(q_t, 2))
+    return (r_t + discount_t * q_t.amax(dim=1)).detach()
 
 
-class Experiment:
-    """A run's parts and counts, and nothing of its folder: `agents.training` logs, tests and saves it."""
+def q_learning_loss(q_tm1: Tensor, a_tm1: Tensor, target_t: Tensor, weight: Tensor) -> Tensor:
+    """The Huber loss of target_t - q_tm1[a_tm1], summed over the batch as in deep_q_rl ('sum' accumulation).
 
-    def __init__(self, config: Config, device: torch.device) -> None:
-        require_device(config, device)
-        keep_freed_memory()
-        if device.type == "cuda":
-            device = torch.device("cuda", device.index or 0)
-            torch.cuda.set_device(device)  # streams and graphs are those of the current device
-        self.config = config
-        self.environments = make_training_environments(config)
-        spec = self.environments.spec
-        num_bytes = Replay.num_bytes(config.learning.replay_capacity, spec)
-        self.learner = Learner(config, spec, device)
-        self.replay = Replay(
-            config.learning.replay_capacity,
-            config.num_envs,
-            spec,
-            stack=config.network.stack,
-            device=replay_device(device, num_bytes),
-        )
-        self.rounds = Rounds(config, self.learner, self.replay)
-        self.actor = Actor(
-            self.learner.acting,
-            config.num_envs,
-            spec,
-            stack=config.network.stack,
-            seed=derive_seed(config.seed, "actor"),
-            accelerate=config.accelerate,
-        )
-        self.episodes = EpisodeReturns(config.num_envs)
-        self.recent_returns: deque[float] = deque(maxlen=RETURN_WINDOW)
-        self.new_episodes: list[tuple[float, int]] = []  # return and length of those not yet logged
+    It is error^2 / 2 within 1 and linear outside, so its gradient is the error clipped to [-1, 1]: that is what
+    "clipping the error term" does in DeepMind's released code. Clipping inside a squared loss would stop the
+    gradient of large errors instead (docs/fidelity.md).
+
+    q_tm1: [B, A] from the online network. a_tm1: [B] int64. target_t: [B]. weight: [B], 0 drops a slot.
+
+    Raises:
+        ValueError: a rank differs from the above.
+    """
+    _check_ranks(q_tm1=(q_tm1, 2), a_tm1=(a_tm1, 1), target_t=(target_t, 1), weight=(weight, 1))
+    taken = q_tm1.gather(1, a_tm1[:, None]).squeeze(1)  # [B]
+    return torch.dot(F.huber_loss(taken, target_t, reduction="none"), weight)
+
+
+def _check_ranks(**tensors_and_ranks: tuple[Tensor, int]) -> None:
+    for name, (tensor, rank) in tensors_and_ranks.items():
+        if tensor.ndim != rank:
+            raise ValueError(f"{name} must have rank {rank}, got shape {tuple(tensor.shape)}")
+
+
+class Learner:
+    """Updates the networks from the replay, in rounds: the updates that fall due together.
+
+    A round is a function of static tensors and a Python integer, so a CUDA graph may hold it.
+    """
+
+    def __init__(
+        self,
+        networks: QNetworks,
+        replay: Replay,
+        learning: LearningConfig,
+        *,
+        seed: int,
+        accelerate: str = "eager",
+        targets: Targets = q_learning,
+    ) -> None:
+        self.networks, self.replay, self.learning = networks, replay, learning
+        self.num_updates = 0
+        self._targets = targets
+        # The target network stays for a whole round: targets that ask it alone are computed at once.
+        self._at_once = targets is q_learning
+        self._batches = Batches(replay, "update", learning.batch_size, networks.device, seed)
+        compute_targets = self._prepared_targets
+        self._compute_targets = networks.compiled(compute_targets) if self._at_once else compute_targets
+        self._compute_loss = networks.compiled(self._loss)
+        self._run_round = accelerated(self._round, accelerate)
+
+    def learn(self, num_updates: int) -> None:
+        """Make updates, copy the target network exactly where it is due, and let the acting network see them.
+
+        Raises:
+            ValueError: the replay holds too few rows.
+        """
+        self.replay.require_transitions()
+        updates_per_copy = self.learning.target_period // self.learning.update_period
+        while num_updates > 0:
+            count = min(num_updates, LONGEST_ROUND, updates_per_copy - self.num_updates % updates_per_copy)
+            self._batches.seek(self.num_updates, count)
+            self._run_round(count)
+            self.num_updates += count
+            self.networks.sums.num_updates += count
+            num_updates -= count
+            if self.num_updates % updates_per_copy == 0:
+                self.networks.copy_target()
+        self.networks.refresh_acting()
+
+    def _round(self, count: int) -> None:
+        self.networks.allow_precision()
+        batch = self._batches.take(count)  # [count * B]
+        target_t = self._compute_targets(batch) if self._at_once else None
+        for number in range(count):
+            part = slice(number * self.learning.batch_size, (number + 1) * self.learning.batch_size)
+            transitions = Batch(*(column[part] for column in batch))  # [B]
+            self._update(transitions, self._compute_targets(transitions) if target_t is None else target_t[part])
+
+    def _update(self, batch: Batch, target_t: Tensor) -> None:
+        self.networks.descend(self._compute_loss(batch.s_tm1, batch.a_tm1, target_t, batch.weight))
+
+    @torch.no_grad()
+    def _prepared_targets(self, batch: Batch) -> Tensor:
+        r_t = batch.r_t.clamp(-1, 1) if self.learning.clip_rewards else batch.r_t
+        batch = batch._replace(r_t=r_t, discount_t=batch.discount_t * self.learning.discount)
+        return self._targets(batch, self.networks.target_values, self.networks.online_values)
+
+    def _loss(self, s_tm1: Tensor, a_tm1: Tensor, target_t: Tensor, weight: Tensor) -> Tensor:
+        q_tm1 = self.networks.trained_values(s_tm1)
+        loss = q_learning_loss(q_tm1, a_tm1, target_t, weight)
+        self.networks.sums.add(loss.detach() / self.learning.batch_size, q_tm1.detach().mean())
+        return loss
+
+
+class DQN:
+    """The loop: act, remember, learn. `wn_rl.agents.experiment.make_dqn` makes its parts.
+
+    at_replay_start: called once, when the replay reaches its start size, before the first update.
+    """
+
+    def __init__(
+        self,
+        learning: LearningConfig,
+        environments: Environments,
+        actor: Actor,
+        replay: Replay,
+        learner: Learner,
+        at_replay_start: Callable[["DQN"], None],
+    ) -> None:
+        self.learning = learning
+        self.environments, self.actor, self.replay, self.learner = environments, actor, replay, learner
+        self.episodes = EpisodeLog(environments.num_envs)
+        self.held_out_states: Tensor | None = None
+        self.initialized = False
         self.step: Step | None = None
         self.num_steps = 0
-        self.initialized = False
-        self.held_out_states: Tensor | None = None
+        self._at_replay_start = at_replay_start
 
-    def run(self, after_step: Callable[["Experiment"], None]) -> None:
-        """Train to config.steps. after_step is called before the first step and after each; it may raise."""
+    def run(self, num_steps: int, after_step: Callable[["DQN"], None]) -> None:
+        """Train to num_steps. after_step is called before the first step and after each; it may raise."""
         if self.step is None:
             self.step = self.environments.reset()
         after_step(self)
-        while self.num_steps < self.config.steps:
-            actions = self.actor.act(self.step, self.epsilon)
+        while self.num_steps < num_steps:
+            actions = self.actor.act(self.step, epsilon_at(self.num_steps, self.learning))
             self.replay.add(self.step, actions)
             self.environments.send(actions)  # Atari's emulators run on while the learner works:
             self.learn()  # the replay does not hold the step in flight
             self.step = self.environments.recv()
-            self.num_steps += self.config.num_envs
-            for _, game_return, length in self.episodes.add(self.step):
-                self.recent_returns.append(game_return)
-                self.new_episodes.append((game_return, length))
+            self.num_steps += self.environments.num_envs
+            self.episodes.add(self.step)
             after_step(self)
 
     def learn(self) -> None:
         """Make the updates that are due, on what the replay holds."""
-        learning = self.config.learning
-        if self.num_steps < learning.replay_start:
+        if self.num_steps < self.learning.replay_start:
             return
         if not self.initialized:
-            self.initialize()
-        num_due = updates_due(self.num_steps, learning) - self.learner.num_updates
+            self._at_replay_start(self)
+            self.initialized = True
+        num_due = updates_due(self.num_steps, self.learning) - self.learner.num_updates
         if num_due:
-            self.rounds.learn(num_due)
-
-    def initialize(self) -> None:
-        """At replay start, once in a run: the data-dependent initialization, and the held-out states."""
-        self.learner.initialize(self._states("initialize", self.config.network.init_states))
-        self.held_out_states = self._states("held_out", self.config.evaluation.held_out_states)
-        self.initialized = True
-
-    def _states(self, purpose: str, count: int) -> Tensor:
-        """States [count, K, *O] from the replay, on the learner's device."""
-        self.replay.require_transitions()
-        draws = Draws(derive_seed(self.config.seed, "replay"), purpose, count, self.replay.device)
-        draws.seek(0)
-        return self.replay.sample(draws.take(1)).s_tm1.to(self.learner.device).contiguous()
-
-    @property
-    def epsilon(self) -> float:
-        """The exploration of the next step."""
-        return epsilon_at(self.num_steps, self.config.learning)
+            self.learner.learn(num_due)
 
     @property
     def num_frames(self) -> int:
         """Emulator frames so far."""
         return self.num_steps * self.environments.spec.frames_per_step
-
-    def metrics(self) -> dict[str, float | int | None]:
-        """One row: what happened since the last call. Returns are raw.
-
-        Raises:
-            FloatingPointError: the loss is not finite.
-        """
-        returns, lengths = zip(*self.new_episodes, strict=True) if self.new_episodes else ((), ())
-        self.new_episodes = []
-        return {
-            "step": self.num_steps,
-            "frames": self.num_frames,
-            "updates": self.learner.num_updates,
-            "train/return": float(np.mean(returns)) if returns else None,
-            "train/return_last_100": float(np.mean(self.recent_returns)) if self.recent_returns else None,
-            "train/length": float(np.mean(lengths)) if lengths else None,
-            "train/episodes": len(returns),
-            "epsilon": self.epsilon,
-            **self.learner.metrics(),
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that decides the future but the replay's rows, which are saved apart."""
-        assert self.step is not None
-        return {
-            "num_steps": self.num_steps,
-            "initialized": self.initialized,
-            "held_out_states": self.held_out_states,
-            "step": self.step._asdict(),
-            "environments": self.environments.state_dict(),
-            "learner": self.learner.state_dict(),
-            "actor": self.actor.state_dict(),
-            "episodes": self.episodes.state_dict(),
-            "recent_returns": list(self.recent_returns),
-            "new_episodes": [list(episode) for episode in self.new_episodes],
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> list[int]:
-        """Go on from a state that `state_dict` gave; the replay's rows must have been put back.
-
-        Returns the lanes whose game is lost: they begin the next one, and the lost one counts nowhere.
-        """
-        self.num_steps = state["num_steps"]
-        self.initialized = state["initialized"]
-        held_out = state["held_out_states"]
-        self.held_out_states = None if held_out is None else held_out.to(self.learner.device)
-        self.step = Step(**state["step"])
-        lost = self.environments.load_state_dict(state["environments"])
-        self.learner.load_state_dict(state["learner"])
-        self.actor.load_state_dict(state["actor"])
-        self.episodes.load_state_dict(state["episodes"])
-        self.episodes.forget(lost)
-        self.recent_returns = deque(state["recent_returns"], maxlen=RETURN_WINDOW)
-        self.new_episodes = [(game_return, int(length)) for game_return, length in state["new_episodes"]]
-        return lost
-
-
-def replay_device(device: torch.device, num_bytes: int) -> torch.device:
-    """Where the replay lives: on the learner's device if it fits there with a tenth to spare, else in memory.
-
-    Raises:
-        ValueError: it fits nowhere.
-    """
-    if device.type == "cuda" and num_bytes < 0.9 * torch.cuda.mem_get_info(device)[0]:
-        return device
-    require_memory(num_bytes, "the replay (--learning.replay-capacity)")
-    return torch.device("cpu")

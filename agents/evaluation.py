@@ -5,16 +5,17 @@ the games completed in them. `nature` (Mnih et al. 2015, Extended Data Table 2):
 most five minutes.
 """
 
+import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
 
 from wn_rl import envs
 from wn_rl.agents.actor import Actor
+from wn_rl.agents.episodes import EpisodeReturns, Episodes
 from wn_rl.config import Config
-from wn_rl.envs.base import Environments, Step
+from wn_rl.envs.base import Environments
 from wn_rl.seeding import derive_seed
 
 NATURE_EPISODES = 30
@@ -25,81 +26,16 @@ class Interrupted(Exception):
     """Raised inside a test when the run is asked to stop; the test starts again from its seed on resume."""
 
 
-@dataclass(frozen=True)
-class Episodes:
-    """Finished games in the order of their ends: raw returns, and lengths in agent steps."""
-
-    returns: tuple[float, ...]
-    lengths: tuple[int, ...]
-
-    @property
-    def return_mean(self) -> float | None:
-        """Mean return; None without a game."""
-        return float(np.mean(self.returns)) if self.returns else None
-
-    @property
-    def return_std(self) -> float | None:
-        """Standard deviation (of the population) of the returns; None without a game."""
-        return float(np.std(self.returns)) if self.returns else None
-
-    @property
-    def length_mean(self) -> float | None:
-        """Mean length in agent steps; None without a game."""
-        return float(np.mean(self.lengths)) if self.lengths else None
-
-
-class EpisodeReturns:
-    """Adds up the raw rewards of each lane and gives the games that ended: those whose lane is `first` again."""
-
-    def __init__(self, num_envs: int) -> None:
-        self._returns = np.zeros(num_envs)
-        self._lengths = np.zeros(num_envs, dtype=np.int64)
-
-    def add(self, step: Step) -> list[tuple[int, float, int]]:
-        """(lane, return, length) of each game that the step shows to be over."""
-        ended = [
-            (int(lane), float(self._returns[lane]), int(self._lengths[lane]))
-            for lane in np.flatnonzero(step.first)
-            if self._lengths[lane] > 0
-        ]
-        self._returns = np.where(step.first, 0.0, self._returns + step.reward)
-        self._lengths = np.where(step.first, 0, self._lengths + 1)
-        return ended
-
-    def unfinished(self, lane: int) -> tuple[float, int]:
-        """Return and length so far of a lane's game."""
-        return float(self._returns[lane]), int(self._lengths[lane])
-
-    def forget(self, lanes: list[int]) -> None:
-        """Leave out what was played so far of the lanes' games."""
-        self._returns[lanes] = 0.0
-        self._lengths[lanes] = 0
-
-    def state_dict(self) -> dict[str, object]:
-        """Sums so far."""
-        return {"returns": self._returns, "lengths": self._lengths}
-
-    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a state that `state_dict` gave."""
-        self._returns = state["returns"].copy()
-        self._lengths = state["lengths"].copy()
-
-
 def make_test_environments(
     config: Config, *, num_envs: int, seed: int, max_episode_frames: int | None = None
 ) -> Environments:
     """The game of a run by the rules of tests: a lost life ends nothing."""
-    return envs.make(
-        config.suite,
-        config.game,
-        num_envs=num_envs,
-        seed=seed,
+    rules = dataclasses.replace(
+        config.environment,
         life_loss_terminates=False,
         max_episode_frames=max_episode_frames or config.environment.max_episode_frames,
-        resize=config.environment.resize,
-        num_threads=config.environment.emulator_threads,
-        processes=config.environment.processes,
     )
+    return envs.make(config.suite, config.game, rules, num_envs=num_envs, seed=seed)
 
 
 def make_test_actor(config: Config, network: nn.Module, environments: Environments, *, seed: int) -> Actor:

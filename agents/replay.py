@@ -11,13 +11,14 @@ is a discount of 0 and no more. The oldest K - 1 rows of the ring end no stack o
     pair (14, 15)  s_tm1 = 0 0 d e, s_t = 0 d e f
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from wn_rl.agents.accelerate import Transfer
-from wn_rl.agents.losses import Batch
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.seeding import random_bits, scale_to_range
 
@@ -26,6 +27,20 @@ LONGEST_ROUND = 64  # updates; bits for so many are made at once, since they dep
 _STREAM = 0x5EED  # sets these numbers apart from the actor's
 
 Columns = dict[str, Tensor]
+
+
+class Batch(NamedTuple):
+    """Transitions (t-1, t), stacked frames in the environment's own dtype.
+
+    weight is 1, or 0 for a slot for which no valid transition was found (see `replay.draw_transitions`).
+    """
+
+    s_tm1: Tensor  # [B, K, *O]
+    a_tm1: Tensor  # [B] int64
+    r_t: Tensor  # [B] float32, raw
+    discount_t: Tensor  # [B] float32, 0 where nothing follows
+    s_t: Tensor  # [B, K, *O]
+    weight: Tensor  # [B] float32
 
 
 def draw_transitions(
@@ -200,3 +215,31 @@ class Replay:
         for name, column in self._columns.items():
             column[slots] = columns[name][keep - start :].to(column.device)
         self._set_num_rows(stop)
+
+
+class Batches:
+    """Batches from a replay, on the learner's device. A CUDA graph may hold `take`, and `seek` stands before it.
+
+    Those of one number and purpose are a pure function of the seed and of what the replay holds. A replay in host
+    memory draws there and hands its batches over through pinned memory.
+    """
+
+    def __init__(self, replay: Replay, purpose: str, batch_size: int, device: torch.device, seed: int) -> None:
+        self._replay, self._batch_size = replay, batch_size
+        self._draws = Draws(seed, purpose, batch_size, replay.device)
+        self._transfer = None if replay.device == device else Transfer(device)
+
+    def seek(self, index: int, num_batches: int) -> None:
+        """Let `take` begin at the batch of this index and give num_batches, at most LONGEST_ROUND."""
+        self._draws.seek(index, num_batches)
+        if self._transfer is not None:
+            self._transfer.send(self._sample(num_batches))
+
+    def take(self, num_batches: int) -> Batch:
+        """The batches from where `seek` pointed, in one [num_batches * B, ...]."""
+        if self._transfer is None:
+            return self._sample(num_batches)
+        return Batch(*self._transfer.receive(num_batches * self._batch_size))
+
+    def _sample(self, num_batches: int) -> Batch:
+        return self._replay.sample(self._draws.take(num_batches))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from wn_rl.envs import atari, classic, gymnasium_lanes, minatar
 from wn_rl.envs.atari_vector import AtariVector
-from wn_rl.envs.base import Environments, Settings
+from wn_rl.envs.base import Environments, Rules
 from wn_rl.envs.gymnasium_lanes import Description, GymnasiumLanes
 from wn_rl.envs.gymnasium_processes import GymnasiumProcesses
 from wn_rl.registry import SUITES
@@ -28,34 +28,35 @@ class Suite:
     """
 
     games: Callable[[], list[str]]
-    make: Callable[[str, Settings], Environments]
+    make: Callable[[str, Rules, int, int], Environments]
     pixels: bool = False
     gymnasium: bool = False
     full_name: Callable[[str], str] | None = None
     missing: Callable[[], str] = str  # which gives ""
 
 
-def _make_atari(game: str, settings: Settings) -> Environments:
+def _make_atari(game: str, rules: Rules, num_envs: int, seed: int) -> Environments:
     """One lane runs faster from Python, several in the C++ class."""
-    return atari.make(game, settings) if settings.num_envs == 1 else AtariVector(game, settings)
+    make_lanes = atari.make if num_envs == 1 else AtariVector
+    return make_lanes(game, rules, num_envs, seed)
 
 
-def _make_gymnasium(description: Description, settings: Settings) -> Environments:
+def _make_gymnasium(description: Description, rules: Rules, num_envs: int, seed: int) -> Environments:
     """Lanes in this process, which is faster, or in processes of their own, for slow environments."""
-    make_lanes = GymnasiumProcesses if settings.processes else GymnasiumLanes
-    return make_lanes(description, settings)
+    make_lanes = GymnasiumProcesses if rules.processes else GymnasiumLanes
+    return make_lanes(description, rules, num_envs, seed)
 
 
 ATARI = Suite(atari.games, _make_atari, pixels=True)
 MINATAR = Suite(minatar.games, minatar.make, missing=minatar.missing)
 CLASSIC = Suite(
     classic.games,
-    lambda game, settings: _make_gymnasium(classic.describe(game), settings),
+    lambda game, *rest: _make_gymnasium(classic.describe(game), *rest),
     gymnasium=True,
 )
 GYMNASIUM = Suite(
     gymnasium_lanes.games,
-    lambda env_id, settings: _make_gymnasium(gymnasium_lanes.describe(env_id), settings),
+    lambda env_id, *rest: _make_gymnasium(gymnasium_lanes.describe(env_id), *rest),
     gymnasium=True,
     full_name=gymnasium_lanes.full_name,
 )
@@ -83,18 +84,7 @@ def normalize_game(suite: str, game: str) -> str:
     return names[_squash(game)]
 
 
-def make(
-    suite: str,
-    game: str,
-    *,
-    num_envs: int,
-    seed: int,
-    life_loss_terminates: bool,
-    max_episode_frames: int,
-    resize: str = "area",
-    num_threads: int = 0,
-    processes: bool = False,
-) -> Environments:
+def make(suite: str, game: str, rules: Rules, *, num_envs: int, seed: int) -> Environments:
     """Lanes of a game. What lane i shows depends on the seed and i, not on the number of lanes or threads.
 
     The exception: one lane of Atari has another emulator, and so other no-ops, than lane 0 of several.
@@ -102,38 +92,37 @@ def make(
     Args:
         suite: a name in SUITES.
         game: a name that `normalize_game` knows.
+        rules: how it is played: `wn_rl.config.EnvironmentConfig`.
         num_envs: lanes E.
         seed: decides all that is random.
-        life_loss_terminates: whether the discount is 0 at a lost life too, in games that have lives.
-        max_episode_frames: emulator frames after which an episode is cut, with discount 1.
-        resize: area, or bilinear as in the older codes (one lane of Atari).
-        num_threads: threads of several Atari lanes, 0 for one a core; one lane always has one.
-        processes: whether each lane of a Gymnasium environment runs in a process of its own.
 
     Raises:
-        ValueError: a name is unknown, a value cannot be, or would have no effect.
+        ValueError: a name is unknown, or a rule is invalid or would have no effect.
     """
-    settings = Settings(num_envs, seed, life_loss_terminates, max_episode_frames, resize, num_threads, processes)
-    _validate(suite, settings)
-    return _suite(suite).make(normalize_game(suite, game), settings)
+    for name, number, least in (
+        ("num_envs", num_envs, 1),
+        ("seed", seed, 0),
+        ("max_episode_frames", rules.max_episode_frames, 1),
+        ("emulator_threads", rules.emulator_threads, 0),
+    ):
+        if number < least:
+            raise ValueError(f"{name} must be at least {least}, got {number}")
+    _require_effect(suite, rules)
+    return _suite(suite).make(normalize_game(suite, game), rules, num_envs, seed)
 
 
-def _validate(suite: str, settings: Settings) -> None:
-    smallest = {"num_envs": 1, "seed": 0, "max_episode_frames": 1, "num_threads": 0}
-    for name, least in smallest.items():
-        if getattr(settings, name) < least:
-            raise ValueError(f"{name} must be at least {least}, got {getattr(settings, name)}")
-    if settings.resize not in atari.RESIZES:
-        raise ValueError(f"resize must be one of {', '.join(atari.RESIZES)}, got {settings.resize!r}")
+def _require_effect(suite: str, rules: Rules) -> None:
+    """ValueError on a rule that the suite does not know."""
+    if rules.resize not in atari.RESIZES:
+        raise ValueError(f"resize must be one of {', '.join(atari.RESIZES)}, got {rules.resize!r}")
     if not _suite(suite).pixels:
-        if settings.resize != "area":
-            raise ValueError(f"resize {settings.resize!r} has no effect in the suite {suite}")
-        if settings.num_threads != 0:
+        if rules.resize != "area":
+            raise ValueError(f"resize {rules.resize!r} has no effect in the suite {suite}")
+        if rules.emulator_threads != 0:
             raise ValueError(
-                f"num_threads {settings.num_threads} (--environment.emulator-threads) has no effect in the "
-                f"suite {suite}"
+                f"--environment.emulator-threads {rules.emulator_threads} has no effect in the suite {suite}"
             )
-    if settings.processes and not _suite(suite).gymnasium:
+    if rules.processes and not _suite(suite).gymnasium:
         raise ValueError(f"processes are for Gymnasium environments, not for the suite {suite}")
 
 

@@ -1,5 +1,6 @@
 """A game of ours as a Gymnasium environment, for other libraries: one lane, its frames already stacked."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -9,6 +10,17 @@ from numpy.typing import NDArray
 
 from wn_rl.envs import make
 from wn_rl.envs.base import Lanes
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """Those of one lane in this process."""
+
+    life_loss_terminates: bool
+    max_episode_frames: int
+    resize: str
+    emulator_threads: int = 0
+    processes: bool = False
 
 
 class GameEnv(gymnasium.Env[NDArray[Any], np.int64]):
@@ -42,11 +54,7 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64]):
         if stack < 1:
             raise ValueError(f"stack must be at least 1, got {stack}")
         self._suite, self._game = suite, game
-        self._settings: dict[str, Any] = {
-            "life_loss_terminates": life_loss_terminates,
-            "max_episode_frames": max_episode_frames,
-            "resize": resize,
-        }
+        self._rules = _Rules(life_loss_terminates, max_episode_frames, resize)
         self._lane = self._make_lane(seed=0)
         self._started = self._life_lost = False
         spec = self._lane.spec
@@ -56,7 +64,7 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64]):
         self.observation_space = _space(self._observation(), spec.scale)
 
     def _make_lane(self, seed: int) -> Lanes:
-        lane = make(self._suite, self._game, num_envs=1, seed=seed, **self._settings)
+        lane = make(self._suite, self._game, self._rules, num_envs=1, seed=seed)
         assert isinstance(lane, Lanes)
         return lane
 

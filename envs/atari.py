@@ -13,7 +13,7 @@ import numpy as np
 from ale_py import ALEInterface, ALEState, LoggerMode, roms
 from numpy.typing import NDArray
 
-from wn_rl.envs.base import EnvironmentSpec, Lanes, Settings
+from wn_rl.envs.base import EnvironmentSpec, Lanes, Rules
 
 FRAME_SKIP = 4
 FRAME_SIZE = 84
@@ -44,15 +44,15 @@ def atari_spec(actions: list[Any]) -> EnvironmentSpec:
     )
 
 
-def make(game: str, settings: Settings) -> Lanes:
+def make(game: str, rules: Rules, num_envs: int, seed: int) -> Lanes:
     """The game, in one lane or in lanes stepped one after another; `atari_vector` is faster for several."""
-    return Lanes(lambda seed: AtariLane(game, settings, seed), settings.num_envs, settings.seed)
+    return Lanes(lambda lane_seed: AtariLane(game, rules, lane_seed), num_envs, seed)
 
 
 class AtariLane:
     """One emulator. Its own random numbers come from the seed; without repeated actions few games feel them."""
 
-    def __init__(self, game: str, settings: Settings, seed: int) -> None:
+    def __init__(self, game: str, rules: Rules, seed: int) -> None:
         ALEInterface.setLoggerMode(LoggerMode.Error)  # else a banner on every start
         self._ale = ALEInterface()
         self._ale.setFloat("repeat_action_probability", 0.0)
@@ -60,9 +60,9 @@ class AtariLane:
         self._ale.loadROM(roms.get_rom_path(game))
         self._actions = self._ale.getMinimalActionSet()
         self.spec = atari_spec(self._actions)
-        self._life_loss_terminates = settings.life_loss_terminates
-        self._max_frames = settings.max_episode_frames
-        self._interpolation = RESIZES[settings.resize]
+        self._life_loss_terminates = rules.life_loss_terminates
+        self._max_frames = rules.max_episode_frames
+        self._interpolation = RESIZES[rules.resize]
         self._screen = np.zeros(self._ale.getScreenDims(), dtype=np.uint8)  # newest, then the maximum of two
         self._previous = np.zeros_like(self._screen)
         self._frames = 0  # of this game, without the no-ops

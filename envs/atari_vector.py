@@ -13,7 +13,7 @@ from ale_py import AtariVectorEnv
 from numpy.typing import NDArray
 
 from wn_rl.envs import atari
-from wn_rl.envs.base import Settings, Step, check_actions, lane_seed
+from wn_rl.envs.base import Rules, Step, check_actions, lane_seed
 
 WINDOW = 25_000  # steps; longer: fewer slow resets (some 90 ms, a plain one 9 ms), but slower restores
 WINDOW_OF_OLD_STATES = 10_000  # which do not tell
@@ -23,18 +23,18 @@ PICTURE_SIZE = (160, 210)  # width and height of the real screen
 class AtariVector:
     """Lanes of one Atari game. Row t is what the t-th recv gives; reset gives row 0."""
 
-    def __init__(self, game: str, settings: Settings) -> None:
-        if settings.resize != "area":
-            raise ValueError(f"resize {settings.resize!r} needs one lane: with several it is always 'area'")
-        self.num_envs = settings.num_envs
-        self._seed = settings.seed
+    def __init__(self, game: str, rules: Rules, num_envs: int, seed: int) -> None:
+        if rules.resize != "area":
+            raise ValueError(f"resize {rules.resize!r} needs one lane: with several it is always 'area'")
+        self.num_envs = num_envs
+        self._seed = seed
         self._window = WINDOW
-        self._life_loss_terminates = settings.life_loss_terminates
+        self._life_loss_terminates = rules.life_loss_terminates
         self._emulators = AtariVectorEnv(
             game,
-            settings.num_envs,
-            num_threads=settings.num_threads,
-            max_num_frames_per_episode=settings.max_episode_frames,
+            num_envs,
+            num_threads=rules.emulator_threads,
+            max_num_frames_per_episode=rules.max_episode_frames,
             repeat_action_probability=0.0,
             img_height=atari.FRAME_SIZE,
             img_width=atari.FRAME_SIZE,

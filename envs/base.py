@@ -88,17 +88,33 @@ class Environments(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The arguments of `wn_rl.envs.make`, which documents them."""
+class Rules(Protocol):
+    """How games are played, as `wn_rl.config.EnvironmentConfig` documents it."""
 
-    num_envs: int
-    seed: int
-    life_loss_terminates: bool
-    max_episode_frames: int
-    resize: str
-    num_threads: int
-    processes: bool = False
+    @property
+    def life_loss_terminates(self) -> bool:
+        """Whether the discount is 0 at a lost life too, in games that have lives."""
+        ...
+
+    @property
+    def max_episode_frames(self) -> int:
+        """Emulator frames after which an episode is cut, with discount 1."""
+        ...
+
+    @property
+    def resize(self) -> str:
+        """How screens become 84x84: area or bilinear."""
+        ...
+
+    @property
+    def emulator_threads(self) -> int:
+        """Threads of several Atari lanes; 0 for one a core."""
+        ...
+
+    @property
+    def processes(self) -> bool:
+        """Whether each lane of a Gymnasium environment runs in a process of its own."""
+        ...
 
 
 class GameLost(Exception):

@@ -25,7 +25,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
 from numpy.typing import NDArray
 
-from wn_rl.envs.base import EnvironmentSpec, GameLost, Lanes, Settings
+from wn_rl.envs.base import EnvironmentSpec, GameLost, Lanes, Rules
 
 # Of the ids that Gymnasium itself registers, those that can be trained on; the others' actions are
 # continuous, or their observations single numbers.
@@ -299,11 +299,9 @@ class GymnasiumLane:
 class GymnasiumLanes(Lanes):
     """Lanes that are closed when they are done with."""
 
-    def __init__(self, description: Description, settings: Settings) -> None:
+    def __init__(self, description: Description, rules: Rules, num_envs: int, seed: int) -> None:
         self._lanes: list[Any] = []
-        super().__init__(
-            lambda seed: GymnasiumLane(description, settings.max_episode_frames), settings.num_envs, settings.seed
-        )
+        super().__init__(lambda lane_seed: GymnasiumLane(description, rules.max_episode_frames), num_envs, seed)
 
     def _new_lanes(self) -> None:
         self.close()

@@ -18,26 +18,26 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from numpy.typing import NDArray
 
-from wn_rl.envs.base import Lanes, Settings, Step, check_actions
+from wn_rl.envs.base import Lanes, Rules, Step, check_actions
 from wn_rl.envs.gymnasium_lanes import Description, GymnasiumLane
 
 
 class GymnasiumProcesses:
     """One process a lane. Observations come through shared memory."""
 
-    def __init__(self, description: Description, settings: Settings) -> None:
+    def __init__(self, description: Description, rules: Rules, num_envs: int, seed: int) -> None:
         self.spec = description.spec
-        self.num_envs = settings.num_envs
-        make_lane = partial(_LaneOfMany, description, settings, os.getpid())
+        self.num_envs = num_envs
+        make_lane = partial(_LaneOfMany, description, rules.max_episode_frames, seed, os.getpid())
         # A server without threads is forked, for torch and the sinks of metrics have some. What it has imported
         # is there in each lane, which starts in a tenth of the time.
         multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
         self._vector: Any = AsyncVectorEnv(
-            [partial(make_lane, lane) for lane in range(settings.num_envs)],
+            [partial(make_lane, lane) for lane in range(num_envs)],
             context="forkserver",
             autoreset_mode=AutoresetMode.NEXT_STEP,
         )
-        self._over = np.ones(settings.num_envs, dtype=bool)
+        self._over = np.ones(num_envs, dtype=bool)
         self._started = self._sent = False
 
     def reset(self) -> Step:
@@ -121,14 +121,16 @@ def _deaths(processes: Sequence[Any]) -> list[str]:
 class _LaneOfMany(gymnasium.Env[NDArray[Any], np.int64]):
     """One lane, in its process, as the vector class steps it. Its seeds are its own."""
 
-    def __init__(self, description: Description, settings: Settings, parent: int, lane: int) -> None:
+    def __init__(
+        self, description: Description, max_episode_frames: int, seed: int, parent: int, lane: int
+    ) -> None:
         if os.getpid() != parent:
             os.setsid()  # the terminal's signals are for the run, which saves and then ends us
         self._lane = lane
         self._lanes = Lanes(
-            lambda seed: GymnasiumLane(description, settings.max_episode_frames),
+            lambda lane_seed: GymnasiumLane(description, max_episode_frames),
             num_envs=1,
-            seed=settings.seed,
+            seed=seed,
             first_lane=lane,
         )
         spec = description.spec

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wn_rl.envs.base import EnvironmentSpec, Lanes, Settings
+from wn_rl.envs.base import EnvironmentSpec, Lanes, Rules
 
 GAMES = ["asterix", "breakout", "freeway", "seaquest", "space_invaders"]
 ACTION_NAMES = {"n": "NOOP", "l": "LEFT", "u": "UP", "r": "RIGHT", "d": "DOWN", "f": "FIRE"}
@@ -31,7 +31,7 @@ def missing() -> str:
     return "" if importlib.util.find_spec("minatar") else 'pip install "wn-rl[minatar]"'
 
 
-def make(game: str, settings: Settings) -> Lanes:
+def make(game: str, rules: Rules, num_envs: int, seed: int) -> Lanes:
     """Lanes of one game.
 
     Raises:
@@ -39,9 +39,9 @@ def make(game: str, settings: Settings) -> Lanes:
     """
     game_class = _game_class(game)
     return Lanes(
-        lambda seed: MinAtarLane(game_class(ramping=True), settings.max_episode_frames),
-        settings.num_envs,
-        settings.seed,
+        lambda lane_seed: MinAtarLane(game_class(ramping=True), rules.max_episode_frames),
+        num_envs,
+        seed,
     )
 
 

@@ -21,7 +21,8 @@ model.learn(STEPS, callback=DataDependentInit())
 
 network = fold(network_from_model(model))
 assert isinstance(network, nn.Sequential)
-agent = Agent(network, "uint8", ("NOOP", "LEFT", "RIGHT"), f"SB3's DQN after {STEPS:,} steps", run={})
+actions = ("NOOP", "LEFT", "RIGHT")
+agent = Agent(network, "minatar_cnn", "uint8", actions, f"SB3's DQN after {STEPS:,} steps", run={})
 export(agent, Path("breakout_agent"), onnx=False)
 
 observation, _ = env.reset(seed=1)

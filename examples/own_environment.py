@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wn_rl.cli import main
 from wn_rl.envs import Suite
-from wn_rl.envs.base import EnvironmentSpec, Lanes, Settings
+from wn_rl.envs.base import EnvironmentSpec, Lanes, Rules
 from wn_rl.registry import SUITES
 
 LENGTH = 8
@@ -30,8 +30,8 @@ class Corridor:
         action_meanings=("LEFT", "RIGHT"),
     )
 
-    def __init__(self, settings: Settings) -> None:
-        self._limit = settings.max_episode_frames
+    def __init__(self, rules: Rules) -> None:
+        self._limit = rules.max_episode_frames
         self._cell = self._steps = 0
 
     def reset(self, seed: int, out: NDArray[np.float32]) -> None:
@@ -64,9 +64,9 @@ class Corridor:
         self._cell, self._steps = state["cell"], state["steps"]
 
 
-def make(game: str, settings: Settings) -> Lanes:
-    """As many lanes as the settings ask for."""
-    return Lanes(lambda seed: Corridor(settings), settings.num_envs, settings.seed)
+def make(game: str, rules: Rules, num_envs: int, seed: int) -> Lanes:
+    """Lanes that all start alike: the corridor has no randomness that a seed decides."""
+    return Lanes(lambda lane_seed: Corridor(rules), num_envs, seed)
 
 
 SUITES["corridor"] = Suite(games=lambda: ["corridor"], make=make, pixels=False)

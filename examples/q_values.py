@@ -5,7 +5,7 @@ import sys
 import torch
 
 from wn_rl.envs.as_gymnasium import GameEnv
-from wn_rl.run.training import load_run
+from wn_rl.run.loading import load_run
 
 run = load_run(sys.argv[1] if len(sys.argv) > 1 else "runs/breakout")
 env = GameEnv(run.config.suite, run.config.game, stack=run.config.network.stack, max_episode_frames=5_000)

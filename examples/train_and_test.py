@@ -5,7 +5,8 @@ import sys
 
 from wn_rl.agents.evaluation import run_nature_test
 from wn_rl.presets import minatar
-from wn_rl.run.training import load_run, train
+from wn_rl.run.loading import load_run
+from wn_rl.run.training import train
 
 STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
 

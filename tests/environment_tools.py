@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from wn_rl import envs
+from wn_rl.config import EnvironmentConfig
 from wn_rl.envs.base import Environments, Step, lane_seed
 
 
 def make(suite: str, game: str, num_envs: int, *, seed: int = 3, **changes: Any) -> Environments:
-    """`envs.make` with short defaults."""
-    arguments = {"life_loss_terminates": True, "max_episode_frames": 108_000, **changes}
-    return envs.make(suite, game, num_envs=num_envs, seed=seed, **arguments)
+    """`envs.make`; changes are of the rules."""
+    return envs.make(suite, game, EnvironmentConfig(**changes), num_envs=num_envs, seed=seed)
 
 
 def actions_for(environments: Environments, num_steps: int, seed: int = 0) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from wn_rl.agents.learner import make_online_network
+from wn_rl.agents.experiment import make_online_network
 from wn_rl.config import Config, identity, to_json
 from wn_rl.envs import make
 from wn_rl.envs.base import EnvironmentSpec
@@ -19,8 +19,7 @@ STEP = 20_000  # of the best network
 
 def spec_of(config: Config) -> EnvironmentSpec:
     """What the config's game offers."""
-    settings = {"life_loss_terminates": False, "max_episode_frames": 1000}
-    return make(config.suite, config.game, num_envs=1, seed=0, **settings).spec
+    return make(config.suite, config.game, config.environment, num_envs=1, seed=0).spec
 
 
 def states_of(config: Config, count: int = 32) -> Tensor:

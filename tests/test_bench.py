@@ -13,7 +13,7 @@ import torch
 from run_tools import wn_rl
 
 from wn_rl import machine
-from wn_rl.agents.dqn import make_training_environments
+from wn_rl.agents.experiment import make_training_environments
 from wn_rl.agents.replay import LONGEST_ROUND, Replay
 from wn_rl.bench import clock as clock_module
 from wn_rl.bench import cuda_workers, measure, workers

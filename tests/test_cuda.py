@@ -11,10 +11,11 @@ import torch
 from run_tools import wn_rl
 from torch import Tensor
 
-from wn_rl.agents import dqn as experiment_module
+from wn_rl.agents import experiment as experiment_module
 from wn_rl.agents.accelerate import Captured
 from wn_rl.agents.actor import make_stacks
-from wn_rl.agents.dqn import Experiment
+from wn_rl.agents.dqn import DQN
+from wn_rl.agents.experiment import make_dqn
 from wn_rl.agents.replay import Draws, Replay
 from wn_rl.config import OptimizerConfig
 from wn_rl.envs.base import EnvironmentSpec, Step
@@ -111,7 +112,7 @@ def test_a_run_trains_resumes_evaluates_and_plays(accelerate: str, precision: st
 class Trained:
     """A run of 59 updates: the gradients of the first, and how far the parameters came from where they began."""
 
-    experiment: Experiment
+    experiment: DQN
     gradients: list[Tensor]
     change: Tensor
 
@@ -138,7 +139,7 @@ def trained(parameterization: str, precision: str, accelerate: str, optimizer: s
         optimizer=OptimizerConfig(name=optimizer),  # type: ignore[arg-type]
         learning=learning,
     )
-    experiment = Experiment(config, CUDA)
+    experiment = make_dqn(config, CUDA)
     learner = experiment.learner
     update = learner._update
     gradients: list[Tensor] = []
@@ -146,16 +147,18 @@ def trained(parameterization: str, precision: str, accelerate: str, optimizer: s
 
     def first_update(*batch: Tensor) -> None:
         learner._update = update  # type: ignore[method-assign]
-        start.append(flat(learner.online))
+        start.append(flat(learner.networks.online))
         update(*batch)
         # Of v and g, whatever the step differentiates by: Adamax's mean begins at zero and moves half way.
         if optimizer == "adamax":
-            gradients.extend(2 * learner.optimizer.state[p]["mean"] for p in learner.online.parameters())
+            gradients.extend(
+                2 * learner.networks.optimizer.state[p]["mean"] for p in learner.networks.online.parameters()
+            )
 
     learner._update = first_update  # type: ignore[method-assign]
-    experiment.run(lambda experiment: None)
+    experiment.run(config.steps, lambda experiment: None)
     assert learner.num_updates == 59
-    return Trained(experiment, gradients, flat(learner.online) - start[0])
+    return Trained(experiment, gradients, flat(learner.networks.online) - start[0])
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
@@ -172,16 +175,21 @@ def test_graphs_give_what_the_compiled_code_gives(
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     compiled, graphs = (trained(parameterization, precision, mode) for mode in ("compile", "cuda_graph"))
     run = graphs.experiment
-    assert isinstance(run.rounds._refresh, Captured) == (parameterization != "normal")
-    for captured in (run.rounds._run, run.rounds._refresh, run.actor._ask_network, run.actor._stacks._append):
-        if captured != run.learner.refresh_acting:
-            assert isinstance(captured, Captured)
+    assert isinstance(run.learner.networks._refresh, Captured) == (parameterization != "normal")
+    assert isinstance(run.learner._run_round, Captured)
+    for captured in (
+        run.learner._run_round,
+        run.learner.networks._refresh,
+        run.actor._ask_network,
+        run.actor._stacks._append,
+    ):
+        if isinstance(captured, Captured):
             assert captured._graphs
     if precision != "float32":
         assert_near(graphs, compiled, 0.2)
     else:
-        theirs = compiled.experiment.learner.online.state_dict()
-        for name, value in run.learner.online.state_dict().items():
+        theirs = compiled.experiment.learner.networks.online.state_dict()
+        for name, value in run.learner.networks.online.state_dict().items():
             torch.testing.assert_close(value, theirs[name], atol=1e-5, rtol=1e-5, msg=name)
     assert_near(compiled, trained(parameterization, "float32", "eager"), 0.01 if precision == "float32" else 0.2)
 
@@ -196,7 +204,7 @@ def test_a_step_without_a_kernel_of_its_own_is_captured_too(
     runs = {
         mode: trained("weight_norm", "float32", mode, optimizer) for mode in ("eager", "compile", "cuda_graph")
     }
-    assert isinstance(runs["cuda_graph"].experiment.learner._step, PlainStep)
+    assert isinstance(runs["cuda_graph"].experiment.learner.networks._step, PlainStep)
     for mode in ("compile", "cuda_graph"):
         assert_near(runs[mode], runs["eager"], 0.01)
 
@@ -229,9 +237,9 @@ def test_a_replay_in_host_memory_gives_the_same_run(accelerate: str, monkeypatch
             "replay_device",
             lambda device, num_bytes, where=where: device if where == "cuda" else torch.device("cpu"),
         )
-        experiment = Experiment(config, CUDA)
-        experiment.run(lambda experiment: None)
-        ends.append(experiment.learner.online.state_dict())
+        experiment = make_dqn(config, CUDA)
+        experiment.run(config.steps, lambda experiment: None)
+        ends.append(experiment.learner.networks.online.state_dict())
     for name, value in ends[0].items():
         torch.testing.assert_close(value, ends[1][name], atol=1e-4, rtol=1e-4, msg=name)
 
@@ -240,6 +248,6 @@ def test_a_replay_in_host_memory_gives_the_same_run(accelerate: str, monkeypatch
 def test_only_tf32_rounds_the_factors_of_products(precision: str, allowed: bool) -> None:
     base = minatar("breakout")
     learning = dataclasses.replace(base.learning, precision=precision)  # type: ignore[arg-type]
-    Experiment(dataclasses.replace(base, learning=learning), CUDA)
+    make_dqn(dataclasses.replace(base, learning=learning), CUDA)
     assert torch.backends.cuda.matmul.allow_tf32 == allowed
     assert torch.backends.cudnn.allow_tf32 == allowed

@@ -8,10 +8,11 @@ import pytest
 from ale_py import ALEInterface, LoggerMode, roms
 from environment_tools import actions_for, assert_equal_steps, check_restore, make, play
 
+from wn_rl.config import EnvironmentConfig
 from wn_rl.envs import atari, atari_vector
 from wn_rl.envs import base as lanes
 from wn_rl.envs.atari_vector import AtariVector
-from wn_rl.envs.base import Settings, lane_seed
+from wn_rl.envs.base import lane_seed
 from wn_rl.envs.scores import REFERENCE_SCORES, SOURCES
 
 PAPER_GAMES = ["breakout", "enduro", "seaquest", "space_invaders"]
@@ -23,16 +24,11 @@ def without_noops(monkeypatch):
     monkeypatch.setattr(atari, "MAX_NOOP_FRAMES", 0)
 
 
-def settings(**changes):
-    values = {"num_envs": 1, "seed": 5, "life_loss_terminates": True, "max_episode_frames": 108_000}
-    return Settings(**{**values, "resize": "area", "num_threads": 0, **changes})
-
-
 def both_backends(game, num_steps, **changes):
     """One lane played by each backend with the same actions."""
     streams = []
     for backend in (atari.make, AtariVector):
-        environments = backend(game, settings(**changes))
+        environments = backend(game, EnvironmentConfig(**changes), 1, 5)
         actions = actions_for(environments, num_steps)
         streams.append([environments.reset(), *play(environments, actions)])
         environments.close()
@@ -98,7 +94,7 @@ def test_lives_are_compared_with_the_previous_step():
         def lives(self):
             return next(self.rest)
 
-    lane = atari.AtariLane("seaquest", settings(), seed=1)
+    lane = atari.AtariLane("seaquest", EnvironmentConfig(), seed=1)
     lane._ale, lane._lives = Emulator(), 3
     out = np.empty(lane.spec.frame_shape, dtype=np.uint8)
     assert [lane.step(0, out)[1] for _ in LIVES] == DISCOUNTS
@@ -115,7 +111,7 @@ def test_lives_are_compared_with_the_previous_step_in_many_lanes():
             frames, no = np.zeros((2, 1, 84, 84), dtype=np.uint8), np.zeros(2, dtype=bool)
             return frames, np.zeros(2), no, no, {"lives": np.array([next(self.rest), 3])}
 
-    environments = AtariVector("seaquest", settings(num_envs=2))
+    environments = AtariVector("seaquest", EnvironmentConfig(), 2, 5)
     environments.reset()
     environments._emulators, environments._lives = Emulators(), np.array([3, 3])
     steps = play(environments, np.zeros((len(LIVES), 2), dtype=np.int64))
@@ -147,7 +143,7 @@ def test_pixels_against_a_plain_loop(resize, interpolation, without_noops):
 
 
 def test_noops_are_zero_to_thirty_frames():
-    lane = atari.AtariLane("breakout", settings(), seed=1)
+    lane = atari.AtariLane("breakout", EnvironmentConfig(), seed=1)
     out = np.empty(lane.spec.frame_shape, dtype=np.uint8)
     numbers = set()
     for seed in range(100):
@@ -161,7 +157,7 @@ def test_noops_are_zero_to_thirty_frames():
 
 
 def test_noops_of_many_lanes_are_zero_to_thirty_frames():
-    environments = AtariVector("breakout", settings(num_envs=8))
+    environments = AtariVector("breakout", EnvironmentConfig(), 8, 5)
     environments.reset()
     numbers = set()
     for _ in range(12):
@@ -185,8 +181,8 @@ def test_state_at_the_end_of_a_real_game():
 def test_state_of_many_lanes_over_windows(monkeypatch):
     """Games are cut after 25 steps: rows 52 and 104 are the first game starts in a window of 40 steps."""
     monkeypatch.setattr(atari_vector, "WINDOW", 40)
-    original = make("atari", "breakout", 3, num_threads=1, max_episode_frames=4 * 25)
-    restored = make("atari", "breakout", 3, num_threads=2, max_episode_frames=4 * 25)
+    original = make("atari", "breakout", 3, emulator_threads=1, max_episode_frames=4 * 25)
+    restored = make("atari", "breakout", 3, emulator_threads=2, max_episode_frames=4 * 25)
     actions = actions_for(original, 110)
     original.reset()
     row = 0
@@ -224,7 +220,7 @@ def test_a_state_keeps_the_windows_that_it_was_played_with(tells: bool, monkeypa
 def test_lanes_of_different_log_lengths(monkeypatch):
     """Lanes whose games end at different rows are seeded at different rows."""
     monkeypatch.setattr(atari_vector, "WINDOW", 100)
-    original, restored = make("atari", "space_invaders", 2), make("atari", "space_invaders", 2, num_threads=1)
+    original, restored = make("atari", "space_invaders", 2), make("atari", "space_invaders", 2, emulator_threads=1)
     actions = actions_for(original, 700)
     original.reset()
     starts = [0, 0]
@@ -286,7 +282,7 @@ def test_each_window_has_seeds_of_its_own(monkeypatch):
 
 
 def test_a_life_lost_in_the_first_step_counts() -> None:
-    lane = atari.AtariLane("breakout", settings(), seed=1)
+    lane = atari.AtariLane("breakout", EnvironmentConfig(), seed=1)
     out = np.empty(lane.spec.frame_shape, dtype=np.uint8)
     lane.reset(1, out)
     assert lane._ale.lives() == 5

@@ -234,11 +234,11 @@ def test_other_spellings(suite, spelling, name):
         ("atari", "breakout", {"num_envs": 0}, "num_envs must be at least 1, got 0"),
         ("atari", "breakout", {"seed": -1}, "seed must be at least 0"),
         ("atari", "breakout", {"max_episode_frames": 0}, "max_episode_frames must be at least 1"),
-        ("atari", "breakout", {"num_threads": -1}, "num_threads must be at least 0"),
+        ("atari", "breakout", {"emulator_threads": -1}, "emulator_threads must be at least 0"),
         ("atari", "breakout", {"resize": "cubic"}, "area, bilinear"),
         ("atari", "breakout", {"resize": "bilinear", "num_envs": 2}, "needs one lane"),
         ("minatar", "breakout", {"resize": "bilinear"}, "no effect"),
-        ("classic", "cartpole", {"num_threads": 2}, "no effect"),
+        ("classic", "cartpole", {"emulator_threads": 2}, "no effect"),
         ("gymnasium", "CartPole-v1", {"resize": "bilinear"}, "no effect"),
         ("atari", "breakout", {"processes": True}, "for Gymnasium environments"),
         ("minatar", "breakout", {"processes": True}, "for Gymnasium environments"),
@@ -254,8 +254,9 @@ def test_a_fresh_process_prints_nothing_and_imports_no_torch_or_matplotlib():
     program = """
 import sys
 from wn_rl import envs
+from wn_rl.config import EnvironmentConfig
 for suite, game, lanes in (("atari", "breakout", 1), ("atari", "breakout", 2), ("minatar", "breakout", 1)):
-    made = envs.make(suite, game, num_envs=lanes, seed=1, life_loss_terminates=True, max_episode_frames=9)
+    made = envs.make(suite, game, EnvironmentConfig(max_episode_frames=9), num_envs=lanes, seed=1)
     made.reset()
     made.close()
 assert not {"torch", "matplotlib", "seaborn"} & set(sys.modules)

@@ -31,8 +31,8 @@ from run_tools import rows_of, status_of, wn_rl
 from test_resume import assert_same_run, command, finish, num_rows, start_and_stop
 
 from wn_rl import envs
-from wn_rl.agents.dqn import Experiment
-from wn_rl.agents.evaluation import EpisodeReturns
+from wn_rl.agents.episodes import EpisodeReturns
+from wn_rl.agents.experiment import make_dqn, take_metrics
 from wn_rl.envs.base import Step, lane_seed
 from wn_rl.envs.gymnasium_lanes import PROBE_STEPS, describe
 from wn_rl.envs.gymnasium_processes import GymnasiumProcesses
@@ -126,7 +126,7 @@ def test_the_preset_has_a_network_for_the_frames(frame_shape: tuple[int, ...], p
     config = PRESETS[preset_for_frames(frame_shape)](register("Preset", spaces.Discrete(2), box))
     assert (config.preset, config.suite, config.network.name) == (preset, "gymnasium", network)
     learning = dataclasses.replace(config.learning, replay_capacity=2_000, replay_start=100)
-    Experiment(dataclasses.replace(config, learning=learning), torch.device("cpu"))  # it can be made
+    make_dqn(dataclasses.replace(config, learning=learning), torch.device("cpu"))  # it can be made
 
 
 def test_words_for_actions() -> None:
@@ -515,9 +515,9 @@ def test_in_python() -> None:
     base = vectors(CORRIDOR)
     learning = dataclasses.replace(base.learning, replay_start=100, replay_capacity=1000, epsilon_steps=500)
     config = dataclasses.replace(base, steps=1_000, learning=learning)
-    experiment = Experiment(config, torch.device("cpu"))
-    experiment.run(lambda experiment: None)
-    assert experiment.metrics()["train/return_last_100"] is not None
+    experiment = make_dqn(config, torch.device("cpu"))
+    experiment.run(config.steps, lambda experiment: None)
+    assert take_metrics(experiment)["train/return_last_100"] is not None
 
 
 def test_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

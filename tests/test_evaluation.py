@@ -9,9 +9,9 @@ from torch import nn
 from wn_rl import envs
 from wn_rl.agents import evaluation
 from wn_rl.agents.actor import Actor
+from wn_rl.agents.episodes import EpisodeReturns
 from wn_rl.agents.evaluation import (
     NATURE_EPISODES,
-    EpisodeReturns,
     Interrupted,
     evaluate_episodes,
     evaluate_steps,

@@ -19,6 +19,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 # For those of MinAtar some updates: its preset starts them at step 5,000.
 ARGUMENTS = {
     "classifier.py": ["300"],
+    "double_dqn.py": ["5200"],
     "own_network.py": ["5200"],
     "own_parameterization.py": ["5200"],
     "own_tracker.py": ["5200"],

@@ -4,24 +4,25 @@ import dataclasses
 
 import torch
 
-from wn_rl.agents.dqn import Experiment
+from wn_rl.agents.dqn import DQN
 from wn_rl.agents.evaluation import run_nature_test
+from wn_rl.agents.experiment import make_dqn
 from wn_rl.config import Config, LearningConfig
 from wn_rl.presets import minatar
 
 QUICK = LearningConfig(replay_capacity=20_000, replay_start=1_000, epsilon_steps=10_000, target_period=1_000)
 
 
-def trained(config: Config) -> Experiment:
-    experiment = Experiment(config, torch.device("cpu"))
-    experiment.run(lambda experiment: None)
+def trained(config: Config) -> DQN:
+    experiment = make_dqn(config, torch.device("cpu"))
+    experiment.run(config.steps, lambda experiment: None)
     return experiment
 
 
 def test_weight_normalized_dqn_learns_minatar_breakout() -> None:
     config = dataclasses.replace(minatar("breakout"), steps=40_000, learning=QUICK)
     experiment = trained(config)
-    network, tests = experiment.learner.acting, dataclasses.replace(config.evaluation, num_envs=8)
+    network, tests = experiment.learner.networks.acting, dataclasses.replace(config.evaluation, num_envs=8)
     learned, random = (
         run_nature_test(
             dataclasses.replace(config, evaluation=dataclasses.replace(tests, epsilon=epsilon)),

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wn_rl.agents.losses import q_learning_loss, q_learning_target
+from wn_rl.agents.dqn import q_learning_loss, q_learning_target
 
 R_T = torch.tensor([1.0, -1.0, 0.5], dtype=torch.float64)
 DISCOUNT_T = torch.tensor([0.9, 0.0, 0.99], dtype=torch.float64)

@@ -232,7 +232,7 @@ def test_a_run_keeps_the_memory_that_it_frees() -> None:
     code = """
 import resource, torch
 from wn_rl.agents.dqn import Experiment
-from wn_rl.presets import PRESETS
+from wn_rl.registry import PRESETS
 
 def pages_of_a_block():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -13,8 +13,9 @@ import pytest
 import torch
 from run_tools import QUICK, rows_of, status_of, wn_rl
 
-from wn_rl.agents.evaluation import Episodes, Interrupted
-from wn_rl.agents.learner import Learner
+from wn_rl.agents.dqn import Learner
+from wn_rl.agents.episodes import Episodes
+from wn_rl.agents.evaluation import Interrupted
 from wn_rl.config import identity
 from wn_rl.presets import minatar
 from wn_rl.run import monitor
@@ -110,15 +111,15 @@ def newest_checkpoint(run: Path) -> tuple[int, Any]:
 def test_numbers_that_are_none_never_reach_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No row is due before the next checkpoint is, so that only the checkpoint itself can notice."""
     run = tmp_path / "run"
-    count = Learner.count
+    learn = Learner.learn
 
     def spoil(learner: Learner, num_updates: int) -> None:
-        count(learner, num_updates)
+        learn(learner, num_updates)
         if learner.num_updates > 50:  # step 300
             with torch.no_grad():
-                next(learner.online.parameters()).fill_(float("nan"))
+                next(learner.networks.online.parameters()).fill_(float("nan"))
 
-    monkeypatch.setattr(Learner, "count", spoil)
+    monkeypatch.setattr(Learner, "learn", spoil)
     quiet = ["--log-period", "100000", "--evaluation.period", "0"]
     assert wn_rl(*TRAIN, *quiet, "--run-dir", str(run)) == 1
     assert status_of(run)["status"] == "failed"
@@ -209,8 +210,9 @@ def test_rows_of_training_and_of_tests(clock: list[float], monkeypatch: pytest.M
     folder: Any = SimpleNamespace(best_network=Path("best"), videos=Path("videos"))
     watch = monitor.Monitor(config, folder, tracker, SimpleNamespace(), monitor.StopRequest(), print)  # type: ignore[arg-type]
     online = SimpleNamespace(state_dict=dict)
-    learner = SimpleNamespace(acting="acting", target="target", online=online, max_q=lambda states: 2.5 * states)
-    experiment: Any = SimpleNamespace(learner=learner, metrics=dict, held_out_states=None)
+    networks = SimpleNamespace(acting="acting", target="target", online=online, max_q=lambda states: 2.5 * states)
+    monkeypatch.setattr(monitor, "take_metrics", lambda dqn: {})
+    experiment: Any = SimpleNamespace(learner=SimpleNamespace(networks=networks), held_out_states=None)
     for step in range(0, 601, 50):
         experiment.num_steps, experiment.num_frames = step, 4 * step
         watch(experiment)
@@ -238,9 +240,9 @@ def test_the_last_row_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
     tracker: Any = SimpleNamespace(log=rows.append)
     folder: Any = SimpleNamespace()
     watch = monitor.Monitor(config, folder, tracker, folder, monitor.StopRequest(), print)
+    monkeypatch.setattr(monitor, "take_metrics", lambda dqn: {"step": dqn.num_steps})
     experiment: Any = SimpleNamespace(num_frames=0)
     for step in (*range(0, 551, 50), 550):
         experiment.num_steps = step
-        experiment.metrics = lambda step=step: {"step": step}
         watch(experiment)
     assert [row["step"] for row in rows] == [100, 200, 300, 400, 500, 550]

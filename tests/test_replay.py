@@ -4,8 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wn_rl.agents.losses import Batch
-from wn_rl.agents.replay import LONGEST_ROUND, TRIES, Draws, Replay, draw_transitions
+from wn_rl.agents.replay import LONGEST_ROUND, TRIES, Batch, Draws, Replay, draw_transitions
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.seeding import random_bits
 

@@ -13,17 +13,17 @@ import torch
 from recorder import Recorder, record
 from torch import Tensor
 
-from wn_rl.agents import learner as learner_module
+from wn_rl.agents import q_networks as q_networks_module
 from wn_rl.agents.accelerate import WARM_UPS, Captured, Transfer
 from wn_rl.agents.actor import Actor
-from wn_rl.agents.dqn import Experiment
-from wn_rl.agents.learner import Learner, Rounds
+from wn_rl.agents.dqn import Learner
+from wn_rl.agents.experiment import make_dqn, make_q_networks
 from wn_rl.agents.replay import LONGEST_ROUND, Draws, Replay
 from wn_rl.config import Config, LearningConfig, NetworkConfig, OptimizerConfig
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.errors import UserError
 from wn_rl.machine import require_compiler
-from wn_rl.nn import OPTIMIZERS, PARAMETERIZATIONS
+from wn_rl.nn import OPTIMIZERS, PARAMETERIZATIONS, refill
 from wn_rl.nn.layers import layers_of, named_normalized
 from wn_rl.nn.update import optimizers as optimizers_module
 from wn_rl.nn.update import steps as steps_module
@@ -59,14 +59,18 @@ class Bench:
 
     def __init__(self, config: Config = CONFIG) -> None:
         self.config = config
-        self.learner = Learner(config, SPEC, CPU)
         self.replay = Replay(config.learning.replay_capacity, 4, SPEC, stack=2)
         self.generator = np.random.default_rng(0)
         self.add(60)
-        self.rounds = Rounds(config, self.learner, self.replay)
+        self.learner = Learner(
+            make_q_networks(config, SPEC, CPU),
+            self.replay,
+            config.learning,
+            seed=derive_seed(config.seed, "replay"),
+        )
         draws = Draws(0, "initialize", 64)
         draws.seek(0)
-        self.learner.initialize(self.replay.sample(draws.take(1)).s_tm1)
+        self.learner.networks.initialize(self.replay.sample(draws.take(1)).s_tm1)
 
     def add(self, num_rows: int) -> None:
         for _ in range(num_rows):
@@ -74,19 +78,22 @@ class Bench:
 
     def one_by_one(self, num_updates: int) -> None:
         """The sequential reference: draw, learn and count each update alone."""
-        learner = self.learner
-        draws = Draws(derive_seed(self.config.seed, "replay"), "update", self.config.learning.batch_size)
+        learner, learning = self.learner, self.config.learning
+        draws = Draws(derive_seed(self.config.seed, "replay"), "update", learning.batch_size)
         for _ in range(num_updates):
             draws.seek(learner.num_updates)
-            learner.learn(self.replay.sample(draws.take(1)), 1)
-            learner.count(1)
-        learner.refresh_acting()
+            batch = self.replay.sample(draws.take(1))
+            learner._update(batch, learner._compute_targets(batch))
+            learner.num_updates += 1
+            if learner.num_updates % (learning.target_period // learning.update_period) == 0:
+                learner.networks.copy_target()
+        learner.networks.refresh_acting()
 
     def tensors(self) -> dict[str, Tensor]:
-        learner = self.learner
-        networks = {"online": learner.online, "target": learner.target, "acting": learner.acting}
-        found = {f"{name}.{key}": t for name, net in networks.items() for key, t in net.state_dict().items()}
-        return found | {"loss_sum": learner._loss_sum, "q_sum": learner._q_sum}
+        networks = self.learner.networks
+        named = {"online": networks.online, "target": networks.target, "acting": networks.acting}
+        found = {f"{name}.{key}": t for name, net in named.items() for key, t in net.state_dict().items()}
+        return found | {"loss_sum": networks.sums.loss, "q_sum": networks.sums.q}
 
 
 def assert_equal(one: Bench, other: Bench, tolerance: float = 0.0) -> None:
@@ -101,7 +108,7 @@ def test_a_round_equals_the_sequential_reference(parameterization: str) -> None:
     config = dataclasses.replace(CONFIG, parameterization=parameterization)
     together, sequential = Bench(config), Bench(config)
     for _ in range(4):
-        together.rounds.learn(7)
+        together.learner.learn(7)
         sequential.one_by_one(7)
         assert_equal(together, sequential, tolerance=1e-4)
 
@@ -109,25 +116,23 @@ def test_a_round_equals_the_sequential_reference(parameterization: str) -> None:
 def test_the_target_is_copied_exactly_where_it_is_due() -> None:
     bench = Bench()
     copies = []
-    count = bench.learner.count
+    copy_target = bench.learner.networks.copy_target
 
-    def counted(num_updates: int) -> None:
-        before = bench.learner.target[-1].weight.clone()
-        count(num_updates)
-        if not torch.equal(before, bench.learner.target[-1].weight):
-            copies.append(bench.learner.num_updates)
+    def noted() -> None:
+        copies.append(bench.learner.num_updates)
+        copy_target()
 
-    bench.learner.count = counted  # type: ignore[method-assign]
+    bench.learner.networks.copy_target = noted  # type: ignore[method-assign]
     for _ in range(10):
-        bench.rounds.learn(16)
+        bench.learner.learn(16)
     assert copies == list(range(10, 161, 10))
 
 
 def test_a_round_may_cross_the_block_of_drawn_bits() -> None:
     config = dataclasses.replace(CONFIG, learning=dataclasses.replace(CONFIG.learning, target_period=4_000))
     together, sequential = Bench(config), Bench(config)
-    together.rounds.learn(LONGEST_ROUND - 2)
-    together.rounds.learn(5)
+    together.learner.learn(LONGEST_ROUND - 2)
+    together.learner.learn(5)
     sequential.one_by_one(LONGEST_ROUND + 3)
     assert_equal(together, sequential, tolerance=1e-3)
 
@@ -149,29 +154,29 @@ def test_a_captured_round_gives_what_the_eager_one_gives(parameterization: str, 
         optimizer=dataclasses.replace(CONFIG.optimizer, name=optimizer),  # type: ignore[arg-type]
     )
     eager, captured = Bench(config), Bench(config)
-    captured.rounds._run = Captured(captured.rounds._learn, capture=record)
-    if not captured.learner.acting_follows:
-        captured.rounds._refresh = Captured(captured.learner.refresh_acting, capture=record)
+    captured.learner._run_round = Captured(captured.learner._round, capture=record)
+    if parameterization != "normal":
+        captured.learner.networks._refresh = Captured(captured.learner.networks._refresh, capture=record)
     for number in range(WARM_UPS + 9):
         for bench in (eager, captured):
             bench.add(1 + number)
-            bench.rounds.learn(4)
+            bench.learner.learn(4)
         assert_equal(eager, captured)
-    assert captured.rounds._run._graphs.keys() == {(4,), (2,)}  # type: ignore[attr-defined]
+    assert captured.learner._run_round._graphs.keys() == {(4,), (2,)}  # type: ignore[attr-defined]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as below
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
 def test_a_refresh_is_captured_where_it_does_something(parameterization: str) -> None:
     """Torch warns of a graph of nothing: acting shares the weights of normal layers."""
-    bench = Bench(dataclasses.replace(CONFIG, parameterization=parameterization))
-    config = dataclasses.replace(bench.config, accelerate="cuda_graph")
-    rounds = Rounds(config, bench.learner, bench.replay)
-    assert isinstance(rounds._refresh, Captured) == (parameterization != "normal")
+    config = dataclasses.replace(CONFIG, parameterization=parameterization, accelerate="cuda_graph")
+    networks = make_q_networks(config, SPEC, CPU)
+    assert isinstance(networks._refresh, Captured) == (parameterization != "normal")
     recorder = Recorder()
     with recorder:
-        bench.learner.refresh_acting()
+        refill(networks.acting, networks.online)
     writes = [call for call in recorder.calls if call[0]._schema.is_mutable]
-    assert bool(writes) == isinstance(rounds._refresh, Captured)
+    assert bool(writes) == isinstance(networks._refresh, Captured)
 
 
 @pytest.mark.usefixtures("no_numbers_read")
@@ -180,16 +185,16 @@ def test_a_captured_bound_on_v_gives_what_the_eager_one_gives() -> None:
         CONFIG, network=dataclasses.replace(CONFIG.network, max_v_norm=0.3, log_scale=3.0)
     )
     eager, captured = Bench(config), Bench(config)
-    captured.rounds._run = Captured(captured.rounds._learn, capture=record)
+    captured.learner._run_round = Captured(captured.learner._round, capture=record)
     for _ in range(WARM_UPS + 4):
-        eager.rounds.learn(2)
-        captured.rounds.learn(2)
+        eager.learner.learn(2)
+        captured.learner.learn(2)
     assert_equal(eager, captured)
 
 
 def test_a_captured_actor_acts_as_the_eager_one() -> None:
     learner = Bench().learner
-    actors = [Actor(learner.acting, 4, SPEC, stack=2, seed=3) for _ in range(2)]
+    actors = [Actor(learner.networks.acting, 4, SPEC, stack=2, seed=3) for _ in range(2)]
     actors[1]._ask_network = Captured(actors[1]._choose_greedily, capture=record)
     generator = np.random.default_rng(5)
     for _ in range(WARM_UPS + 20):
@@ -200,27 +205,27 @@ def test_a_captured_actor_acts_as_the_eager_one() -> None:
 
 def test_batches_handed_over_from_host_memory_are_the_same() -> None:
     direct, staged = Bench(), Bench()
-    staged.rounds._transfer = Transfer(CPU)
+    staged.learner._batches._transfer = Transfer(CPU)
     for number in (4, 3, 9):
-        direct.rounds.learn(number)
-        staged.rounds.learn(number)
+        direct.learner.learn(number)
+        staged.learner.learn(number)
     assert_equal(direct, staged)
 
 
 def test_what_needs_cuda_is_refused_without_it() -> None:
     config = dataclasses.replace(minatar("breakout"), accelerate="cuda_graph")
     with pytest.raises(ValueError, match="--accelerate cuda_graph needs a CUDA device, not cpu"):
-        Experiment(config, CPU)
+        make_dqn(config, CPU)
     learning = dataclasses.replace(config.learning, precision="tf32")
     with pytest.raises(ValueError, match=r"--learning\.precision tf32 needs a CUDA device, not cpu"):
-        Experiment(dataclasses.replace(config, accelerate="eager", learning=learning), CPU)
+        make_dqn(dataclasses.replace(config, accelerate="eager", learning=learning), CPU)
 
 
 def test_compiling_without_a_compiler_is_refused_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     config = dataclasses.replace(minatar("breakout"), accelerate="compile")
     with pytest.raises(UserError, match=r"needs a C\+\+ compiler, and there is no no-such-compiler: install one"):
-        Experiment(config, CPU)
+        make_dqn(config, CPU)
 
 
 def test_on_cuda_it_is_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,14 +239,14 @@ def test_on_cuda_it_is_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_too_few_rows_are_refused() -> None:
     bench = Bench()
-    bench.rounds._replay = Replay(800, 4, SPEC, stack=2)
+    bench.learner.replay = Replay(800, 4, SPEC, stack=2)
     with pytest.raises(ValueError, match="needs more"):
-        bench.rounds.learn(1)
+        bench.learner.learn(1)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses its own old parts
 def test_the_compiler_may_make_a_program_for_each_size_of_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learner_module, "NETWORKS_COMPILED_ON", ("cpu",))
+    monkeypatch.setattr(q_networks_module, "NETWORKS_COMPILED_ON", ("cpu",))
     Bench(dataclasses.replace(CONFIG, accelerate="compile"))
     from torch._dynamo import config as dynamo
 
@@ -261,7 +266,7 @@ def test_a_process_may_compile_many_learners_one_after_another(monkeypatch: pyte
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     torch._dynamo.reset()
     for _ in range(10):
-        Bench(dataclasses.replace(CONFIG, accelerate="compile")).rounds.learn(1)
+        Bench(dataclasses.replace(CONFIG, accelerate="compile")).learner.learn(1)
     assert len(compiled) == 10
 
 
@@ -283,7 +288,7 @@ def test_a_compiled_round_equals_the_eager_one(
         pytest.importorskip("triton")
         if torch.cuda.is_available():
             pytest.skip("where Triton compiles for CUDA, its interpreter is off")
-    monkeypatch.setattr(learner_module, "NETWORKS_COMPILED_ON", networks_compiled_on)
+    monkeypatch.setattr(q_networks_module, "NETWORKS_COMPILED_ON", networks_compiled_on)
     monkeypatch.setattr(steps_module, "KERNEL_ON", networks_compiled_on)
     config = dataclasses.replace(
         CONFIG,
@@ -292,23 +297,24 @@ def test_a_compiled_round_equals_the_eager_one(
     )
     eager, compiled = Bench(config), Bench(dataclasses.replace(config, accelerate="compile"))
     for _ in range(3):
-        eager.rounds.learn(4)
-        compiled.rounds.learn(4)
+        eager.learner.learn(4)
+        compiled.learner.learn(4)
         assert_equal(eager, compiled, tolerance=1e-4)
-    assert isinstance(compiled.learner._step, PlainStep) != bool(networks_compiled_on)
+    assert isinstance(compiled.learner.networks._step, PlainStep) != bool(networks_compiled_on)
     resumed = Bench(compiled.config)
-    resumed.learner.load_state_dict(copy.deepcopy(compiled.learner.state_dict()))
+    resumed.learner.networks.load_state_dict(copy.deepcopy(compiled.learner.networks.state_dict()))
+    resumed.learner.num_updates = compiled.learner.num_updates
     for bench in (compiled, resumed):
-        bench.rounds.learn(4)
+        bench.learner.learn(4)
     assert_equal(resumed, compiled)  # to the last bit
 
 
 def test_bfloat16_keeps_the_output_layer_and_every_state_in_float32() -> None:
     bench = Bench(with_precision(CONFIG, "bfloat16"))
     seen: list[tuple[torch.dtype, torch.dtype]] = []
-    for network in (bench.learner.online, bench.learner.target):
+    for network in (bench.learner.networks.online, bench.learner.networks.target):
         network[-1].register_forward_hook(lambda module, args, out: seen.append((args[0].dtype, out.dtype)))
-    bench.rounds.learn(2)
+    bench.learner.learn(2)
     assert seen == [(torch.float32, torch.float32)] * 3
     assert {tensor.dtype for tensor in bench.tensors().values()} == {torch.float32}
 
@@ -323,9 +329,9 @@ def test_a_state_that_is_loaded_reaches_the_weights_that_are_held(
     if kernel_on:
         pytest.importorskip("triton")
     monkeypatch.setattr(steps_module, "KERNEL_ON", kernel_on)
-    monkeypatch.setattr(learner_module, "NETWORKS_COMPILED_ON", kernel_on)  # ("cpu",): all as on CUDA
+    monkeypatch.setattr(q_networks_module, "NETWORKS_COMPILED_ON", kernel_on)  # ("cpu",): all as on CUDA
     config = with_precision(dataclasses.replace(CONFIG, accelerate="compile"), precision)
-    saved, loaded = (Bench(dataclasses.replace(config, seed=seed)).learner for seed in (1, 2))
+    saved, loaded = (Bench(dataclasses.replace(config, seed=seed)).learner.networks for seed in (1, 2))
     loaded.load_state_dict(saved.state_dict())
     for layer, other in zip(layers_of(loaded.online), layers_of(saved.online), strict=True):
         assert layer.held is not None
@@ -351,8 +357,8 @@ def first_gradients(config: Config) -> list[Tensor]:
     """What the first update hands to the optimizer."""
     bench = Bench(config)
     given: list[Tensor] = []
-    bench.learner.optimizer.apply = given.extend  # type: ignore[method-assign]
-    bench.rounds.learn(1)
+    bench.learner.networks.optimizer.apply = given.extend  # type: ignore[method-assign]
+    bench.learner.learn(1)
     return given
 
 
@@ -366,8 +372,8 @@ def test_rewards_are_clipped_on_both_sides(clips: bool, seen: list[float]) -> No
         r_t=torch.tensor([-3.0, -0.5, 0.5, 3.0]), discount_t=discount
     )
     with torch.no_grad():
-        best = bench.learner.target(batch.s_t).amax(dim=1)
-        targets = bench.learner._targets(batch)
+        best = bench.learner.networks.target(batch.s_t).amax(dim=1)
+        targets = bench.learner._prepared_targets(batch)
     torch.testing.assert_close(targets, torch.tensor(seen) + CONFIG.learning.discount * discount * best)
 
 
@@ -380,7 +386,7 @@ def test_metrics_are_means_over_the_updates_since_the_last_row() -> None:
 
     def noted(s_tm1: Tensor, *rest: Tensor) -> Tensor:
         with torch.no_grad():
-            values.append(float(learner.online(s_tm1).mean()))
+            values.append(float(learner.networks.online(s_tm1).mean()))
         loss = compute(s_tm1, *rest)
         losses.append(float(loss.detach()) / CONFIG.learning.batch_size)
         return loss
@@ -389,46 +395,49 @@ def test_metrics_are_means_over_the_updates_since_the_last_row() -> None:
     for count in (3, 5):
         losses.clear()
         values.clear()
-        bench.rounds.learn(count)
-        row = learner.metrics()
+        bench.learner.learn(count)
+        row = learner.networks.sums.take()
         assert len(losses) == count
         assert row["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
         assert row["q_mean"] == pytest.approx(np.mean(values), rel=1e-5)
-    row = learner.metrics()
+    row = learner.networks.sums.take()
     assert (row["loss"], row["q_mean"]) == (None, None)
 
 
 def test_max_q_is_the_mean_of_the_greatest_values() -> None:
     bench = Bench()
-    bench.rounds.learn(3)
+    bench.learner.learn(3)
     draws = Draws(0, "held_out", 32)
     draws.seek(0)
     states = bench.replay.sample(draws.take(1)).s_tm1
     with torch.no_grad():
-        expected = np.mean([max(values) for values in bench.learner.acting(states).tolist()])
-    assert bench.learner.max_q(states) == pytest.approx(expected, rel=1e-5)
+        expected = np.mean([max(values) for values in bench.learner.networks.acting(states).tolist()])
+    assert bench.learner.networks.max_q(states) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_options_of_the_method_reach_the_learner() -> None:
     options = dataclasses.replace(CONFIG.network, log_scale=3.0, max_v_norm=0.3)
     spec = dataclasses.replace(SPEC, scale=1 / 255)
-    learner = Learner(dataclasses.replace(CONFIG, network=options), spec, CPU)
-    assert learner.online.preprocess.scale == learner.target.preprocess.scale == spec.scale
-    assert {weight.log_scale for _, weight in named_normalized(learner.online)} == {3.0}
+    networks = make_q_networks(dataclasses.replace(CONFIG, network=options), spec, CPU)
+    assert networks.online.preprocess.scale == networks.target.preprocess.scale == spec.scale
+    assert {weight.log_scale for _, weight in named_normalized(networks.online)} == {3.0}
     bench = Bench(dataclasses.replace(CONFIG, network=options))
     assert (
-        max(float(unit_norms(weight.v.detach()).max()) for _, weight in named_normalized(bench.learner.online))
+        max(
+            float(unit_norms(weight.v.detach()).max())
+            for _, weight in named_normalized(bench.learner.networks.online)
+        )
         > 0.31
     )
-    bench.rounds.learn(1)
-    for _, weight in named_normalized(bench.learner.online):
+    bench.learner.learn(1)
+    for _, weight in named_normalized(bench.learner.networks.online):
         assert unit_norms(weight.v).max() <= 0.3 * 1.0001
 
 
 def test_more_updates_than_a_round_holds_are_all_made() -> None:
     config = dataclasses.replace(CONFIG, learning=dataclasses.replace(CONFIG.learning, target_period=4_000))
     together, apart = Bench(config), Bench(config)
-    together.rounds.learn(LONGEST_ROUND + 5)
+    together.learner.learn(LONGEST_ROUND + 5)
     for count in (40, LONGEST_ROUND + 5 - 40):
-        apart.rounds.learn(count)
+        apart.learner.learn(count)
     assert_equal(together, apart, tolerance=1e-3)

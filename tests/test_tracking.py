@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -172,13 +173,14 @@ def test_an_unknown_tracker_names_the_nearest(tmp_path: Path) -> None:
 class Failing:
     """Raises in one method."""
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, error: BaseException | None = None) -> None:
         self.method = method
+        self.error = error or RuntimeError("two\nlines")
         self._do("open")
 
     def _do(self, method: str) -> None:
         if method == self.method:
-            raise RuntimeError("two\nlines")
+            raise self.error
 
     def log(self, row: Any) -> None:
         self._do("log")
@@ -190,10 +192,13 @@ class Failing:
         self._do("close")
 
 
+@pytest.mark.parametrize("error", [RuntimeError("two\nlines"), SystemExit("two lines")], ids=repr)
 @pytest.mark.parametrize("method", ["open", "log", "video", "close"])
-def test_a_sink_that_raises_is_switched_off_with_one_line(tmp_path: Path, method: str) -> None:
+def test_a_sink_that_raises_is_switched_off_with_one_line(
+    tmp_path: Path, method: str, error: BaseException
+) -> None:
     said: list[str] = []
-    tracker = GuardedTracker("poor", lambda state: Failing(method), {}, said.append)
+    tracker = GuardedTracker("poor", lambda state: Failing(method, error), {}, said.append)
     for step in range(3):
         tracker.log(training_row(step))
         tracker.video(step, "gameplay", tmp_path / "a.mp4")
@@ -433,15 +438,30 @@ def wandb_core() -> int:
     raise AssertionError("no W&B service")
 
 
-def run_with_a_signalled_service(run_dir: Path, name: str) -> tuple[int, str]:
-    """Exit code and standard error of a run whose W&B process gets a signal after the first of three rows."""
+IN_THE_RUN = """
+tracker.log(t.training_row(1))
+while not list(Path(sys.argv[1]).glob("wandb/offline-run-*/*.wandb")): time.sleep(0.05)
+time.sleep(0.3); send()
+"""
+IN_ITS_START = """
+import wandb; init = wandb.init
+def signalled(**settings):
+    send(); time.sleep(0.3)
+    return init(**settings)
+wandb.init = signalled
+tracker.log(t.training_row(1))
+"""
+WITHOUT_A_HANDLE = "t.wandb_sink._service_process = lambda wandb: None" + IN_THE_RUN
+
+
+def run_with_a_signalled_service(run_dir: Path, when: str, name: str) -> tuple[int, str]:
+    """Exit code and standard error of a run of three rows whose W&B process gets a signal."""
     code = (
         "import os, sys, time; sys.path.insert(0, sys.argv[2]); from pathlib import Path\n"
         "import test_tracking as t; t.guard.CLOSE_SECONDS = t.wandb_sink.EXIT_SECONDS = 2.0\n"
-        "tracker = t.make(Path(sys.argv[1]), 'wandb'); tracker.log(t.training_row(1))\n"
-        "while not list(Path(sys.argv[1]).glob('wandb/offline-run-*/*.wandb')): time.sleep(0.05)\n"
-        "time.sleep(0.3); core = t.wandb_core(); print(core, flush=True)\n"
-        "os.kill(core, getattr(t.signal, sys.argv[3]))\n"
+        "def send():\n"
+        "    core = t.wandb_core(); print(core, flush=True); os.kill(core, getattr(t.signal, sys.argv[3]))\n"
+        f"tracker = t.make(Path(sys.argv[1]), 'wandb')\n{when}\n"
         "for step in (2, 3): tracker.log(t.training_row(step)); time.sleep(0.1)\n"
         "tracker.close(0)"
     )
@@ -450,23 +470,51 @@ def run_with_a_signalled_service(run_dir: Path, name: str) -> tuple[int, str]:
     assert child.stdout is not None
     core = int(child.stdout.readline())
     try:
-        child.wait(timeout=20)
+        child.wait(timeout=60)
     finally:
         child.kill()
         with contextlib.suppress(ProcessLookupError):
-            os.kill(core, signal.SIGKILL)  # a stopped one would live on, and hold the pipes
+            os.kill(core, signal.SIGKILL)  # a stopped one may live on, and hold the pipes
         _, complaint = child.communicate()
     return child.returncode, complaint
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("name", ["SIGKILL", pytest.param("SIGSTOP", marks=pytest.mark.slow)])
-def test_a_run_outlives_its_wandb_process(tmp_path: Path, name: str) -> None:
-    code, complaint = run_with_a_signalled_service(tmp_path, name)
+@pytest.mark.parametrize(
+    ("when", "name"),
+    [
+        (IN_THE_RUN, "SIGKILL"),
+        (IN_ITS_START, "SIGKILL"),
+        pytest.param(IN_THE_RUN, "SIGSTOP", marks=pytest.mark.slow),
+        (WITHOUT_A_HANDLE, "SIGSTOP"),
+    ],
+    ids=["killed", "killed in its start", "stopped", "stopped without a handle"],
+)
+def test_a_run_outlives_its_wandb_process(tmp_path: Path, when: str, name: str) -> None:
+    code, complaint = run_with_a_signalled_service(tmp_path, when, name)
     assert code == 0
     assert [row["step"] for row in lines_of(tmp_path)] == [1, 2, 3]
     assert complaint.count("wandb is switched off") == 1
     assert "Traceback" not in complaint
+
+
+def test_another_wandb_without_the_handle_of_its_process_is_known() -> None:
+    assert wandb_sink._service_process(SimpleNamespace(setup=object)) is None
+
+
+@pytest.mark.parametrize(
+    "file", [None, "machine api.wandb.ai login user password key", "machine elsewhere login a"]
+)
+def test_a_key_of_wandb_is_found_where_it_logs_in(
+    file: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if file is not None:
+        (tmp_path / "netrc").write_text(file)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert wandb_sink.wandb_key_configured() == ("api.wandb.ai" in (file or ""))
+    assert not wandb_sink.wandb_key_configured("https://wandb.example.org")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert wandb_sink.wandb_key_configured()
 
 
 def test_a_failed_sink_keeps_its_state_for_the_resume() -> None:

@@ -20,7 +20,7 @@ def prefilled(config: dict[str, Any], seconds: float) -> dict[str, Any]:
 
     Random play until replay start gives the replay's rows, which are repeated until it is full.
     """
-    from wn_rl.agents.dqn import Experiment
+    from wn_rl.agents.dqn import DQN as Experiment
     from wn_rl.agents.evaluation import run_epoch_test
 
     settings = from_json(config)

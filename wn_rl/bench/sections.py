@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from wn_rl.agents.dqn import make_training_environments
-from wn_rl.agents.learner import make_online_network
+from wn_rl.agents.experiment import make_online_network, make_training_environments
 from wn_rl.bench.cuda_sections import cuda_runs, cuda_together
 from wn_rl.bench.measure import (
     SB3,

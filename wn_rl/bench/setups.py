@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from wn_rl.agents.dqn import make_training_environments
-from wn_rl.agents.learner import Learner, Rounds
+from wn_rl.agents.dqn import Learner
+from wn_rl.agents.dqn import Learner as Rounds
+from wn_rl.agents.experiment import make_training_environments
 from wn_rl.agents.replay import Draws, Replay
 from wn_rl.config import Config, OptimizerConfig
 from wn_rl.registry import PRESETS

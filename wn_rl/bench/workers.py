@@ -27,7 +27,7 @@ WARM_UP_STEPS = 400  # after replay start, before the clock
 
 def ours(config: dict[str, Any]) -> dict[str, Any]:
     """Our loop as `wn-rl train` runs it, without its folder; by turns, as all loops."""
-    from wn_rl.agents.dqn import Experiment
+    from wn_rl.agents.dqn import DQN as Experiment
     from wn_rl.run.training import use_threads
 
     settings = use_threads(from_json(config))
@@ -191,7 +191,7 @@ def emulator(config: dict[str, Any], seconds: float) -> dict[str, Any]:
 
     Lanes go in lockstep, so all wait where one begins a game, which takes as long as twenty steps.
     """
-    from wn_rl.agents.dqn import make_training_environments
+    from wn_rl.agents.experiment import make_training_environments
 
     settings = from_json(config)
     environments = make_training_environments(settings)

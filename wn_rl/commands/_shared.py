@@ -4,6 +4,7 @@ import contextlib
 import io
 import itertools
 import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -93,25 +94,30 @@ def open_network(
 ) -> tuple[RunFolder, Config, "nn.Module", str]:
     """The folder of a run or of an exported agent, its config, its network and what to call that.
 
-    which: of a run's networks; None: the best. An agent has one alone.
+    which: of a run's networks; None: the best. An agent has only one.
 
     Raises:
-        UserError: there is neither, its files are damaged, no run of ours made the agent, or which is of an agent.
+        UserError: the folder holds neither, its files are damaged, the agent says no game or one whose module is
+            not imported yet, or which is given for an agent.
     """
-    from wn_rl.export.agent import is_exported, load_exported
+    from wn_rl.export.agent import WEIGHTS, read_agent
     from wn_rl.machine import resolve_device
-    from wn_rl.run.training import load_run
+    from wn_rl.run.loading import load_run
 
     folder = RunFolder(path)
-    if not is_exported(folder.read_config()):
+    if not (path / WEIGHTS).exists():
         run = load_run(path, which or "best", device)
         return folder, run.config, run.network, run.name
+    agent = read_agent(path)
     if which is not None:
-        raise UserError(f"--network is of a run, and {path} is an exported agent, which has one network")
-    agent = load_exported(path)
+        raise UserError(f"--network is for a run, and {path} is an exported agent, which has one network")
     if "config" not in agent.run:
-        raise UserError(f"{path} does not say which game it plays: no run of wn-rl made it")
-    return folder, from_json(agent.run["config"]), agent.network.to(resolve_device(device)), agent.name
+        raise UserError(f"{path} does not say which game it plays: no run of wn-rl trained it")
+    config = from_json(agent.run["config"])
+    module = str(config.game).rpartition(":")[0]
+    if module and module not in sys.modules:  # a user may import what a file names, the file alone may not
+        raise UserError(f"the game of {path} needs a module; if you trust it, use wn-rl --import {module} ...")
+    return folder, config, agent.network.to(resolve_device(device)), agent.name
 
 
 def progress(policy: str) -> Callable[[], None]:

@@ -178,8 +178,7 @@ def share_cores(config: Config, cores: int) -> Config:
 
 def _require_possible(options: Compare, runs: Sequence[Run]) -> None:
     """ValueError or UserError, before anything starts, on a device or a network that does not fit the runs."""
-    from wn_rl.agents.dqn import make_training_environments, require_device
-    from wn_rl.agents.learner import make_online_network
+    from wn_rl.agents.experiment import make_online_network, make_training_environments, require_device
     from wn_rl.machine import resolve_device
 
     for config in {(run.config.suite, run.config.game): run.config for run in runs}.values():

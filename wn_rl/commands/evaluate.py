@@ -14,7 +14,7 @@ from wn_rl.run.files import append_line
 from wn_rl.run.folder import RunFolder
 
 if TYPE_CHECKING:
-    from wn_rl.agents.evaluation import Episodes
+    from wn_rl.agents.episodes import Episodes
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,14 @@ def run(arguments: Sequence[str]) -> int:
     """`wn-rl push`."""
     options = parse_flags(Push, arguments)
     from wn_rl.export import exported_files, push
-    from wn_rl.export.hub import check_repo_id
+    from wn_rl.export.hub import require_repo_id
 
-    check_repo_id(options.repo_id)
+    require_repo_id(options.repo_id)
     files = exported_files(options.folder)
-    if options.dry_run:
-        print(f"would upload to {options.repo_id}:")
-        for name in files:
-            print(f"  {(options.folder / name).stat().st_size:>12,} bytes  {name}")
+    if not options.dry_run:
+        print(push(options.folder, files, options.repo_id, private=options.private))
         return 0
-    print(push(options.folder, files, options.repo_id, private=options.private))
+    print(f"would upload to {options.repo_id}:")
+    for name in files:
+        print(f"  {(options.folder / name).stat().st_size:>12,} bytes  {name}")
     return 0

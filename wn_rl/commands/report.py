@@ -68,8 +68,8 @@ def record_best_game(run: Path, video: Path, seed: int) -> str:
     """Let a run's best network play one game on the CPU; returns which network it was and its return."""
     import torch
 
+    from wn_rl.run.loading import load_network
     from wn_rl.run.play import record_game
-    from wn_rl.run.training import load_network
 
     folder, _, config = open_run(run)
     network, name = load_network(config, folder, "best", torch.device("cpu"))

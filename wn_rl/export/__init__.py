@@ -5,8 +5,7 @@ q = agent.network(observations)                    # [B, K, *O] -> [B, A]
 """
 
 from wn_rl.export.agent import Agent, load_exported
-from wn_rl.export.card import Score, scores_of_run
 from wn_rl.export.folder import export, exported_files
 from wn_rl.export.hub import push
 
-__all__ = ["Agent", "Score", "export", "exported_files", "load_exported", "push", "scores_of_run"]
+__all__ = ["Agent", "export", "exported_files", "load_exported", "push"]

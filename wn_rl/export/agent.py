@@ -1,25 +1,31 @@
-"""A trained network with what is needed to play with it, in two files: config.json and model.safetensors."""
+"""A trained network with what is needed to play with it, in two files: config.json and model.safetensors.
+
+The files may come from a stranger: their values are checked, and reading them runs and imports no code.
+"""
 
 import copy
 import json
-from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from wn_rl.errors import UserError
+from wn_rl.errors import UserError, in_one_line
 from wn_rl.export.hub import download
-from wn_rl.export.layers import build, describe
-from wn_rl.nn import Preprocess
+from wn_rl.nn import Preprocess, fold, make_network
+from wn_rl.run.files import sha256
 from wn_rl.run.folder import write_json
 from wn_rl.run.tensor_files import read_network_file, write_network_file
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-FORMAT = {"format": "wn_rl.agent", "version": 1}
-DTYPES = ("uint8", "float32")
+_FORMAT = {"format": "wn_rl.agent", "version": 2}
+_TYPES = {
+    **{"name": str, "architecture": str, "frame_shape": list, "stack": int, "scale": float},
+    **{"dtype": str, "actions": list, "run": dict},
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class Agent:
     """A network and what it plays.
 
     network: plain layers (`wn_rl.nn.fold`) behind a Preprocess, in eval mode: [B, K, *O] -> [B, A].
+    architecture: the network's name in NETWORKS.
     dtype: of observations as the environment gives them, "uint8" or "float32".
     actions: the meaning of each.
     name: which network of its training it is, e.g. "best network, step 75,000".
@@ -34,6 +41,7 @@ class Agent:
     """
 
     network: nn.Sequential
+    architecture: str
     dtype: str
     actions: tuple[str, ...]
     name: str
@@ -42,97 +50,104 @@ class Agent:
     @property
     def preprocess(self) -> Preprocess:
         """The network's first module, which knows the shape of observations and their scale."""
-        first = self.network[0]
-        if not isinstance(first, Preprocess):
-            raise UserError(f"the network begins with a {type(first).__name__}, not with a Preprocess")
-        return first
+        return cast(Preprocess, self.network[0])
 
-    def random_observations(self, count: int, generator: torch.Generator) -> Tensor:
-        """[count, K, *O]: numbers that an environment could give, for comparing networks."""
-        shape = (count, *self.preprocess.stacked_shape)
-        if self.dtype == "float32":
-            return torch.randn(shape, generator=generator)
-        return torch.randint(round(1 / self.preprocess.scale) + 1, shape, generator=generator, dtype=torch.uint8)
+    def check(self, q_values: Callable[[Tensor], Tensor], source: str) -> None:
+        """UserError unless a function gives the Q-values of the network, to 1e-5, for batches of any size."""
+        network = copy.deepcopy(self.network).cpu().float()
+        for count in (1, 8):
+            shape = (count, *self.preprocess.stacked_shape)
+            states = torch.randn(shape, generator=torch.Generator().manual_seed(count))
+            if self.dtype == "uint8":  # numbers that an environment could give
+                states = (states.sigmoid() / self.preprocess.scale).round().byte()
+            with torch.no_grad():
+                if not torch.allclose(q_values(states), network(states), atol=1e-5, rtol=1e-5):
+                    raise UserError(f"the agent cannot be exported: the values of {source} differ from its own")
 
 
 def write_agent(agent: Agent, folder: Path) -> None:
     """Write config.json and model.safetensors into the folder.
 
     Raises:
-        UserError: the network has a layer that cannot be described, or one with a setting that is not kept.
+        UserError: the network is not the one that NETWORKS has under the name of its architecture.
     """
-    preprocess = agent.preprocess
-    tensors = {name: tensor.float() for name, tensor in agent.network.state_dict().items()}
+    stack, *frame_shape = agent.preprocess.stacked_shape
     record = {
-        **FORMAT,
         "name": agent.name,
-        "observation": {
-            "shape": preprocess.stacked_shape,
-            "dtype": agent.dtype,
-            "scale": preprocess.scale,
-            "merged_shape": preprocess.output_shape,
-        },
+        "architecture": agent.architecture,
+        "frame_shape": frame_shape,
+        "stack": stack,
+        "scale": float(agent.preprocess.scale),
+        "dtype": agent.dtype,
         "actions": agent.actions,
-        "layers": describe(list(agent.network.named_children())[1:]),
         "run": agent.run,
     }
-    write_network_file(folder / WEIGHTS, tensors, {"format": "pt"})
-    write_json(folder / CONFIG, record)
-    states = agent.random_observations(4, torch.Generator().manual_seed(0))
-    given = copy.deepcopy(agent.network).cpu().float()
-    with torch.no_grad():
-        written, expected = read_agent(folder).network(states), given(states)
-    if not torch.allclose(written, expected, atol=1e-5, rtol=1e-5):
-        raise UserError("the network has a setting that its description does not keep: it cannot be exported")
+    tensors = {name: tensor.cpu().float() for name, tensor in agent.network.state_dict().items()}
+    agent.check(_build(record, tensors), f"the network {agent.architecture}")
+    write_json(folder / CONFIG, {**_FORMAT, **record})
+    digest = sha256((folder / CONFIG).read_bytes())
+    write_network_file(folder / WEIGHTS, tensors, {"format": "pt", CONFIG: digest})
 
 
 def read_agent(folder: Path) -> Agent:
-    """The agent that `write_agent` wrote. No code of the folder is run.
+    """The agent that `write_agent` wrote.
 
     Raises:
-        UserError: there is none, it is damaged, or of another version.
+        UserError: there is none, its files are damaged or of another version, or config.json was changed.
     """
-    record = _read_record(folder / CONFIG)
-    tensors, _ = read_network_file(folder / WEIGHTS)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():  # nor a pipe, whose reader would wait for ever
+            raise UserError(f"there is no exported agent in {folder}: it has no file {name}")
+    tensors, metadata = read_network_file(folder / WEIGHTS)
     try:
-        observation = record["observation"]
-        stack, *frame_shape = (int(size) for size in observation["shape"])
-        dtype, scale = str(observation["dtype"]), float(observation["scale"])
-        actions = tuple(str(action) for action in record["actions"])
-        name, run, layers = str(record["name"]), dict(record["run"]), list(record["layers"])
-        if dtype not in DTYPES:
-            raise ValueError(f"observations cannot be {dtype}")
-        if not all(tensor.dtype == torch.float32 for tensor in tensors.values()):
-            raise ValueError("its weights are not float32")
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{folder / CONFIG} is damaged: {error!r}") from None
-    preprocess = Preprocess(tuple(frame_shape), stack, scale)
-    modules: OrderedDict[str, nn.Module] = OrderedDict(preprocess=preprocess, **build(layers))
-    network = nn.Sequential(modules)
-    try:
-        network.load_state_dict(tensors, assign=True)
-    except RuntimeError as error:
-        raise UserError(f"{folder / WEIGHTS} does not fit {CONFIG}: {' '.join(str(error).split())}") from None
-    return Agent(network.eval(), dtype, actions, name, run)
+        data = (folder / CONFIG).read_bytes()
+        record = _checked(json.loads(data))
+        if metadata.get(CONFIG) != sha256(data):
+            raise ValueError("it was changed after the export")
+        network = _build(record, tensors)
+    except (ValueError, RecursionError, OSError) as error:
+        raise UserError(f"{folder / CONFIG} is not valid: {in_one_line(error)}") from None
+    return Agent(
+        network, record["architecture"], record["dtype"], tuple(record["actions"]), record["name"], record["run"]
+    )
 
 
-def is_exported(record: dict[str, Any]) -> bool:
-    """Whether a config.json is that of an exported agent; else it may be that of a run."""
-    return record.get("format") == FORMAT["format"]
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"there is no exported agent in {path.parent}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
-    if not isinstance(record, dict) or not is_exported(record):
-        raise UserError(f"{path} is not that of an exported agent")
-    if record.get("version") != FORMAT["version"]:
-        raise UserError(f"{path} is of version {record.get('version')}, this wn-rl reads {FORMAT['version']}")
+def _checked(record: Any) -> dict[str, Any]:
+    """A config.json whose values have the types that they must have. ValueError otherwise."""
+    if not isinstance(record, dict) or {**record, **_FORMAT} != record:
+        raise ValueError("it is not that of an agent which this version of wn-rl exports")
+    for field, kind in _TYPES.items():
+        if type(record.get(field)) is not kind:
+            raise ValueError(f"{field} must be of type {kind.__name__}")
+    if not all(type(size) is int for size in record["frame_shape"]):
+        raise ValueError("frame_shape must hold integers")
+    if record["dtype"] not in ("uint8", "float32"):
+        raise ValueError("dtype must be uint8 or float32")
+    texts = (record["name"], *record["actions"])  # which are printed: a terminal obeys other characters
+    if not all(isinstance(text, str) and text.isprintable() for text in texts):
+        raise ValueError("name and actions must be printable texts")
     return record
+
+
+def _build(record: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Sequential:
+    """The network that a record describes, with these weights.
+
+    Raises:
+        UserError: there is no such architecture, or it does not have such weights.
+    """
+    if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
+        raise UserError("the weights are not float32")
+    frame_shape, stack, scale = tuple(record["frame_shape"]), record["stack"], record["scale"]
+    sizes = {"frame_shape": frame_shape, "stack": stack, "num_actions": len(record["actions"])}
+    try:
+        with torch.device("meta"):  # so that no memory is taken for sizes that a file claims
+            network = make_network(record["architecture"], **sizes, scale=scale, parameterization="normal")
+        plain = cast(nn.Sequential, fold(network))
+        plain.load_state_dict(tensors, assign=True)
+    except Exception as error:  # whatever torch says of impossible sizes
+        raise UserError(f"the network cannot be built: {in_one_line(error)}") from None
+    plain[0] = Preprocess(frame_shape, stack, scale)
+    return plain
 
 
 def load_exported(path_or_id: str | Path, *, revision: str | None = None) -> Agent:

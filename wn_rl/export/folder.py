@@ -1,65 +1,127 @@
 """The whole folder of an exported agent: weights, ONNX file, learning curve and model card."""
 
-import contextlib
+import importlib.util
+import json
+import logging
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+import tempfile
+import warnings
+from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from wn_rl.errors import UserError
+import jinja2
+import torch
+from torch import nn
+
+from wn_rl.errors import UserError, say
 from wn_rl.export.agent import CONFIG, WEIGHTS, Agent, read_agent, write_agent
-from wn_rl.export.card import CARD, CURVE, ONNX, Score, card_text
-from wn_rl.export.onnx import require_onnx, write_onnx
 from wn_rl.plots import plot_learning_curves
 from wn_rl.run.files import replace_file, sync_folder
+from wn_rl.run.folder import RunFolder
 
+CARD, CURVE, ONNX = "README.md", "curve.png", "model.onnx"
 FILES = (CARD, CONFIG, CURVE, ONNX, WEIGHTS)
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # torch's exporter needs the first two, the check the last
+PLAIN_LAYERS = (nn.Conv2d, nn.Linear, nn.ReLU, nn.Tanh, nn.Flatten)  # which torch prints as they are made
 
 
-def export(
-    agent: Agent,
-    folder: Path,
-    *,
-    scores: Sequence[Score] = (),
-    curve_of: Path | None = None,
-    onnx: bool = True,
-) -> None:
+def export(agent: Agent, folder: Path, *, run_dir: Path | None = None, onnx: bool = True) -> None:
     """Write the agent into a new folder, at once: it is there whole or not at all.
 
-    scores: for the model card. curve_of: a run whose learning curve is drawn. onnx: whether to write it.
+    run_dir: the run that trained it; the model card has its learning curve and what `wn-rl evaluate` found.
+    onnx: whether to write model.onnx.
 
     Raises:
-        UserError: the folder has something in it, the network cannot be exported, or packages are missing.
+        UserError: the folder is not empty, the network cannot be exported, or packages are missing.
     """
-    if onnx:
-        require_onnx()
-    with _new_folder(folder) as temporary:
-        write_agent(agent, temporary)
-        written = read_agent(temporary)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder} is not empty: choose a new folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        new = Path(temporary) / folder.name
+        new.mkdir()
+        write_agent(agent, new)
         if onnx:
-            write_onnx(written, temporary / ONNX)
-        if curve_of is not None:
-            plot_learning_curves([curve_of], temporary / CURVE)
-        files = [name for name in FILES if name == CARD or (temporary / name).exists()]
-        replace_file(temporary / CARD, card_text(written, scores, files).encode())
+            write_onnx(read_agent(new), new / ONNX)
+        if run_dir is not None and RunFolder(run_dir).metrics_file.exists():
+            plot_learning_curves([run_dir], new / CURVE)
+        evaluations = [] if run_dir is None else _evaluations(run_dir, agent.name)
+        replace_file(new / CARD, _card(agent, evaluations, exported_files(new)).encode())
+        os.replace(new, folder)
+    sync_folder(folder.parent)
 
 
 def exported_files(folder: Path) -> list[str]:
     """The names of an exported agent's files. UserError unless the agent can be read from them."""
     read_agent(folder)
-    return [name for name in FILES if (folder / name).exists()]
+    return [name for name in FILES if (folder / name).is_file()]
 
 
-@contextlib.contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside it to write into, which becomes it at the end, or goes if there is an error."""
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder} is not empty: choose a new folder")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        os.replace(temporary, folder)
-        sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def write_onnx(agent: Agent, path: Path) -> None:
+    """Write the network: "observations" [batch, K, *O] as the environment gives them -> "q_values" [batch, A].
+
+    The scaling of observations is inside, and the batch has any size. The agent is on the CPU, as a loaded one is.
+
+    Raises:
+        UserError: packages are missing, or onnxruntime's values differ from the network's by more than 1e-5.
+    """
+    missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f'ONNX needs more packages ({", ".join(missing)}): pip install "wn-rl[export]"')
+    import onnxruntime
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # else it names packages that it could use
+    states = torch.zeros((3, *agent.preprocess.stacked_shape), dtype=getattr(torch, agent.dtype))
+    with warnings.catch_warnings(action="ignore"):  # the exporter's own deprecations
+        program = torch.onnx.export(
+            agent.network,
+            (states,),
+            dynamo=True,
+            input_names=["observations"],
+            output_names=["q_values"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(str(path))
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    agent.check(lambda states: torch.from_numpy(session.run(None, {"observations": states.numpy()})[0]), ONNX)
+
+
+def _evaluations(run_dir: Path, network: str) -> list[dict[str, Any]]:
+    """What `wn-rl evaluate` wrote of one network of a run (by its name), and of the random policy.
+
+    Of each protocol and epsilon, the row with the most episodes, of equals the newest. A line of
+    evaluations.jsonl that was cut off is left out with a warning.
+    """
+    file = run_dir / "evaluations.jsonl"
+    largest: dict[tuple[str, str, float], dict[str, Any]] = {}
+    for number, line in enumerate(file.read_text().splitlines() if file.exists() else [], start=1):
+        try:
+            row = json.loads(line)
+            key = (row["policy"], row["protocol"], row["epsilon"])
+            size = len(row["returns"])
+        except (ValueError, KeyError, TypeError):
+            say(f"warning: line {number} of {file} is damaged and left out")
+            continue
+        if row["policy"] in (network, "random policy") and size >= len(largest.get(key, row)["returns"]):
+            largest[key] = row
+    return list(largest.values())
+
+
+def _card(agent: Agent, evaluations: Sequence[dict[str, Any]], files: Sequence[str]) -> str:
+    """The README.md, which people and the Hugging Face hub read."""
+    layers = list(agent.network.named_children())[1:]
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string((resources.files(__package__) / "card.md.jinja").read_text())
+    return template.render(
+        agent=agent,
+        config=agent.run.get("config"),
+        settings=json.dumps(agent.run, indent=2),
+        evaluations=evaluations,
+        files=files,
+        layers=layers if all(type(layer) in PLAIN_LAYERS for _, layer in layers) else [],
+    )

@@ -15,10 +15,10 @@ CLOSE_SECONDS = 90.0  # a sink that takes longer to end is left behind
 
 
 class GuardedTracker:
-    """A sink in a thread of its own. It may fail or hang: the run says so in one line and goes on.
+    """A sink in a thread of its own. If it fails or hangs, the run says so in one line and goes on.
 
-    open_sink: makes the sink from the state, in the thread, when the first row comes. state: plain data;
-    the step of the last row is added to it.
+    open_sink: makes the sink from the state, in the thread, when the first row comes. state: plain data, to which
+    the step of the last row is added.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class GuardedTracker:
         self._report = report
         self._calls: queue.Queue[Callable[[Sink], None] | None] = queue.Queue(QUEUED_CALLS)
         self._thread: threading.Thread | None = None
-        self._given_up = False
+        self._is_over = False
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Hand a row to the thread."""
@@ -51,12 +51,12 @@ class GuardedTracker:
         return dict(self._state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Open the sink with a state of before."""
+        """Open the sink with an earlier state."""
         self._state = dict(state)
 
     def close(self, exit_code: int) -> None:
         """Let the sink end, within CLOSE_SECONDS."""
-        if self._thread is None or self._given_up:
+        if self._thread is None or self._is_over:
             return
         self._hand_over(lambda sink: sink.close(exit_code))
         with contextlib.suppress(queue.Full):
@@ -64,10 +64,10 @@ class GuardedTracker:
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
             self._give_up(f"it did not end within {CLOSE_SECONDS:.0f} seconds")
-        self._given_up = True
+        self._is_over = True
 
     def _hand_over(self, call: Callable[[Sink], None]) -> None:
-        if self._given_up:
+        if self._is_over:
             return
         if self._thread is None:
             state = dict(self._state)
@@ -83,12 +83,11 @@ class GuardedTracker:
             sink = self._open_sink(state)
             while (call := self._calls.get()) is not None:
                 call(sink)
-        except Exception as error:  # whatever a sink may raise, the run goes on
+        except (Exception, SystemExit) as error:  # whatever a sink may raise, the run goes on; W&B may exit
             self._give_up(f"{type(error).__name__}: {error}")
 
     def _give_up(self, reason: str) -> None:
-        if not self._given_up:
-            self._given_up = True
-            self._report(
-                f"warning: {self._name} is switched off: {in_one_line(reason)}; metrics.jsonl has every row"
-            )
+        if not self._is_over:
+            self._is_over = True
+            reason = in_one_line(reason)
+            self._report(f"warning: {self._name} is switched off: {reason}; metrics.jsonl has every row")

@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from wn_rl.agents.dqn import Experiment
-from wn_rl.agents.evaluation import Episodes, Interrupted, run_epoch_test
+from wn_rl.agents.dqn import DQN
+from wn_rl.agents.episodes import Episodes
+from wn_rl.agents.evaluation import Interrupted, run_epoch_test
+from wn_rl.agents.experiment import check_finite, state_of, take_metrics
 from wn_rl.config import Config, identity
 from wn_rl.run.checkpoint import CheckpointError, CheckpointStore
 from wn_rl.run.folder import RunFolder
@@ -73,63 +75,63 @@ class Monitor:
         self._training = Stopwatch()  # without tests and checkpoints: what frames_per_second is made of
         self._logged_frames: int | None = None
 
-    def __call__(self, experiment: Experiment) -> None:
+    def __call__(self, dqn: DQN) -> None:
         """Do what is due.
 
         Raises:
             Interrupted: the run was asked to stop; it has been saved.
             FloatingPointError: the loss is not finite; nothing was saved.
         """
-        config, steps = self._config, experiment.num_steps
+        config, steps = self._config, dqn.num_steps
         finished = steps >= config.steps
         if self._logged_frames is None:
-            self._logged_frames = experiment.num_frames
+            self._logged_frames = dqn.num_frames
         if crossed(config.log_period, self._last_log, steps) or (finished and steps > self._last_log):
-            self._log(experiment)
+            self._log(dqn)
         if config.evaluation.period and crossed(config.evaluation.period, self._last_test, steps):
             with self._training.paused(), contextlib.suppress(Interrupted):
-                self._test(experiment)
+                self._test(dqn)
         if self._stop or finished or crossed(config.checkpoint_period, self._last_save, steps):
             with self._training.paused():
-                self._save(experiment)
+                self._save(dqn)
         if self._stop:
             raise Interrupted
 
-    def _log(self, experiment: Experiment) -> None:
-        frames = experiment.num_frames - (self._logged_frames or 0)
+    def _log(self, dqn: DQN) -> None:
+        frames = dqn.num_frames - (self._logged_frames or 0)
         seconds = self._training.seconds()
         self._training.reset()
-        self._logged_frames = experiment.num_frames
-        self._last_log = experiment.num_steps
+        self._logged_frames = dqn.num_frames
+        self._last_log = dqn.num_steps
         clock = {"frames_per_second": frames / max(seconds, 1e-9), "seconds": self._elapsed()}
-        self._tracker.log({**experiment.metrics(), **clock})
+        self._tracker.log({**take_metrics(dqn), **clock})
 
     def _elapsed(self) -> float:
         return self._seconds_before + self._total.seconds()
 
-    def _test(self, experiment: Experiment) -> None:
-        seed = derive_seed(self._config.seed, "evaluation", experiment.num_steps)
-        games = run_epoch_test(self._config, experiment.learner.acting, seed=seed, tick=self._raise_if_stopped)
+    def _test(self, dqn: DQN) -> None:
+        seed = derive_seed(self._config.seed, "evaluation", dqn.num_steps)
+        games = run_epoch_test(self._config, dqn.learner.networks.acting, seed=seed, tick=self._raise_if_stopped)
         video_period = self._config.evaluation.video_period
-        if video_period and (experiment.num_steps // self._config.evaluation.period) % video_period == 0:
-            self._record(experiment)
-        self._keep_best(experiment, games)
-        held_out = experiment.held_out_states
+        if video_period and (dqn.num_steps // self._config.evaluation.period) % video_period == 0:
+            self._record(dqn)
+        self._keep_best(dqn, games)
+        held_out = dqn.held_out_states
         self._tracker.log(
             {
-                "step": experiment.num_steps,
-                "frames": experiment.num_frames,
+                "step": dqn.num_steps,
+                "frames": dqn.num_frames,
                 "eval/return_mean": games.return_mean,
                 "eval/return_std": games.return_std,
                 "eval/length_mean": games.length_mean,
                 "eval/episodes": len(games.returns),
                 "eval/best": self.best_score,
-                "held_out_q": None if held_out is None else experiment.learner.max_q(held_out),
+                "held_out_q": None if held_out is None else dqn.learner.networks.max_q(held_out),
             }
         )
-        self._last_test = experiment.num_steps
+        self._last_test = dqn.num_steps
 
-    def _keep_best(self, experiment: Experiment, games: Episodes) -> None:
+    def _keep_best(self, dqn: DQN, games: Episodes) -> None:
         score = games.return_mean
         if score is None or (self.best_score is not None and score <= self.best_score):
             return
@@ -137,9 +139,9 @@ class Monitor:
         try:
             write_network_file(
                 self._folder.best_network,
-                experiment.learner.online.state_dict(),
+                dqn.learner.networks.online.state_dict(),
                 {
-                    "step": str(experiment.num_steps),
+                    "step": str(dqn.num_steps),
                     "eval/return_mean": repr(score),
                     "identity": json.dumps(identity(self._config), sort_keys=True),
                 },
@@ -147,34 +149,34 @@ class Monitor:
         except OSError as error:
             self._report(f"warning: the best network could not be saved: {error}")
 
-    def _record(self, experiment: Experiment) -> None:
-        path = self._folder.videos / f"step_{experiment.num_steps:012d}.mp4"
-        seed = derive_seed(self._config.seed, "video", experiment.num_steps)
+    def _record(self, dqn: DQN) -> None:
+        path = self._folder.videos / f"step_{dqn.num_steps:012d}.mp4"
+        seed = derive_seed(self._config.seed, "video", dqn.num_steps)
         try:
-            record_game(self._config, experiment.learner.acting, path, seed=seed, tick=self._raise_if_stopped)
+            record_game(self._config, dqn.learner.networks.acting, path, seed=seed, tick=self._raise_if_stopped)
         except (OSError, ValueError) as error:
             self._report(f"warning: no video of this test: {error}")
             return
-        self._tracker.video(experiment.num_steps, "gameplay", path)
+        self._tracker.video(dqn.num_steps, "gameplay", path)
 
     def _raise_if_stopped(self) -> None:
         if self._stop:
             raise Interrupted
 
-    def _save(self, experiment: Experiment) -> None:
-        experiment.learner.check_finite()
-        self._last_save = experiment.num_steps
+    def _save(self, dqn: DQN) -> None:
+        check_finite(dqn)
+        self._last_save = dqn.num_steps
         state = {
-            "experiment": experiment.state_dict(),
+            "experiment": state_of(dqn),
             "monitor": self.state_dict(),
             "tracker": self._tracker.state_dict(),
         }
         try:
-            self._store.save(experiment.num_steps, state, experiment.replay)
+            self._store.save(dqn.num_steps, state, dqn.replay)
         except CheckpointError as error:
             self._report(f"warning: {error}; the checkpoint before it is kept")
         else:
-            self.saved_step = experiment.num_steps
+            self.saved_step = dqn.num_steps
 
     def state_dict(self) -> dict[str, Any]:
         """When each thing was last done, the best score, and the seconds spent."""

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from torch import nn
 
-from wn_rl.agents.evaluation import Episodes, evaluate_episodes, make_test_actor, make_test_environments
+from wn_rl.agents.episodes import Episodes
+from wn_rl.agents.evaluation import evaluate_episodes, make_test_actor, make_test_environments
 from wn_rl.config import Config
 from wn_rl.run.video import VideoWriter
 

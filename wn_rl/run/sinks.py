@@ -1,22 +1,22 @@
 """Places that show a run: the terminal and TensorBoard here, Weights & Biases in wandb_sink.py.
 
-A sink may raise or hang; guard.py sees to it that the run does not notice. It is opened with the state that
-it had when the run was saved, in which "step" is that of the last row, or absent before the first.
+A sink may raise or hang; guard.py sees to it that the run does not notice. A sink is opened with the state that
+it had when the run was saved, in which "step" is that of the last row, or absent before the first row.
 """
 
-import dataclasses
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 Row = Mapping[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class RunInfo:
-    """What sinks are told of a run."""
+    """What a sink knows of a run. report: called with a line for the user, also from other threads."""
 
     run_dir: Path
     config: dict[str, Any]
@@ -28,35 +28,40 @@ class RunInfo:
 
 
 class Sink(Protocol):
-    """Shows rows and videos."""
+    """Where rows and videos go."""
 
     def log(self, row: Row) -> None:
-        """Show a row."""
+        """Record one row."""
         ...
 
     def video(self, step: int, name: str, path: Path) -> None:
-        """Show an mp4 file."""
+        """Record a finished mp4 file."""
         ...
 
     def close(self, exit_code: int) -> None:
-        """Finish."""
+        """Finish. Nothing is recorded after it."""
         ...
 
 
 class ConsoleSink:
-    """A live line at the bottom of a terminal; one plain line a row where standard output is none."""
+    """A live line at the bottom of a terminal; one plain line a row if standard output is not a terminal."""
 
     def __init__(self, info: RunInfo, state: dict[str, Any]) -> None:
         self._total = info.total_steps
         self._recent: deque[tuple[int, float]] = deque(maxlen=10)  # (step, seconds), for the time left
         self._progress: Any = None
         if sys.stdout.isatty():
-            self._start_progress()
+            from rich.progress import Progress, SpinnerColumn, TextColumn
+
+            numbers = TextColumn("{task.percentage:>3.0f}%  {task.fields[numbers]}")
+            self._progress = Progress(SpinnerColumn(), numbers)
+            self._task = self._progress.add_task("", total=self._total, numbers="")
+            self._progress.start()
 
     def log(self, row: Row) -> None:
-        """Show a row: tests stand on a line of their own."""
+        """Show a row; an evaluation stands on a line of its own."""
         if row.get("eval/episodes") is not None:
-            self._print(_describe_test(row))
+            self._print(_describe_evaluation(row))
             return
         if row.get("seconds") is not None:
             self._recent.append((row["step"], row["seconds"]))
@@ -75,13 +80,6 @@ class ConsoleSink:
         if self._progress is not None:
             self._progress.stop()
 
-    def _start_progress(self) -> None:
-        from rich.progress import Progress, SpinnerColumn, TextColumn
-
-        self._progress = Progress(SpinnerColumn(), TextColumn("{task.percentage:>3.0f}%  {task.fields[numbers]}"))
-        self._task = self._progress.add_task("", total=self._total, numbers="")
-        self._progress.start()
-
     def _print(self, line: str) -> None:
         if self._progress is None:
             print(line, flush=True)
@@ -97,30 +95,29 @@ class ConsoleSink:
         return (self._total - step) * (seconds - first_seconds) / (step - first_step)
 
 
+_SHOWN = {
+    "frames_per_second": ("frames/s", ",.0f"),
+    "train/return": ("return", ".2f"),
+    "loss": ("loss", ".4g"),
+    "q_mean": ("mean Q", ".3g"),
+    "epsilon": ("epsilon", ".3f"),
+}
+
+
 def _describe_training(row: Row, total_steps: int | None, seconds_left: float | None) -> str:
-    of_total = "" if total_steps is None else f"/{total_steps:,}"
-    formats = {
-        "frames_per_second": ("frames/s", ",.0f"),
-        "train/return": ("return", ".2f"),
-        "loss": ("loss", ".4g"),
-        "q_mean": ("mean Q", ".3g"),
-        "epsilon": ("epsilon", ".3f"),
-    }
-    parts = [f"step {row['step']:,}{of_total}"]
+    parts = [f"step {row['step']:,}" + ("" if total_steps is None else f"/{total_steps:,}")]
     if seconds_left is not None:  # before what a narrow terminal cuts off
         minutes, seconds = divmod(int(seconds_left), 60)
         parts.append(f"left {minutes // 60}:{minutes % 60:02}:{seconds:02}")
-    for key, (label, form) in formats.items():
-        if row.get(key) is not None:
-            parts.append(f"{label} {row[key]:{form}}")
-    return "  ".join(parts)
+    shown = [(key, label, form) for key, (label, form) in _SHOWN.items() if row.get(key) is not None]
+    return "  ".join(parts + [f"{label} {row[key]:{form}}" for key, label, form in shown])
 
 
-def _describe_test(row: Row) -> str:
+def _describe_evaluation(row: Row) -> str:
     mean, deviation = row.get("eval/return_mean"), row.get("eval/return_std")
-    score = "no finished game" if mean is None else f"return {mean:.2f}"
+    score = "no finished episode" if mean is None else f"return {mean:.2f}"
     spread = "" if deviation is None else f" (standard deviation {deviation:.2f})"
-    return f"step {row['step']:,}  test: {score}{spread}, games {row['eval/episodes']}"
+    return f"step {row['step']:,}  evaluation: {score}{spread}, episodes {row['eval/episodes']}"
 
 
 class TensorBoardSink:

@@ -15,7 +15,7 @@ from wn_rl.errors import UserError, say
 from wn_rl.registry import TRACKERS
 from wn_rl.run.files import write_all
 from wn_rl.run.guard import GuardedTracker
-from wn_rl.run.sinks import ConsoleSink, RunInfo, Sink, TensorBoardSink
+from wn_rl.run.sinks import ConsoleSink, Row, RunInfo, Sink, TensorBoardSink
 from wn_rl.run.wandb_sink import WandbSink, new_wandb_state
 
 CLOCK_KEYS = ("frames_per_second", "seconds")  # these measure time, and differ between equal runs
@@ -23,35 +23,23 @@ CLOCK_KEYS = ("frames_per_second", "seconds")  # these measure time, and differ 
 Report = Callable[[str], None]
 
 
-class Tracker(Protocol):
-    """Where rows go. `load_state_dict`, if it is called, comes before anything else."""
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        """Record one row."""
-        ...
-
-    def video(self, step: int, name: str, path: Path) -> None:
-        """Record a finished mp4 file."""
-        ...
+class Tracker(Sink, Protocol):
+    """A sink that a resumed run continues. `load_state_dict`, if it is called, comes before anything else."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to go on in the same record: plain data, for the checkpoint."""
+        """What a resumed run needs to continue the same record: plain data, for the checkpoint."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state; without this call, the record begins anew."""
-        ...
-
-    def close(self, exit_code: int) -> None:
-        """Finish. Nothing is recorded after it."""
+        """Continue from a state; without this call, the record begins anew."""
         ...
 
 
 class JsonlTracker:
     """One JSON object a line, written at once, on the disk before each checkpoint.
 
-    A resumed run cuts the file back to where its checkpoint was. Rows that a full disk has no place for are
-    kept in memory, and in the checkpoint, until there is.
+    A resumed run cuts the file back to where its checkpoint was. Rows for which a full disk has no room are kept
+    in memory, and in the checkpoint, until there is room.
     """
 
     def __init__(self, path: Path, report: Report) -> None:
@@ -61,11 +49,11 @@ class JsonlTracker:
         self._offset = 0  # bytes of whole rows in the file
         self._pending: list[str] = []
 
-    def log(self, row: Mapping[str, Any]) -> None:
+    def log(self, row: Row) -> None:
         """Append a row, keys in the order given. NaN and infinity are written as null."""
-        finite = {key: value if _is_finite(value) else None for key, value in row.items()}
+        infinite = [key for key, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
         had_pending = bool(self._pending)
-        self._pending.append(json.dumps(finite) + "\n")
+        self._pending.append(json.dumps({**row, **dict.fromkeys(infinite)}) + "\n")
         self._write_pending(quietly=had_pending)
 
     def video(self, step: int, name: str, path: Path) -> None:
@@ -88,8 +76,8 @@ class JsonlTracker:
         size = self._path.stat().st_size if self._path.exists() else 0
         if size < state["offset"]:
             raise UserError(
-                f"{self._path} has {size:,} bytes, and {state['offset']:,} when the checkpoint was made: "
-                "rows are lost; put the file back to resume this run"
+                f"{self._path} has {size:,} bytes, and had {state['offset']:,} at the checkpoint: rows are lost; "
+                "put the file back to resume this run"
             )
         self._offset = state["offset"]
         self._pending = list(state["pending"])
@@ -99,7 +87,7 @@ class JsonlTracker:
         """Write what is left and close the file."""
         self.state_dict()
         if self._pending:
-            self._report(f"{self._path} lacks the last {len(self._pending)} rows: the disk took no more")
+            self._report(f"{self._path} lacks the last {len(self._pending)} rows: the disk is full")
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -123,14 +111,10 @@ class JsonlTracker:
         except OSError as error:
             if not quietly:
                 reason = error.strerror or error
-                self._report(f"warning: {self._path} cannot be written ({reason}); its rows are kept in memory")
+                self._report(f"warning: {self._path} could not be written ({reason}); its rows are kept in memory")
             return
         self._offset += len(data)
         self._pending.clear()
-
-
-def _is_finite(value: Any) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
 
 
 class Trackers:
@@ -139,7 +123,7 @@ class Trackers:
     def __init__(self, trackers: Mapping[str, Tracker]) -> None:
         self._trackers = dict(trackers)
 
-    def log(self, row: Mapping[str, Any]) -> None:
+    def log(self, row: Row) -> None:
         """Record one row in each."""
         for tracker in self._trackers.values():
             tracker.log(row)
@@ -167,10 +151,10 @@ class Trackers:
 
 def _guarded(
     name: str,
-    open_sink: Callable[[RunInfo, dict[str, Any]], Sink],
+    make_sink: Callable[[RunInfo, dict[str, Any]], Sink],
     new_state: Callable[[], dict[str, Any]] = dict,
 ) -> Callable[[RunInfo], Tracker]:
-    return lambda info: GuardedTracker(name, lambda state: open_sink(info, state), new_state(), info.report)
+    return lambda info: GuardedTracker(name, lambda state: make_sink(info, state), new_state(), info.report)
 
 
 def jsonl_tracker(info: RunInfo) -> Tracker:
@@ -196,8 +180,7 @@ def make_trackers(
 ) -> Trackers:
     """The named trackers as one; jsonl is always among them, and first.
 
-    config: plain JSON values. total_steps: for the time that is left. report: called with a line, also from
-    other threads.
+    config: plain JSON values. total_steps: for the time that is left. report: see RunInfo.
 
     Raises:
         UnknownNameError: a name is unknown.

@@ -4,7 +4,6 @@ import atexit
 import contextlib
 import json
 import math
-import netrc
 import os
 import secrets
 import shlex
@@ -13,7 +12,6 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from wn_rl.errors import in_one_line
 from wn_rl.run.sinks import Row, RunInfo
@@ -31,11 +29,11 @@ def new_wandb_state() -> dict[str, Any]:
 
 
 class WandbSink:
-    """Weights & Biases: online where a key is configured, else in the run's folder, to be synced later.
+    """Weights & Biases: online if a key is configured, else in the run's folder, to be synced later.
 
     The step is a metric of its own, which the others are drawn over: W&B drops rows whose built-in step goes
-    back, and a resumed run's may. Offline runs cannot be resumed: a second folder with the same id follows,
-    and syncing uploads them in order.
+    back, as that of a resumed run may. An offline run cannot be resumed: it goes on in a second folder with the
+    same id, and syncing uploads the folders in order.
     """
 
     def __init__(self, info: RunInfo, state: dict[str, Any]) -> None:
@@ -44,12 +42,11 @@ class WandbSink:
         self._wandb: Any = wandb
         self._info = info
         self._run = self._start(state["id"])
-        _bound_the_exit(wandb)
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
         self._folder = Path(self._run.settings.sync_dir)
         self._rows = 0
-        if not self._run.settings._offline:  # else there is none, and asking for it warns
+        if not self._run.offline:  # an offline run warns of a question for its address
             info.report(f"wandb: {self._run.url}")
 
     def log(self, row: Row) -> None:
@@ -64,38 +61,33 @@ class WandbSink:
 
     def close(self, exit_code: int) -> None:
         """Finish; say how to upload what is only here, and whether all of it is here."""
-        offline = bool(self._run.settings._offline)
-        sync = shlex.join(["wandb", "sync", str(self._folder)])
+        report, sync = self._info.report, shlex.join(["wandb", "sync", str(self._folder)])
         try:
             self._run.finish(exit_code=exit_code)
         except TimeoutError:
-            self._info.report(f"warning: wandb did not take everything in time; upload it with: {sync}")
+            report(f"warning: wandb did not take everything in time; upload it with: {sync}")
             return
-        if offline:
+        if self._run.offline:
             rows = count_offline_rows(self._folder)
             if rows is not None and rows < self._rows:
-                self._info.report(
-                    f"warning: wandb kept {rows} of {self._rows} rows (a full disk?); metrics.jsonl has all"
-                )
-            self._info.report(f"wandb: {self._rows} rows are kept offline; upload them with: {sync}")
+                report(f"warning: wandb kept {rows} of {self._rows} rows (a full disk?); metrics.jsonl has all")
+            report(f"wandb: {self._rows} rows are kept offline; upload them with: {sync}")
 
     def _start(self, run_id: str) -> Any:
-        settings = self._wandb.setup().settings
-        mode = settings.mode
-        if mode == "online" and not wandb_key_configured(settings.base_url):
-            self._info.report(
-                "wandb: no key is configured, so the run is logged offline in its folder (see `wandb login`)"
-            )
-            mode = "offline"
-        if mode == "online":
-            try:
-                return self._init(run_id, mode)
-            except Exception as error:
-                reason = in_one_line(error)
-                self._info.report(f"warning: wandb is out of reach, logging offline instead: {reason}")
-                mode = "offline"
-                self._wandb.teardown()  # frees the id, which the failed run still holds
-        return self._init(run_id, mode)
+        """The W&B run: offline if no key is configured or the server is out of reach."""
+        settings, report = _start_service(self._wandb), self._info.report
+        if settings.mode != "online":
+            return self._init(run_id, settings.mode)
+        if not wandb_key_configured(settings.base_url):
+            report("wandb: no key is configured, so the run is logged offline in its folder (see `wandb login`)")
+            return self._init(run_id, "offline")
+        try:
+            return self._init(run_id, "online")
+        except Exception as error:
+            report(f"warning: wandb is out of reach, logging offline instead: {in_one_line(error)}")
+        self._wandb.teardown()  # frees the id, which the failed run still holds
+        _start_service(self._wandb)
+        return self._init(run_id, "offline")
 
     def _init(self, run_id: str, mode: str) -> Any:
         info = self._info
@@ -120,27 +112,39 @@ class WandbSink:
         )
 
 
-def _bound_the_exit(wandb: Any) -> None:
-    """See that W&B's process, dead or hanging, neither prints a traceback when ours exits nor keeps it."""
-    process = None
-    with contextlib.suppress(AttributeError):  # there is no public handle
-        process = wandb.setup().ensure_service()._proc._process
-    exiting, done = threading.Event(), threading.Event()
+def _start_service(wandb: Any) -> Any:
+    """Start W&B's own process, so that, dead or hanging, it neither prints a traceback at our exit nor delays it.
 
-    def watch() -> None:
-        exiting.wait()
-        if not done.wait(EXIT_SECONDS) and process is not None:
-            process.kill()
+    To be called before anything may fail: W&B's own end at our exit prints the errors of a dead process.
+    Returns W&B's settings.
+    """
+    settings = wandb.setup().settings
+    process = _service_process(wandb)
+    exiting, ended = threading.Event(), threading.Event()
 
     def end() -> None:
-        exiting.set()
-        with contextlib.suppress(Exception, SystemExit):  # SystemExit: its process was killed
+        exiting.wait()
+        with contextlib.suppress(BaseException):  # W&B exits if its process was killed
             wandb.teardown()
-        done.set()
+        ended.set()
 
-    # Started now: a thread cannot be started any more when the interpreter exits.
-    threading.Thread(target=watch, name="wandb-exit", daemon=True).start()
-    atexit.register(end)  # after W&B's own, so it runs before it, and takes its place
+    def end_in_time() -> None:
+        exiting.set()
+        if not ended.wait(EXIT_SECONDS) and process is not None:
+            process.kill()
+
+    threading.Thread(target=end, name="wandb-exit", daemon=True).start()  # at exit, no thread can be started
+    atexit.register(end_in_time)  # after W&B's own, so it runs before it, and takes its place
+    return settings
+
+
+def _service_process(wandb: Any) -> "subprocess.Popen[bytes] | None":
+    """W&B's own process, or None: there is no public handle. Without one, a hanging process outlives ours."""
+    try:
+        process: subprocess.Popen[bytes] = wandb.setup()._connection._proc._process
+    except AttributeError:
+        return None
+    return process
 
 
 def _is_shown(value: Any) -> bool:
@@ -152,8 +156,7 @@ def count_offline_rows(folder: Path) -> int | None:
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
     try:
         output = subprocess.run(command, capture_output=True, timeout=FINISH_SECONDS, check=True).stdout
-        records = [json.loads(line) for line in output.splitlines()]
-        return len([record for record in records if record["type"] == "history"])
+        return [json.loads(line)["type"] for line in output.splitlines()].count("history")
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
         return None
 
@@ -162,13 +165,6 @@ def wandb_key_configured(base_url: str | None = None) -> bool:
     """Whether W&B could log in to its server: by environment or by the netrc file that `wandb login` writes."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlsplit(base_url or os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
-    choices = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
-    for choice in choices:
-        path = Path(choice).expanduser() if choice else None
-        if path is not None and path.is_file():
-            try:
-                return netrc.netrc(path).authenticators(host) is not None
-            except (OSError, netrc.NetrcParseError):
-                return False
-    return False
+    from requests.utils import get_netrc_auth  # which W&B uses and brings along
+
+    return get_netrc_auth(base_url or os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai") is not None

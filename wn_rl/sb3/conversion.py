@@ -1,6 +1,6 @@
-"""A run of ours as an SB3 model, and an SB3 model's network as one of ours: the same Q-values, all both ways.
+"""A run of ours as an SB3 model, and an SB3 model's network as one of ours, with equal Q-values.
 
-An observation of SB3's is a stack of ours merged into its leading axis: [B, K, *O] and [B, K * O0, ...].
+SB3 merges a stack of observations into their leading axis: our [B, K, *O] is SB3's [B, K * O0, ...].
 """
 
 from pathlib import Path
@@ -10,7 +10,6 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.preprocessing import is_image_space
 from torch import nn
 
-from wn_rl.config import Config
 from wn_rl.errors import UserError
 from wn_rl.nn import make_network
 from wn_rl.run.folder import open_run
@@ -22,50 +21,45 @@ _OUTPUT = "output."  # the last layer of ours
 
 
 def model_from_run(run: str | Path, env: Any, **settings: Any) -> DQN:
-    """An SB3 DQN with the network of the run's best test: the same parameters, statistics and Q-values.
+    """An SB3 DQN with the network of the run's best evaluation: the same parameters, statistics and Q-values.
 
     run: the run's folder. env: its game as SB3 sees it (`wn_rl.envs.as_gymnasium.GameEnv`), a VecEnv of it, or any
-    environment with the same observations. settings: DQN's (learning_rate, buffer_size, ...), which are SB3's
-    defaults and not the run's.
+    environment with the same observations. settings: those of DQN (learning_rate, buffer_size, ...); their
+    defaults are SB3's and not the run's.
 
     Raises:
-        UserError: the folder is not a run, it was not tested yet, or its network is damaged.
-        RuntimeError: env's observations or actions do not fit the network.
+        UserError: the folder is not a run, the run has no evaluation yet, or its network is damaged.
+        RuntimeError: the observations or actions of env do not fit the network.
     """
     folder, _, config = open_run(run)
     if not folder.best_network.exists():
-        raise UserError(f"{run} has no best network yet: its first test is still to come")
+        raise UserError(f"{run} has no best network yet: it was not evaluated")
     tensors, step = read_best_network(folder.best_network, config)
-    model = DQN(WeightNormMlpPolicy, env, policy_kwargs=policy_settings(config), **settings)
-    state = {_to_sb3(name): tensor for name, tensor in tensors.items()}
-    for network in (model.q_net, model.q_net_target):
-        network.load_state_dict(state)
-    model.num_timesteps = step
-    updating = max(model.num_timesteps - config.learning.replay_start, 0)
-    model._n_updates = updating // config.learning.update_period
-    return model
-
-
-def policy_settings(config: Config) -> dict[str, Any]:
-    """SB3's policy_kwargs for the network of a config."""
-    return {
+    policy: dict[str, Any] = {
         "parameterization": config.parameterization,
         "log_scale": config.network.log_scale,
         "net_arch": [],
         "features_extractor_class": NetworkFeatures,
         "features_extractor_kwargs": {"network": config.network.name},
     }
+    model = DQN(WeightNormMlpPolicy, env, policy_kwargs=policy, **settings)
+    state = {_to_sb3(name): tensor for name, tensor in tensors.items()}
+    for network in (model.q_net, model.q_net_target):
+        network.load_state_dict(state)
+    model.num_timesteps = step
+    model._n_updates = max(step - config.learning.replay_start, 0) // config.learning.update_period
+    return model
 
 
 def network_from_model(model: DQN, *, stack: int = 1) -> nn.Sequential:
     """The model's Q-network as one of ours, [B, stack, *frame_shape] -> [B, A], with parameters of its own.
 
-    stack: in how many frames the leading axis of an observation is to be cut; a stack of images then has
-    frames [H, W], as on Atari, or [C, H, W] where more than one channel is left.
+    stack: the number of frames in which the leading axis of an observation is cut. Frames are [H, W], as on Atari,
+    if one channel is left, else [C, H, W].
 
     Raises:
-        ValueError: the network is not one of NETWORKS with a Q head alone (`wn_rl.nn.fold(model.q_net)` makes
-            plain layers of any), or the axis cannot be cut so.
+        ValueError: the network is not one of NETWORKS with only a Q head behind it (`wn_rl.nn.fold(model.q_net)`
+            makes plain layers of any network), or stack does not divide the axis.
     """
     policy, extractor = model.policy, model.q_net.features_extractor
     if not isinstance(extractor, NetworkFeatures) or policy.net_arch:
@@ -74,7 +68,7 @@ def network_from_model(model: DQN, *, stack: int = 1) -> nn.Sequential:
         extractor.network_name,
         frame_shape=_frame_shape(model.observation_space.shape, stack),
         stack=stack,
-        scale=_scale(model),
+        scale=1 / 255 if model.policy.normalize_images and is_image_space(model.observation_space) else 1.0,
         num_actions=int(model.action_space.n),
         parameterization=policy.parameterization,
         log_scale=policy.log_scale,
@@ -94,14 +88,9 @@ def _to_ours(name: str) -> str:
 
 
 def _frame_shape(shape: tuple[int, ...], stack: int) -> tuple[int, ...]:
-    """The frames of which `stack`, merged into the leading axis, have the shape."""
+    """The shape of one frame, where `stack` of them are merged into the leading axis."""
     if stack < 1 or shape[0] % stack:
-        raise ValueError(f"observations {shape} are no stack of {stack} frames")
+        raise ValueError(f"observations {shape} are not a stack of {stack} frames")
     leading = shape[0] // stack
     is_flat_image = len(shape) == 3 and leading == 1 and stack > 1
     return shape[1:] if is_flat_image else (leading, *shape[1:])
-
-
-def _scale(model: DQN) -> float:
-    """What SB3 multiplies the model's observations by."""
-    return 1 / 255 if model.policy.normalize_images and is_image_space(model.observation_space) else 1.0

@@ -21,10 +21,10 @@ ADAMAX_BETAS = (0.5, 0.999)  # Salimans & Kingma 2016, section 5.4: Adamax with 
 
 
 class NetworkFeatures(BaseFeaturesExtractor):  # type: ignore[misc]  # SB3 is not followed by mypy here
-    """A network of NETWORKS without its last layer, whose place SB3's head takes: [B, *O] -> [B, features].
+    """A network of NETWORKS without its last layer, which SB3's head replaces: [B, *O] -> [B, features].
 
-    Images are [C, H, W]; SB3 has divided them by 255 where their space says 0 to 255 (uint8). The layers are
-    plain ("normal") until a policy of this module converts them.
+    Images are [C, H, W]; SB3 divides them by 255 if their space is uint8 from 0 to 255. The layers are plain
+    ("normal") until a policy of this module converts them.
     """
 
     def __init__(self, observation_space: spaces.Box, network: str = "nature_cnn") -> None:
@@ -36,7 +36,7 @@ class NetworkFeatures(BaseFeaturesExtractor):  # type: ignore[misc]  # SB3 is no
         )
         default_init(whole)
         head = whole[-1]
-        assert isinstance(head, Dense), f"the last layer of {network} is no dense layer"
+        assert isinstance(head, Dense), f"the last layer of {network} is not a dense layer"
         super().__init__(observation_space, features_dim=head.weight.v.shape[1])
         self.network_name = network
         self.network = whole[:-1]
@@ -46,85 +46,11 @@ class NetworkFeatures(BaseFeaturesExtractor):  # type: ignore[misc]  # SB3 is no
         return features
 
 
-def _reparameterize(module: nn.Module, parameterization: str, log_scale: float | None) -> None:
-    """Convert the module's layers in place; a warning names those that keep their plain weights."""
-    _, left = reparameterize(module, parameterization, log_scale)
-    if left:
-        warnings.warn(f"{parameterization} does not reach {'; '.join(left)}", stacklevel=2)
-
-
-class _QLayers:
-    """Mixed into an SB3 DQN policy: parameterized extractor and Q head, and the paper's Adamax.
+class _Layers:
+    """Mixin of an SB3 policy. It keeps which parameterization the layers have.
 
     parameterization: a name in PARAMETERIZATIONS. log_scale: c of g = exp(c s), None for g itself.
     settings: those of the SB3 policy (net_arch, features_extractor_class, ...).
-    """
-
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Discrete,
-        lr_schedule: Any,
-        *,
-        parameterization: str = "weight_norm",
-        log_scale: float | None = None,
-        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adamax,
-        optimizer_kwargs: dict[str, Any] | None = None,
-        **settings: Any,
-    ) -> None:
-        self.parameterization = parameterization  # before SB3's constructor, which builds the networks
-        self.log_scale = log_scale
-        if optimizer_class is torch.optim.Adamax:
-            optimizer_kwargs = {"betas": ADAMAX_BETAS, **(optimizer_kwargs or {})}
-        optimizer = {"optimizer_class": optimizer_class, "optimizer_kwargs": optimizer_kwargs}
-        super().__init__(observation_space, action_space, lr_schedule, **optimizer, **settings)  # type: ignore[call-arg]
-
-    def make_q_net(self) -> QNetwork:
-        """SB3's Q-network with our layers; it makes the online and the target network."""
-        q_net = super().make_q_net()  # type: ignore[misc]
-        _reparameterize(q_net, self.parameterization, self.log_scale)
-        return q_net
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        ours = {"parameterization": self.parameterization, "log_scale": self.log_scale}
-        return {**super()._get_constructor_parameters(), **ours}  # type: ignore[misc]
-
-
-class WeightNormMlpPolicy(_QLayers, DQNPolicy):  # type: ignore[misc]
-    """DQN on vectors, or with an extractor of the user's: as SB3's MlpPolicy, net_arch [64, 64] by default."""
-
-
-class WeightNormMultiInputPolicy(_QLayers, MultiInputPolicy):  # type: ignore[misc]
-    """DQN on dictionaries of observations: as SB3's MultiInputPolicy."""
-
-
-class WeightNormCnnPolicy(_QLayers, DQNPolicy):  # type: ignore[misc]
-    """DQN on images: the network of Mnih et al. 2015, its last layer the Q head.
-
-    policy_kwargs={"features_extractor_kwargs": {"network": "minatar_cnn"}} takes another network of NETWORKS.
-    Extractors of the user's are followed by the Q head alone too, unless net_arch says otherwise.
-    """
-
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Discrete,
-        lr_schedule: Any,
-        *,
-        net_arch: list[int] | None = None,
-        features_extractor_class: type[BaseFeaturesExtractor] = NetworkFeatures,
-        **settings: Any,
-    ) -> None:
-        settings = {**settings, "features_extractor_class": features_extractor_class, "net_arch": net_arch or []}
-        super().__init__(observation_space, action_space, lr_schedule, **settings)
-
-
-class _ActorCriticLayers:
-    """Mixed into an SB3 actor-critic policy (PPO, A2C): parameterized extractor, actor and critic.
-
-    The function is the one SB3 starts with (orthogonal weights). SB3's optimizer stays. Prefer the
-    parameterizations without statistics of the batch: PPO compares an action's probability in training mode
-    with the one in eval mode.
     """
 
     def __init__(
@@ -134,24 +60,76 @@ class _ActorCriticLayers:
         log_scale: float | None = None,
         **settings: Any,
     ) -> None:
-        self.parameterization = parameterization
+        self.parameterization = parameterization  # before SB3's constructor, which builds the networks
         self.log_scale = log_scale
         super().__init__(*arguments, **settings)
 
-    def _build(self, lr_schedule: Any) -> None:
-        super()._build(lr_schedule)  # type: ignore[misc]
-        assert isinstance(self, ActorCriticPolicy)
-        _reparameterize(self, self.parameterization, self.log_scale)
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+    def _convert(self, module: nn.Module) -> None:
+        """Convert the module's layers in place; a warning names those that keep their plain weights."""
+        _, left = reparameterize(module, self.parameterization, self.log_scale)
+        if left:
+            warnings.warn(f"{self.parameterization} does not reach {'; '.join(left)}", stacklevel=2)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         ours = {"parameterization": self.parameterization, "log_scale": self.log_scale}
         return {**super()._get_constructor_parameters(), **ours}  # type: ignore[misc]
 
 
+class _QLayers(_Layers):
+    """Mixin of an SB3 DQN policy: parameterized extractor and Q head, and the paper's Adamax."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        settings = {"optimizer_class": torch.optim.Adamax, **settings}
+        if settings["optimizer_class"] is torch.optim.Adamax:
+            settings["optimizer_kwargs"] = {"betas": ADAMAX_BETAS, **(settings.get("optimizer_kwargs") or {})}
+        super().__init__(*arguments, **settings)
+
+    def make_q_net(self) -> QNetwork:
+        """SB3's Q-network with our layers, for the online and for the target network."""
+        q_net = super().make_q_net()  # type: ignore[misc]
+        self._convert(q_net)
+        return q_net
+
+
+class WeightNormMlpPolicy(_QLayers, DQNPolicy):  # type: ignore[misc]
+    """DQN on vectors, or with an extractor of the user's: like SB3's MlpPolicy, net_arch [64, 64] by default."""
+
+
+class WeightNormMultiInputPolicy(_QLayers, MultiInputPolicy):  # type: ignore[misc]
+    """DQN on dictionaries of observations, like SB3's MultiInputPolicy."""
+
+
+class WeightNormCnnPolicy(_QLayers, DQNPolicy):  # type: ignore[misc]
+    """DQN on images: the network of Mnih et al. 2015, with the Q head as its last layer.
+
+    policy_kwargs={"features_extractor_kwargs": {"network": "minatar_cnn"}} takes another network of NETWORKS.
+    The Q head alone follows an extractor of the user's too, unless net_arch says otherwise.
+    """
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        settings = {"features_extractor_class": NetworkFeatures, **settings}
+        settings["net_arch"] = settings.get("net_arch") or []
+        super().__init__(*arguments, **settings)
+
+
+class _ActorCriticLayers(_Layers):
+    """Mixin of an SB3 actor-critic policy (PPO, A2C): parameterized extractor, actor and critic.
+
+    The function is the one SB3 starts with (orthogonal weights), and SB3's optimizer stays. Prefer the
+    parameterizations without batch statistics: PPO compares an action's probability in training mode with the one
+    in eval mode.
+    """
+
+    def _build(self, lr_schedule: Any) -> None:
+        super()._build(lr_schedule)  # type: ignore[misc]
+        assert isinstance(self, ActorCriticPolicy)
+        self._convert(self)
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+
 class WeightNormActorCriticPolicy(_ActorCriticLayers, ActorCriticPolicy):  # type: ignore[misc]
-    """PPO or A2C on vectors: as SB3's MlpPolicy."""
+    """PPO or A2C on vectors, like SB3's MlpPolicy."""
 
 
 class WeightNormActorCriticCnnPolicy(_ActorCriticLayers, ActorCriticCnnPolicy):  # type: ignore[misc]
-    """PPO or A2C on images: as SB3's CnnPolicy."""
+    """PPO or A2C on images, like SB3's CnnPolicy."""

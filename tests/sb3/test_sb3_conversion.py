@@ -16,7 +16,13 @@ from wn_rl.errors import UserError
 from wn_rl.nn import PARAMETERIZATIONS, fold
 from wn_rl.presets import classic, laptop, minatar
 from wn_rl.run.folder import RunFolder, write_json
-from wn_rl.sb3 import DataDependentInit, NetworkFeatures, WeightNormMlpPolicy, model_from_run, network_from_model
+from wn_rl.sb3 import (
+    DataDependentInit,
+    WeightNormCnnPolicy,
+    WeightNormMlpPolicy,
+    model_from_run,
+    network_from_model,
+)
 
 CONFIGS = {
     "atari": laptop("breakout"),
@@ -66,7 +72,7 @@ def test_there_and_back_with_equal_q_values(suite: str, parameterization: str, t
 
 
 def test_a_converted_run_plays_the_games_that_our_actor_plays(tmp_path: Path) -> None:
-    """Greedy actions of SB3's predict on every observation of a game, against our folded network."""
+    """Greedy actions of SB3's predict on every observation of an episode, against our folded network."""
     config = CONFIGS["minatar"]
     network = fold(make_run(tmp_path, config))
     env = environment(config)
@@ -74,8 +80,7 @@ def test_a_converted_run_plays_the_games_that_our_actor_plays(tmp_path: Path) ->
     observation, _ = env.reset(seed=1)
     for _ in range(200):
         action, _ = model.predict(observation, deterministic=True)
-        q = q_values(network, torch.from_numpy(observation)[None, None])
-        assert action == q.argmax()
+        assert action == q_values(network, torch.from_numpy(observation)[None, None]).argmax()
         observation, _, terminated, truncated, _ = env.step(action)
         if terminated or truncated:
             observation, _ = env.reset()
@@ -98,16 +103,11 @@ def test_learning_goes_on_from_a_converted_run(tmp_path: Path) -> None:
 
 
 def test_frames_are_cut_as_asked() -> None:
-    model = DQN(
-        WeightNormMlpPolicy,
-        GameEnv("atari", "pong", stack=4),
-        policy_kwargs={"features_extractor_class": NetworkFeatures, "net_arch": []},
-        **SMALL,
-    )
+    model = DQN(WeightNormCnnPolicy, GameEnv("atari", "pong", stack=4), **SMALL)
     for stack, shape in [(1, (1, 4, 84, 84)), (2, (2, 2, 84, 84)), (4, (4, 84, 84))]:
         assert network_from_model(model, stack=stack)(torch.zeros(1, *shape)).shape == (1, 6)
     for stack in (0, 3):
-        with pytest.raises(ValueError, match=f"no stack of {stack} frames"):
+        with pytest.raises(ValueError, match=f"not a stack of {stack} frames"):
             network_from_model(model, stack=stack)
 
 
@@ -116,25 +116,29 @@ def test_other_networks_are_not_converted() -> None:
         network_from_model(DQN(WeightNormMlpPolicy, "CartPole-v1", **SMALL))
 
 
-def test_folders_that_hold_no_network(tmp_path: Path) -> None:
-    env = environment(CONFIGS["minatar"])
-    with pytest.raises(UserError, match="there is no run in"):
-        model_from_run(tmp_path / "nothing", env)
-    make_run(tmp_path / "run", CONFIGS["minatar"])
-    best = RunFolder(tmp_path / "run").best_network
-    data = bytearray(best.read_bytes())
+def damage(run: RunFolder) -> None:
+    data = bytearray(run.best_network.read_bytes())
     data[-1] ^= 1
-    best.write_bytes(data)
-    with pytest.raises(UserError, match="is damaged"):
-        model_from_run(tmp_path / "run", env)
-    best.unlink()
-    with pytest.raises(UserError, match="no best network yet"):
-        model_from_run(tmp_path / "run", env)
-    other = dataclasses.replace(CONFIGS["minatar"], seed=9)
-    make_run(tmp_path / "run", CONFIGS["minatar"])
-    write_json(RunFolder(tmp_path / "run").config_file, {"config": to_json(other)})
-    with pytest.raises(UserError, match="of another run"):
-        model_from_run(tmp_path / "run", env)
-    make_run(tmp_path / "run", CONFIGS["minatar"])
+    run.best_network.write_bytes(data)
+
+
+def exchange_config(run: RunFolder) -> None:
+    write_json(run.config_file, {"config": to_json(dataclasses.replace(CONFIGS["minatar"], seed=9))})
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (lambda run: run.config_file.unlink(), "there is no run in"),
+        (damage, "is damaged"),
+        (lambda run: run.best_network.unlink(), "no best network yet"),
+        (exchange_config, "of another run"),
+    ],
+)
+def test_folders_that_hold_no_network_are_refused(fault: Any, message: str, tmp_path: Path) -> None:
+    make_run(tmp_path, CONFIGS["minatar"])
     with pytest.raises(RuntimeError, match="size mismatch"):
-        model_from_run(tmp_path / "run", GameEnv("minatar", "breakout"), **SMALL)
+        model_from_run(tmp_path, GameEnv("minatar", "breakout"), **SMALL)
+    fault(RunFolder(tmp_path))
+    with pytest.raises(UserError, match=message):
+        model_from_run(tmp_path, environment(CONFIGS["minatar"]), **SMALL)

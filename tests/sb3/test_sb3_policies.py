@@ -1,7 +1,6 @@
 """Our layers in SB3's policies: where they are, how they start, and that SB3's own tools work with them."""
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,12 @@ from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from wandb.integration.sb3 import WandbCallback
 
 from wn_rl.envs.as_gymnasium import GameEnv
-from wn_rl.nn import PARAMETERIZATIONS, AuthorsAdamax, Layer, Normalized
+from wn_rl.nn import PARAMETERIZATIONS, AuthorsAdamax, Normalized
+from wn_rl.nn.layers import layers_of
 from wn_rl.sb3 import (
     DataDependentInit,
     NetworkFeatures,
@@ -56,32 +57,20 @@ class TwoParts(gymnasium.Env[dict[str, Any], np.int64]):
         return self.reset()[0], reward, False, bool(self.np_random.random() < 0.1), {}
 
 
-def cnn(parameterization: str = "weight_norm", **settings: Any) -> DQN:
-    """A small DQN on MinAtar."""
-    policy = {"parameterization": parameterization, **MINATAR, **settings.pop("policy_kwargs", {})}
-    env = GameEnv("minatar", "breakout", max_episode_frames=50)
-    return DQN(WeightNormCnnPolicy, env, policy_kwargs=policy, **{**SMALL, **settings})
-
-
-def mlp(parameterization: str = "weight_norm", **settings: Any) -> DQN:
-    """A small DQN on CartPole."""
-    policy = {"parameterization": parameterization, **settings.pop("policy_kwargs", {})}
-    return DQN(WeightNormMlpPolicy, "CartPole-v1", policy_kwargs=policy, **{**SMALL, **settings})
-
-
-def multi_input(parameterization: str = "weight_norm", **settings: Any) -> DQN:
-    """A small DQN on a dictionary of observations."""
-    policy = {"parameterization": parameterization, **settings.pop("policy_kwargs", {})}
-    return DQN(WeightNormMultiInputPolicy, TwoParts(), policy_kwargs=policy, **{**SMALL, **settings})
-
-
-MAKERS = pytest.mark.parametrize("make", [cnn, mlp, multi_input])
+KINDS = {
+    "cnn": (WeightNormCnnPolicy, lambda: GameEnv("minatar", "breakout", max_episode_frames=50), MINATAR),
+    "mlp": (WeightNormMlpPolicy, lambda: "CartPole-v1", {}),
+    "multi_input": (WeightNormMultiInputPolicy, TwoParts, {}),
+}
+EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 ALL = pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
-Make = Callable[..., DQN]
 
 
-def layers(module: nn.Module) -> list[Layer]:
-    return [child for child in module.modules() if isinstance(child, Layer)]
+def dqn(kind: str, parameterization: str = "weight_norm", **settings: Any) -> DQN:
+    """A small DQN: cnn on MinAtar, mlp on CartPole, multi_input on a dictionary of observations."""
+    policy, make_env, network = KINDS[kind]
+    policy_kwargs = {"parameterization": parameterization, **network, **settings.pop("policy_kwargs", {})}
+    return DQN(policy, make_env(), policy_kwargs=policy_kwargs, **{**SMALL, **settings})
 
 
 def plain_layers(module: nn.Module) -> list[nn.Module]:
@@ -90,6 +79,15 @@ def plain_layers(module: nn.Module) -> list[nn.Module]:
 
 def replay_states(model: DQN, count: int = 64) -> Any:
     return model.replay_buffer.sample(count).observations
+
+
+def trained(model: BaseAlgorithm) -> set[int]:
+    """Ids of the parameters that the optimizer changes."""
+    return {id(p) for group in model.policy.optimizer.param_groups for p in group["params"]}
+
+
+def ids(module: nn.Module) -> set[int]:
+    return {id(parameter) for parameter in module.parameters()}
 
 
 def q_values(model: DQN, states: Any) -> Tensor:
@@ -101,97 +99,91 @@ def q_values(model: DQN, states: Any) -> Tensor:
 
 
 @ALL
-@MAKERS
-def test_extractor_and_head_take_the_parameterization(make: Make, parameterization: str) -> None:
-    model = make(parameterization)
-    kind = PARAMETERIZATIONS[parameterization]
+@EVERY_KIND
+def test_extractor_and_head_take_the_parameterization(kind: str, parameterization: str) -> None:
+    model, expected = dqn(kind, parameterization), PARAMETERIZATIONS[parameterization]
     for network in (model.q_net, model.q_net_target):
         assert not plain_layers(network)
-        assert layers(network)
-        assert layers(network.q_net), "the head has none"
-        for layer in layers(network):
-            assert type(layer.weight) is kind.weight
-            assert type(layer.shift) is kind.shift
-    trained = {id(p) for group in model.policy.optimizer.param_groups for p in group["params"]}
-    assert trained == {id(p) for p in model.q_net.parameters()}
+        assert layers_of(network.q_net), "the head has none"
+        made = {(type(layer.weight), type(layer.shift)) for layer in layers_of(network)}
+        assert made == {(expected.weight, expected.shift)}
+    assert trained(model) == ids(model.q_net)
 
 
 def test_the_cnn_is_that_of_mnih_with_the_head_as_its_last_layer() -> None:
-    env = GameEnv("atari", "breakout", stack=4)
-    model = DQN(WeightNormCnnPolicy, env, **SMALL)
-    shapes = [tuple(layer.weight.v.shape) for layer in layers(model.q_net)]
+    model = DQN(WeightNormCnnPolicy, GameEnv("atari", "breakout", stack=4), **SMALL)
+    shapes = [tuple(layer.weight.v.shape) for layer in layers_of(model.q_net)]
     assert shapes == [(32, 4, 8, 8), (64, 32, 4, 4), (64, 64, 3, 3), (512, 3136), (4, 512)]
 
 
-def test_net_arch_is_the_users() -> None:
-    assert [layer.weight.v.shape[0] for layer in layers(mlp().q_net)] == [64, 64, 2]
-    assert [layer.weight.v.shape[0] for layer in layers(mlp(policy_kwargs={"net_arch": [8]}).q_net)] == [8, 2]
-    assert [layer.weight.v.shape[0] for layer in layers(cnn(policy_kwargs={"net_arch": [8]}).q_net)][-2:] == [8, 3]
+@pytest.mark.parametrize(
+    ("kind", "policy", "units"),
+    [("mlp", {}, [64, 64, 2]), ("mlp", {"net_arch": [8]}, [8, 2]), ("cnn", {"net_arch": [8]}, [16, 128, 8, 3])],
+)
+def test_net_arch_is_the_users(kind: str, policy: dict[str, Any], units: list[int]) -> None:
+    model = dqn(kind, policy_kwargs=policy)
+    assert [layer.weight.v.shape[0] for layer in layers_of(model.q_net)] == units
 
 
 def test_adamax_with_momentum_a_half_unless_another_is_asked_for() -> None:
-    optimizer = mlp().policy.optimizer
+    optimizer = dqn("mlp").policy.optimizer
     assert type(optimizer) is torch.optim.Adamax
     assert optimizer.param_groups[0]["betas"] == (0.5, 0.999)
-    eps = mlp(policy_kwargs={"optimizer_kwargs": {"eps": 1e-5}}).policy.optimizer.param_groups[0]
+    eps = dqn("mlp", policy_kwargs={"optimizer_kwargs": {"eps": 1e-5}}).policy.optimizer.param_groups[0]
     assert (eps["betas"], eps["eps"]) == ((0.5, 0.999), 1e-5)
     for other in (AuthorsAdamax, torch.optim.RMSprop):
-        assert type(mlp(policy_kwargs={"optimizer_class": other}).policy.optimizer) is other
+        assert type(dqn("mlp", policy_kwargs={"optimizer_class": other}).policy.optimizer) is other
 
 
 def test_log_scale() -> None:
-    model = cnn(policy_kwargs={"log_scale": 3.0})
+    model = dqn("cnn", policy_kwargs={"log_scale": 3.0})
     assert all(
-        isinstance(layer.weight, Normalized) and layer.weight.log_scale == 3 for layer in layers(model.q_net)
+        isinstance(layer.weight, Normalized) and layer.weight.log_scale == 3 for layer in layers_of(model.q_net)
     )
     model.learn(150, callback=DataDependentInit(64))
     assert model.policy._get_constructor_parameters()["log_scale"] == 3
 
 
-class Recorded:
-    """Keeps the states that an initialization draws from a replay buffer."""
-
-    def __init__(self, model: DQN, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.states: Any = None
-        sample = model.replay_buffer.sample
-
-        def record(*arguments: Any, **settings: Any) -> Any:
-            batch = sample(*arguments, **settings)
-            self.states = batch.observations
-            return batch
-
-        monkeypatch.setattr(model.replay_buffer, "sample", record)
+def initialized(
+    kind: str, parameterization: str, num_states: int, monkeypatch: pytest.MonkeyPatch
+) -> tuple[DQN, Any]:
+    """A model just after its initialization, and the states that were drawn for it."""
+    model, drawn = dqn(kind, parameterization, gradient_steps=0), []
+    sample = model.replay_buffer.sample
+    monkeypatch.setattr(
+        model.replay_buffer,
+        "sample",
+        lambda *rest, **named: drawn.append(sample(*rest, **named)) or drawn[-1],  # type: ignore[func-returns-value]
+    )
+    model.learn(100, callback=DataDependentInit(num_states))
+    (batch,) = drawn
+    return model, batch.observations
 
 
 @ALL
-@MAKERS
+@EVERY_KIND
 def test_the_initialization_standardizes_q_values_on_states_of_the_replay(
-    make: Make, parameterization: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, parameterization: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = make(parameterization, gradient_steps=0)
-    recorded = Recorded(model, monkeypatch)
-    before = {name: value.clone() for name, value in model.q_net.state_dict().items()}
-    tensors = [id(parameter) for parameter in model.q_net.parameters()]
-    model.learn(100, callback=DataDependentInit(num_states=200))
-    q = q_values(model, recorded.states)
+    before = layers_of(dqn(kind, parameterization).q_net)[0].weight.v
+    model, states = initialized(kind, parameterization, 200, monkeypatch)
+    q = q_values(model, states)
     assert q.shape[0] == 200
     torch.testing.assert_close(q.mean(0), torch.zeros(q.shape[1]), atol=1e-4, rtol=0)
     torch.testing.assert_close(q.var(0, correction=0), torch.ones(q.shape[1]), atol=1e-3, rtol=0)
-    torch.testing.assert_close(model.q_net_target(recorded.states), q)
-    assert tensors == [id(parameter) for parameter in model.q_net.parameters()]
+    torch.testing.assert_close(model.q_net_target(states), q)
+    assert trained(model) == ids(model.q_net)  # it was initialized in place
     if parameterization == "weight_norm":
-        v = layers(model.q_net)[0].weight.v
-        assert not torch.equal(v, before[next(name for name in before if name.endswith("weight.v"))])
+        v = layers_of(model.q_net)[0].weight.v
+        assert not torch.equal(v, before)
         assert 0.03 < float(v.detach().std()) < 0.07
 
 
 def test_all_parameterizations_start_with_the_same_function(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for parameterization in PARAMETERIZATIONS:
-        model = cnn(parameterization, gradient_steps=0)
-        recorded = Recorded(model, monkeypatch)
-        model.learn(100, callback=DataDependentInit(64))
-        found.append((recorded.states, q_values(model, recorded.states)))
+        model, states = initialized("cnn", parameterization, 64, monkeypatch)
+        found.append((states, q_values(model, states)))
     for states, q in found[1:]:
         torch.testing.assert_close(states, found[0][0])
         torch.testing.assert_close(q, found[0][1], atol=1e-4, rtol=1e-4)
@@ -214,8 +206,7 @@ def initializations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_it_happens_once_and_before_the_first_update(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = initializations(monkeypatch)
-    model = mlp()
-    model.learn(96, callback=DataDependentInit())
+    model = dqn("mlp").learn(96, callback=DataDependentInit())
     assert steps == []
     model.learn(200, callback=DataDependentInit(), reset_num_timesteps=False)
     assert steps == [100]
@@ -223,29 +214,22 @@ def test_it_happens_once_and_before_the_first_update(monkeypatch: pytest.MonkeyP
 
 
 def test_what_has_learned_is_not_initialized_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    model = mlp().learn(150, callback=DataDependentInit())
+    model = dqn("mlp").learn(150, callback=DataDependentInit())
     model.save(tmp_path / "model")
     steps = initializations(monkeypatch)
     model.learn(150, callback=DataDependentInit())
     DQN.load(tmp_path / "model", env=model.env).learn(150, callback=DataDependentInit())
-    other = mlp()
+    other = dqn("mlp")
     other.set_parameters(tmp_path / "model")
     other.learn(150, callback=DataDependentInit())
     assert steps == []
-    mlp().learn(150, callback=DataDependentInit())
+    dqn("mlp").learn(150, callback=DataDependentInit())
     assert steps == [100]
-
-
-def test_it_refuses_what_it_cannot_do() -> None:
-    with pytest.raises(ValueError, match="num_states must be at least 2"):
-        DataDependentInit(1)
-    with pytest.raises(TypeError, match="DQN, not PPO"):
-        PPO(WeightNormActorCriticPolicy, "CartPole-v1", device="cpu").learn(10, callback=DataDependentInit())
 
 
 @ALL
 def test_learning_moves_every_parameter_and_the_target_follows(parameterization: str) -> None:
-    model = cnn(parameterization, learning_rate=1e-3, target_update_interval=100_000)
+    model = dqn("cnn", parameterization, learning_rate=1e-3, target_update_interval=100_000)
     model.learn(104, callback=DataDependentInit(64))
     before = {name: value.clone() for name, value in model.q_net.state_dict().items()}
     model.learn(200, reset_num_timesteps=False)
@@ -259,23 +243,21 @@ def test_learning_moves_every_parameter_and_the_target_follows(parameterization:
 
 
 @ALL
-@MAKERS
+@EVERY_KIND
 def test_saved_loaded_set_and_copied_models_give_equal_q_values(
-    make: Make, parameterization: str, tmp_path: Path
+    kind: str, parameterization: str, tmp_path: Path
 ) -> None:
-    model = make(parameterization).learn(150, callback=DataDependentInit(64))
+    model = dqn(kind, parameterization).learn(150, callback=DataDependentInit(64))
     states = replay_states(model)
     expected = q_values(model, states)
-    observation = (
-        {name: part.numpy() for name, part in states.items()} if isinstance(states, dict) else states.numpy()
-    )
+    observation = tree_map(Tensor.numpy, states)
     actions, _ = model.predict(observation, deterministic=True)
     np.testing.assert_array_equal(actions, expected.argmax(1))
 
     model.save(tmp_path / "model")
     model.policy.save(str(tmp_path / "policy"))
     loaded = DQN.load(tmp_path / "model", device="cpu")
-    fresh = make(parameterization)
+    fresh = dqn(kind, parameterization)
     fresh.set_parameters(tmp_path / "model")
     for other in (loaded, fresh, copy.deepcopy(model)):
         torch.testing.assert_close(q_values(other, states), expected)
@@ -291,7 +273,7 @@ def test_saved_loaded_set_and_copied_models_give_equal_q_values(
 
 
 def test_training_again_from_a_seed_gives_the_same_network() -> None:
-    first, second = (mlp().learn(200, callback=DataDependentInit()) for _ in range(2))
+    first, second = (dqn("mlp").learn(200, callback=DataDependentInit()) for _ in range(2))
     for left, right in zip(first.q_net.parameters(), second.q_net.parameters(), strict=True):
         assert torch.equal(left, right)
 
@@ -300,7 +282,7 @@ def test_the_callback_of_wandb(tmp_path: Path) -> None:
     run = wandb.init(mode="offline", dir=tmp_path, project="test", sync_tensorboard=False)
     try:
         saving = WandbCallback(gradient_save_freq=10, model_save_path=str(tmp_path / "models"), log="all")
-        model = cnn().learn(150, callback=CallbackList([DataDependentInit(64), saving]))
+        model = dqn("cnn").learn(150, callback=CallbackList([DataDependentInit(64), saving]))
     finally:
         run.finish()
     loaded = DQN.load(tmp_path / "models" / "model", device="cpu")
@@ -323,22 +305,25 @@ class WithEmbedding(BaseFeaturesExtractor):
 
 def test_an_extractor_of_the_users_is_converted_and_what_is_not_is_named() -> None:
     with pytest.warns(UserWarning, match=r"weight_norm does not reach .*table: not an nn.Linear"):
-        model = mlp(policy_kwargs={"features_extractor_class": WithEmbedding})
+        model = dqn("mlp", policy_kwargs={"features_extractor_class": WithEmbedding})
     assert not plain_layers(model.q_net)
-    assert len(layers(model.q_net)) == 4
+    assert len(layers_of(model.q_net)) == 4
 
 
-def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(ValueError, match="did you mean weight_norm"):
-        mlp("weight_nrom")
-    with pytest.raises(ValueError, match="log_scale needs a weight_norm"):
-        mlp("normal", policy_kwargs={"log_scale": 3.0})
-    with pytest.raises(ValueError, match="channels first"):
-        NetworkFeatures(spaces.Box(0, 1, (10, 10, 4), np.uint8), "minatar_cnn")
-    with pytest.raises(ValueError, match="at least 36x36"):
-        NetworkFeatures(spaces.Box(0, 1, (4, 10, 10), np.uint8))
-    with pytest.raises(ValueError, match="did you mean minatar_cnn"):
-        NetworkFeatures(spaces.Box(0, 1, (4, 10, 10), np.uint8), "minitar_cnn")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: dqn("mlp", "weight_nrom"), "did you mean weight_norm"),
+        (lambda: dqn("mlp", "normal", policy_kwargs={"log_scale": 3.0}), "log_scale needs a weight_norm"),
+        (lambda: NetworkFeatures(spaces.Box(0, 1, (10, 10, 4), np.uint8), "minatar_cnn"), "channels first"),
+        (lambda: NetworkFeatures(spaces.Box(0, 1, (4, 10, 10), np.uint8)), "at least 36x36"),
+        (lambda: NetworkFeatures(spaces.Box(0, 1, (4, 9, 9), np.uint8), "minitar_cnn"), "did you mean minatar"),
+        (lambda: DataDependentInit(1), "num_states must be at least 2"),
+    ],
+)
+def test_invalid_settings_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C])
@@ -346,26 +331,21 @@ def test_what_cannot_be_is_refused() -> None:
 def test_actor_critic_policies(algorithm: type[BaseAlgorithm], parameterization: str, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"n_steps": 64, "seed": 1, "device": "cpu"}
     plain = algorithm("MlpPolicy", "CartPole-v1", **settings)
-    ours = algorithm(
-        WeightNormActorCriticPolicy,
-        "CartPole-v1",
-        policy_kwargs={"parameterization": parameterization},
-        **settings,
-    )
+    policy = {"parameterization": parameterization}
+    ours = algorithm(WeightNormActorCriticPolicy, "CartPole-v1", policy_kwargs=policy, **settings)
     assert not plain_layers(ours.policy)
-    assert len(layers(ours.policy)) == len(plain_layers(plain.policy))
-    trained = {id(p) for group in ours.policy.optimizer.param_groups for p in group["params"]}
-    assert trained == {id(p) for p in ours.policy.parameters()}
-    states = torch.randn(16, 4)
-    for policy in (plain.policy, ours.policy):
-        policy.set_training_mode(False)
-    torch.testing.assert_close(ours.policy.predict_values(states), plain.policy.predict_values(states))
+    assert len(layers_of(ours.policy)) == len(plain_layers(plain.policy))
+    assert trained(ours) == ids(ours.policy)
+
+    def assert_equal_values(left: BaseAlgorithm, right: BaseAlgorithm) -> None:
+        states = torch.randn(16, 4)
+        values = [model.policy.train(False).predict_values(states) for model in (left, right)]
+        torch.testing.assert_close(*values)
+
+    assert_equal_values(ours, plain)
     ours.learn(128)
     ours.save(tmp_path / "model")
-    loaded = algorithm.load(tmp_path / "model", device="cpu")
-    for policy in (loaded.policy, ours.policy):
-        policy.set_training_mode(False)
-    torch.testing.assert_close(loaded.policy.predict_values(states), ours.policy.predict_values(states))
+    assert_equal_values(algorithm.load(tmp_path / "model", device="cpu"), ours)
 
 
 def test_actor_critic_on_images() -> None:
@@ -373,3 +353,5 @@ def test_actor_critic_on_images() -> None:
     model = PPO(WeightNormActorCriticCnnPolicy, env, n_steps=16, batch_size=16, n_epochs=1, device="cpu")
     assert not plain_layers(model.policy)
     model.learn(16)
+    with pytest.raises(TypeError, match="DQN, not PPO"):
+        model.learn(16, callback=DataDependentInit())

@@ -7,6 +7,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from wn_rl import envs
+from wn_rl.config import EnvironmentConfig
 from wn_rl.envs.as_gymnasium import GameEnv
 from wn_rl.envs.base import Lanes
 
@@ -20,8 +21,7 @@ def test_gymnasium_accepts_it(suite: str, game: str, stack: int) -> None:
     check_env(env, skip_render_check=True)  # it wants an id of gymnasium.make
     if suite != "classic":  # whose pictures need pygame
         picture = env.render()
-        assert picture.dtype == np.uint8
-        assert picture.shape[2] == 3
+        assert (picture.dtype, picture.shape[2]) == (np.uint8, 3)
     assert env.observation_space.shape[0] % stack == 0
     env.close()
 
@@ -30,16 +30,20 @@ def test_gymnasium_accepts_it(suite: str, game: str, stack: int) -> None:
 def test_it_shows_what_our_lanes_show(suite: str, game: str, stack: int) -> None:
     """Several games, each to its end, against `envs.make` and a stack kept by hand."""
     env = GameEnv(suite, game, stack=stack, max_episode_frames=600)
-    lanes = envs.make(suite, game, num_envs=1, seed=5, life_loss_terminates=False, max_episode_frames=600)
+    lanes = envs.make(
+        suite, game, EnvironmentConfig(life_loss_terminates=False, max_episode_frames=600), num_envs=1, seed=5
+    )
     actions = np.random.default_rng(0)
     observation, _ = env.reset(seed=5)
     step = lanes.reset()
-    frames = [np.zeros_like(step.observation[0])] * (stack - 1) + [step.observation[0]]
+    start = [np.zeros_like(step.observation[0])] * (stack - 1)
+    frames = [*start, step.observation[0]]
     for _ in range(1000):
-        expected = np.stack(frames[-stack:])
-        np.testing.assert_array_equal(observation.ravel(), expected.ravel())
+        kept = observation.copy()
+        np.testing.assert_array_equal(observation.ravel(), np.stack(frames[-stack:]).ravel())
         action = actions.integers(env.action_space.n)
-        observation, reward, terminated, truncated, _ = env.step(action)
+        before, (observation, reward, terminated, truncated, _) = observation, env.step(action)
+        np.testing.assert_array_equal(before, kept)  # observations are the receiver's own
         lanes.send(np.array([action]))
         step = lanes.recv()
         assert reward == step.reward[0]
@@ -50,26 +54,22 @@ def test_it_shows_what_our_lanes_show(suite: str, game: str, stack: int) -> None
             step = lanes.recv()
             assert step.first[0]
             observation, _ = env.reset()
-            frames = [np.zeros_like(step.observation[0])] * (stack - 1) + [step.observation[0]]
+            frames = [*start, step.observation[0]]
         else:
             assert not lanes.over[0]
 
 
-def play_to_the_end(env: GameEnv) -> tuple[int, bool, bool]:
-    """Steps of one game without action, and how it ended."""
+def end_of_an_episode(**settings: int) -> tuple[int, bool, bool]:
+    """Steps of an episode without action, and whether it terminated and was truncated."""
+    env = GameEnv("minatar", "breakout", **settings)
     env.reset(seed=1)
-    for count in range(1, 10_000):
-        _, _, terminated, truncated, _ = env.step(np.int64(0))
-        if terminated or truncated:
-            return count, terminated, truncated
-    raise AssertionError("the game does not end")
+    steps = (env.step(np.int64(0))[2:4] for _ in range(10_000))
+    return next((count, *ends) for count, ends in enumerate(steps, start=1) if any(ends))
 
 
 def test_a_limit_truncates_and_a_lost_game_terminates() -> None:
-    assert play_to_the_end(GameEnv("minatar", "breakout", max_episode_frames=5)) == (5, False, True)
-    _, terminated, truncated = play_to_the_end(GameEnv("minatar", "breakout"))
-    assert terminated
-    assert not truncated
+    assert end_of_an_episode(max_episode_frames=5) == (5, False, True)
+    assert end_of_an_episode()[1:] == (True, False)
 
 
 def test_after_a_lost_life_the_game_goes_on_with_its_stack() -> None:
@@ -120,14 +120,6 @@ def test_what_a_reset_replaces_is_closed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len({id(lanes) for lanes in closed}) == 3
 
 
-def test_observations_are_the_receivers_own() -> None:
-    env = GameEnv("minatar", "breakout", stack=2)
-    observation, _ = env.reset(seed=1)
-    kept = observation.copy()
-    env.step(np.int64(1))
-    np.testing.assert_array_equal(observation, kept)
-
-
 @pytest.mark.parametrize(
     ("suite", "game", "settings", "message"),
     [
@@ -136,6 +128,6 @@ def test_observations_are_the_receivers_own() -> None:
         ("minatar", "breakout", {"resize": "bilinear"}, "no effect"),
     ],
 )
-def test_what_cannot_be_is_refused(suite: str, game: str, settings: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(suite: str, game: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GameEnv(suite, game, **settings)

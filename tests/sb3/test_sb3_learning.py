@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import ale_py
 import gymnasium
@@ -17,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 from wn_rl.envs.as_gymnasium import GameEnv
 from wn_rl.sb3 import DataDependentInit, WeightNormCnnPolicy
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("sb3*.py"))
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("sb3*.py"))
 
 
 def minatar(num_envs: int, seed: int) -> VecEnv:
@@ -41,23 +42,11 @@ def random_policy_return(num_games: int) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize(("parameterization", "learning_rate"), [("weight_norm", 3e-4), ("normal", 1e-4)])
 def test_it_learns_minatar_breakout(parameterization: str, learning_rate: float) -> None:
-    model = DQN(
-        WeightNormCnnPolicy,
-        minatar(4, seed=1),
-        learning_rate=learning_rate,
-        buffer_size=20_000,
-        learning_starts=1_000,
-        batch_size=64,
-        train_freq=1,
-        target_update_interval=1_000,
-        exploration_fraction=0.4,
-        policy_kwargs={
-            "parameterization": parameterization,
-            "features_extractor_kwargs": {"network": "minatar_cnn"},
-        },
-        seed=1,
-        device="cpu",
-    )
+    learning: dict[str, Any] = {"learning_rate": learning_rate, "learning_starts": 1_000, "buffer_size": 20_000}
+    learning |= {"batch_size": 64, "train_freq": 1, "target_update_interval": 1_000, "exploration_fraction": 0.4}
+    policy = {"parameterization": parameterization, "features_extractor_kwargs": {"network": "minatar_cnn"}}
+    env = minatar(4, seed=1)
+    model = DQN(WeightNormCnnPolicy, env, policy_kwargs=policy, seed=1, device="cpu", **learning)
     model.learn(25_000, callback=DataDependentInit())
     returns, _ = evaluate_policy(model, minatar(8, seed=2), n_eval_episodes=50, return_episode_rewards=True)
     assert np.mean(returns) > random_policy_return(100) + 1
@@ -67,15 +56,9 @@ def test_it_learns_minatar_breakout(parameterization: str, learning_rate: float)
 def test_on_atari_as_sb3_wraps_it(parameterization: str, tmp_path: Path) -> None:
     gymnasium.register_envs(ale_py)
     env = VecFrameStack(make_atari_env("BreakoutNoFrameskip-v4", n_envs=2, seed=1), n_stack=4)
-    model = DQN(
-        WeightNormCnnPolicy,
-        env,
-        buffer_size=1000,
-        learning_starts=100,
-        policy_kwargs={"parameterization": parameterization},
-        seed=1,
-        device="cpu",
-    )
+    policy = {"parameterization": parameterization}
+    settings: dict[str, Any] = {"buffer_size": 1000, "learning_starts": 100, "seed": 1, "device": "cpu"}
+    model = DQN(WeightNormCnnPolicy, env, policy_kwargs=policy, **settings)
     model.learn(300, callback=DataDependentInit(64))
     assert model._n_updates > 0
     model.save(tmp_path / "model")

@@ -1,0 +1,111 @@
+"""Episodes as lanes play them: raw returns, and lengths in agent steps."""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from wn_rl.envs.base import Step
+
+RETURN_WINDOW = 100  # episodes in train/return_last_100
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Finished games in the order of their ends: raw returns, and lengths in agent steps."""
+
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...]
+
+    @property
+    def return_mean(self) -> float | None:
+        """Mean return; None without a game."""
+        return float(np.mean(self.returns)) if self.returns else None
+
+    @property
+    def return_std(self) -> float | None:
+        """Standard deviation (of the population) of the returns; None without a game."""
+        return float(np.std(self.returns)) if self.returns else None
+
+    @property
+    def length_mean(self) -> float | None:
+        """Mean length in agent steps; None without a game."""
+        return float(np.mean(self.lengths)) if self.lengths else None
+
+
+class EpisodeReturns:
+    """Adds up the raw rewards of each lane and gives the games that ended: those whose lane is `first` again."""
+
+    def __init__(self, num_envs: int) -> None:
+        self._returns = np.zeros(num_envs)
+        self._lengths = np.zeros(num_envs, dtype=np.int64)
+
+    def add(self, step: Step) -> list[tuple[int, float, int]]:
+        """(lane, return, length) of each game that the step shows to be over."""
+        ended = [
+            (int(lane), float(self._returns[lane]), int(self._lengths[lane]))
+            for lane in np.flatnonzero(step.first)
+            if self._lengths[lane] > 0
+        ]
+        self._returns = np.where(step.first, 0.0, self._returns + step.reward)
+        self._lengths = np.where(step.first, 0, self._lengths + 1)
+        return ended
+
+    def unfinished(self, lane: int) -> tuple[float, int]:
+        """Return and length so far of a lane's game."""
+        return float(self._returns[lane]), int(self._lengths[lane])
+
+    def forget(self, lanes: list[int]) -> None:
+        """Leave out what was played so far of the lanes' games."""
+        self._returns[lanes] = 0.0
+        self._lengths[lanes] = 0
+
+    def state_dict(self) -> dict[str, object]:
+        """Sums so far."""
+        return {"returns": self._returns, "lengths": self._lengths}
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a state that `state_dict` gave."""
+        self._returns = state["returns"].copy()
+        self._lengths = state["lengths"].copy()
+
+
+class EpisodeLog:
+    """The episodes of training: those that ended since the last row of metrics, and the last hundred returns."""
+
+    def __init__(self, num_envs: int) -> None:
+        self.running = EpisodeReturns(num_envs)
+        self.recent_returns: deque[float] = deque(maxlen=RETURN_WINDOW)
+        self._new: list[tuple[float, int]] = []  # return and length
+
+    def add(self, step: Step) -> None:
+        """Add a step of each lane."""
+        for _, episode_return, length in self.running.add(step):
+            self.recent_returns.append(episode_return)
+            self._new.append((episode_return, length))
+
+    def take_metrics(self) -> dict[str, float | int | None]:
+        """A row of metrics on the episodes since the last call. Returns are raw."""
+        returns, lengths = zip(*self._new, strict=True) if self._new else ((), ())
+        self._new = []
+        return {
+            "train/return": float(np.mean(returns)) if returns else None,
+            "train/return_last_100": float(np.mean(self.recent_returns)) if self.recent_returns else None,
+            "train/length": float(np.mean(lengths)) if lengths else None,
+            "train/episodes": len(returns),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sums so far, and what later rows of metrics tell of."""
+        return {
+            "episodes": self.running.state_dict(),
+            "recent_returns": list(self.recent_returns),
+            "new_episodes": [list(episode) for episode in self._new],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state_dict` gave."""
+        self.running.load_state_dict(state["episodes"])
+        self.recent_returns = deque(state["recent_returns"], maxlen=RETURN_WINDOW)
+        self._new = [(episode_return, int(length)) for episode_return, length in state["new_episodes"]]

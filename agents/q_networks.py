@@ -1,0 +1,179 @@
+"""The online network, the two plain copies that act and give targets, and how they are computed fast."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from wn_rl.agents.accelerate import accelerated, allow_programs, set_tf32
+from wn_rl.agents.replay import LONGEST_ROUND
+from wn_rl.nn import (
+    data_dependent_init,
+    fold,
+    hand_over_input,
+    held_weights,
+    hold_weights,
+    load_optimizer_tree,
+    make_step,
+    optimizer_tree,
+    refill,
+    refill_held,
+    shares_all,
+)
+from wn_rl.nn.update.optimizers import MultiTensorOptimizer
+
+# Not on a CPU: there the libraries' products are nearly all of a network, and what the compiler puts around
+# them is slower than torch's own operations (docs/speed.md).
+NETWORKS_COMPILED_ON = ("cuda",)
+
+Values = Callable[[Tensor], Tensor]
+"""States [B, K, *O] -> action values [B, A] in float32."""
+
+Function = TypeVar("Function", bound=Callable[..., Tensor])
+
+
+class MetricSums:
+    """The loss and the action values, added up on the device, so that no update waits for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss = torch.zeros((), device=device)
+        self.q = torch.zeros((), device=device)
+        self.num_updates = 0  # that were added up
+
+    def add(self, loss: Tensor, q: Tensor) -> None:
+        """Add the means of one update, 0-d."""
+        self.loss += loss
+        self.q += q
+
+    def take(self) -> dict[str, float | None]:
+        """Means over the updates since the last call; None without an update."""
+        count = self.num_updates
+        means = {"loss": float(self.loss) / count, "q_mean": float(self.q) / count} if count else {}
+        self.loss.zero_()
+        self.q.zero_()
+        self.num_updates = 0
+        return {"loss": None, "q_mean": None, **means}
+
+
+class QNetworks:
+    """The Q-networks of Deep Q-learning, for any parameterization.
+
+    online: trained, in train mode. acting and target: plain torch layers with the same function in eval mode,
+    refilled in place, so that acting costs the same for every parameterization.
+
+    online: on its device; the optimizer has its parameters. max_v_norm: the bound on |v|, None for none.
+    """
+
+    def __init__(
+        self,
+        online: nn.Sequential,
+        optimizer: MultiTensorOptimizer,
+        *,
+        precision: str = "float32",
+        accelerate: str = "eager",
+        max_v_norm: float | None = None,
+    ) -> None:
+        self.device = next(online.parameters()).device
+        self.online, self.optimizer = online.train(), optimizer
+        self.sums = MetricSums(self.device)
+        self._precision = precision
+        self._compiles_networks = accelerate != "eager" and self.device.type in NETWORKS_COMPILED_ON
+        self.allow_precision()
+        if self.device.type == "cpu":
+            hand_over_input(online)
+        self.acting = cast(nn.Sequential, fold(online, fast=True, share=True))
+        self.target = cast(nn.Sequential, fold(online, fast=True))
+        if self._compiles_networks:
+            for network in (online, self.acting, self.target):  # as compiled convolutions take their weights
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if accelerate != "eager":
+            allow_programs(LONGEST_ROUND)  # a round of each number of updates that there is
+            hold_weights(online[:-1], torch.bfloat16 if precision == "bfloat16" else torch.float32)
+            hold_weights(online[-1], torch.float32)  # see `_values`
+        self._step = make_step(online, optimizer, max_v_norm, fuse=accelerate != "eager")
+        # A graph of nothing would be taken for a mistake: acting may share all its weights.
+        mode = "eager" if shares_all(self.acting, online) else accelerate
+        self._refresh = accelerated(lambda: refill(self.acting, self.online), mode)
+
+    def allow_precision(self) -> None:
+        """Set what the device may round: other networks of this process may differ."""
+        set_tf32(self._precision == "tf32", self.device)
+
+    def compiled(self, function: Function) -> Function:
+        """The function, compiled where networks are."""
+        return cast(Function, torch.compile(function, dynamic=False)) if self._compiles_networks else function
+
+    def initialize(self, states: Tensor | None) -> None:
+        """Set scales and biases from states [N, K, *O] (Salimans & Kingma, equations 4 and 5), and both copies.
+
+        states: None leaves the online network as it is.
+        """
+        if states is not None:
+            data_dependent_init(self.online, states)
+        refill_held(self.online)
+        refill(self.acting, self.online)
+        self.copy_target()
+
+    def trained_values(self, states: Tensor) -> Tensor:
+        """Action values [B, A] of the online network in train mode, for the loss."""
+        return self._values(self.online, states)
+
+    def online_values(self, states: Tensor) -> Tensor:
+        """Action values [B, A] of the online network as it is now, in eval mode."""
+        self.online.eval()
+        try:
+            return self._values(self.online, states)
+        finally:
+            self.online.train()
+
+    def target_values(self, states: Tensor) -> Tensor:
+        """Action values [B, A] of the target network."""
+        return self._values(self.target, states)
+
+    def _values(self, network: nn.Sequential, states: Tensor) -> Tensor:
+        """Action values [B, A] in float32. In bfloat16 the output layer stays float32: gaps there are small."""
+        if self._precision != "bfloat16":
+            return network(states)  # type: ignore[no-any-return]
+        with torch.autocast(self.device.type, torch.bfloat16):
+            features = network[:-1](states)
+        return network[-1](features.float())  # type: ignore[no-any-return]
+
+    def descend(self, loss: Tensor) -> None:
+        """One step of the optimizer down the gradient of a loss. A CUDA graph may hold it."""
+        self._step.apply(torch.autograd.grad(loss, self._step.leaves))
+
+    def copy_target(self) -> None:
+        """Let the target network be the online network of now."""
+        refill(self.target, self.online)
+
+    def refresh_acting(self) -> None:
+        """Let the acting network see the updates made since the last call."""
+        self._refresh()
+
+    def max_q(self, states: Tensor) -> float:
+        """Mean over states [N, K, *O] of the maximum action value (Mnih et al. 2015, figure 2c)."""
+        with torch.no_grad():
+            return float(self.acting(states).amax(dim=1).mean())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides later updates, and the sums of metrics not yet read."""
+        return {
+            "online": self.online.state_dict(),
+            "held": held_weights(self.online),  # compiled steps round otherwise than `refill_held`
+            "target": self.target.state_dict(),
+            "optimizer": optimizer_tree(self.optimizer),
+            "sums": [self.sums.loss, self.sums.q],
+            "summed_updates": self.sums.num_updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state_dict` gave, in place."""
+        self.online.load_state_dict(state["online"])
+        self.target.load_state_dict(state["target"])
+        load_optimizer_tree(self.optimizer, state["optimizer"])
+        self.sums.loss.copy_(state["sums"][0])
+        self.sums.q.copy_(state["sums"][1])
+        self.sums.num_updates = state["summed_updates"]
+        refill_held(self.online, state.get("held"))
+        refill(self.acting, self.online)
