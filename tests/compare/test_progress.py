@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from wn_rl.compare import progress
 from wn_rl.compare.grid import Entry
-from wn_rl.compare.progress import Display, Progress, Row, cells, duration, summary, survey, table, total_seconds
+from wn_rl.compare.progress import Display, Row, cells, duration, summary, survey, table, total_seconds
 from wn_rl.run.folder import RunFolder
 
 
@@ -23,7 +23,7 @@ def write_rows(run: Path, *rows: Any) -> Path:
     return run
 
 
-def read_progress(run: Path) -> Progress:
+def read_progress(run: Path) -> progress.Progress:
     progress._read_progress.cache_clear()
     return progress._progress_in(RunFolder(run))
 
@@ -38,19 +38,19 @@ def scored(step: int, score: float | None) -> dict[str, float | None]:
 
 def test_progress_is_the_last_step_the_last_score_and_the_speed_between_rows(tmp_path: Path) -> None:
     rows = [trained(100, 10), scored(150, 1.5), trained(200, 15), scored(250, None), trained(300, 20)]
-    assert read_progress(write_rows(tmp_path, *rows)) == Progress(300, 1.5, 20.0)
-    assert read_progress(write_rows(tmp_path, trained(100, 10))) == Progress(100, None, 10.0)
-    assert read_progress(write_rows(tmp_path, trained(100, 10), trained(100, 10))) == Progress(100)
+    assert read_progress(write_rows(tmp_path, *rows)) == (300, 1.5, 20.0)
+    assert read_progress(write_rows(tmp_path, trained(100, 10))) == (100, None, 10.0)
+    assert read_progress(write_rows(tmp_path, trained(100, 10), trained(100, 10))) == (100, None, None)
 
 
 def test_what_is_damaged_or_half_written_is_passed_over(tmp_path: Path) -> None:
-    assert read_progress(tmp_path / "none") == Progress()
+    assert read_progress(tmp_path / "none") == (0, None, None)
     (tmp_path / "folder" / "metrics.jsonl").mkdir(parents=True)
-    assert read_progress(tmp_path / "folder") == Progress()
+    assert read_progress(tmp_path / "folder") == (0, None, None)
     write_rows(tmp_path, 3, [], None, {"step": "x"}, trained(100, 10), {"step": 120, "seconds": None})
     with (tmp_path / "metrics.jsonl").open("ab") as file:
         file.write(b'\x00\xff\n{"step": 9\n{"step": 500')
-    assert read_progress(tmp_path) == Progress(120, None, 10.0)
+    assert read_progress(tmp_path) == (120, None, 10.0)
 
 
 @settings(deadline=None)
@@ -66,7 +66,7 @@ def test_the_speed_is_that_of_the_last_rows(tmp_path: Path) -> None:
         [trained(step, step) for step in range(1, 101)],
         [trained(100 + 5 * i, 100 + i) for i in range(1, 200)],
     )
-    assert read_progress(write_rows(tmp_path, *slow, *fast)) == Progress(1095, None, pytest.approx(5.0))
+    assert read_progress(write_rows(tmp_path, *slow, *fast)) == (1095, None, pytest.approx(5.0))
 
 
 def entries_with(tmp_path: Path, *states: Any) -> list[Entry]:
@@ -94,11 +94,11 @@ def test_without_any_speed_no_time_is_given(tmp_path: Path) -> None:
 
 def test_a_survey_sees_what_is_new(tmp_path: Path) -> None:
     entries = entries_with(tmp_path, "running")
-    assert survey(entries)[0].progress.step == 0
+    assert survey(entries)[0].step == 0
     write_rows(entries[0].run.path, trained(100, 1))
-    assert survey(entries)[0].progress.step == 100
+    assert survey(entries)[0].step == 100
     write_rows(entries[0].run.path, trained(100, 1), trained(200, 2))
-    assert survey(entries)[0].progress.step == 200
+    assert survey(entries)[0].step == 200
 
 
 def rows_of_every_kind(tmp_path: Path) -> list[Row]:

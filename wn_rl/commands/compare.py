@@ -223,7 +223,7 @@ def _print_plan(entries: Sequence[Entry], at_once: int) -> None:
     rows = survey(entries)
     print(*map(in_words, rows), sep="\n")
     to_run = [row for row in rows if row.is_to_run]
-    steps = sum(max(0, row.entry.run.config.steps - row.progress.step) for row in to_run)
+    steps = sum(max(0, row.entry.run.config.steps - row.step) for row in to_run)
     together = f"{at_once} at a time" if at_once else "one after the other; Ray runs what its cluster has room for"
     seconds = total_seconds(rows, at_once or 1)
     time = "how long it takes is known once a run here, of each suite, has made some steps"

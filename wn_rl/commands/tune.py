@@ -23,7 +23,7 @@ from wn_rl.commands.compare import OF_ONE_RUN, require_free, share_cores, shared
 from wn_rl.compare import grid
 from wn_rl.compare.launch import LocalLauncher, Slot, Supervisor, local_slots
 from wn_rl.compare.progress import rows_so_far
-from wn_rl.config import Config, PresetName, Role, SuiteName, flat, identity, names_of
+from wn_rl.config import Config, PresetName, Role, SuiteName, flat, names_of
 from wn_rl.errors import UserError, counted, did_you_mean, say
 from wn_rl.machine import num_cores
 from wn_rl.registry import PRESETS, command_line
@@ -286,14 +286,14 @@ def scores_of(run: grid.Run) -> list[float]:
 
 def _drop_replay(run: grid.Run) -> None:
     """Free the disk of a run that ended early; a finished one does so itself."""
-    from wn_rl.run.checkpoint import CheckpointStore
+    from wn_rl.run.loading import checkpoint_store
 
     folder = RunFolder(run.path)
     if run.config.keep_replay or not folder.checkpoints.exists():
         return
     try:
         with folder.lock():
-            CheckpointStore(folder.checkpoints, identity(run.config)).drop_replay()
+            checkpoint_store(run.config, run.path).drop_replay()
     except (OSError, UserError) as error:
         say(f"warning: the replay of {run.name} could not be dropped: {error}")
 

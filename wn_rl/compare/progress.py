@@ -1,12 +1,13 @@
 """How far runs are and how long they still take, by what is in their folders; as a live table or plain lines."""
 
+import dataclasses
 import functools
 import json
 import statistics
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,22 +21,22 @@ _ORDER: tuple[State, ...] = ("running", "busy", "failed", "unreadable", "interru
 _COLUMNS = ("run", "state", "step", "score", "steps/s", "left")
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is, by its metrics. steps_per_second: recent, evaluations and checkpoints included."""
-
-    step: int = 0
-    score: float | None = None  # mean return of the last evaluation
-    steps_per_second: float | None = None
+Progress = tuple[int, float | None, float | None]
+"""A run's last step, its last score and its speed; see `Row`."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A run as it stands. seconds_left: by its own speed or else that of similar runs; None if there is none."""
+    """A run as it stands, by its metrics."""
 
     entry: Entry
-    progress: Progress
-    seconds_left: float | None
+    step: int
+    score: float | None
+    """Mean return of the last evaluation."""
+    steps_per_second: float | None
+    """Recent, evaluations and checkpoints included."""
+    seconds_left: float | None = None
+    """By its own speed or else that of similar runs; None if there is none."""
 
     @property
     def is_to_run(self) -> bool:
@@ -45,19 +46,19 @@ class Row:
 
 def survey(entries: Sequence[Entry]) -> list[Row]:
     """The runs as they stand, in the same order."""
-    known = [(entry, _progress_in(RunFolder(entry.run.path))) for entry in entries]
-    rates = defaultdict[tuple[str, ...], list[float]](list)
-    for entry, progress in known:
-        for kind in _kinds(entry) if progress.steps_per_second else ():
-            rates[kind].append(progress.steps_per_second or 0.0)
-    rows = []
-    for entry, progress in known:
-        # Equal steps take times that add up, so speeds have a harmonic mean.
-        similar = (statistics.harmonic_mean(rates[kind]) for kind in _kinds(entry) if kind in rates)
-        rate = progress.steps_per_second or next(similar, None)
-        steps_left = max(0, entry.run.config.steps - progress.step)
-        rows.append(Row(entry, progress, steps_left / rate if rate else None))
-    return rows
+    rows = [Row(entry, *_progress_in(RunFolder(entry.run.path))) for entry in entries]
+    speeds = defaultdict[tuple[str, ...], list[float]](list)
+    for row in rows:
+        for kind in _kinds(row.entry) if row.steps_per_second else ():
+            speeds[kind].append(row.steps_per_second or 0.0)
+    return [dataclasses.replace(row, seconds_left=_seconds_left(row, speeds)) for row in rows]
+
+
+def _seconds_left(row: Row, speeds: Mapping[tuple[str, ...], Sequence[float]]) -> float | None:
+    # Equal steps take times that add up, so speeds have a harmonic mean.
+    similar = (statistics.harmonic_mean(speeds[kind]) for kind in _kinds(row.entry) if kind in speeds)
+    speed = row.steps_per_second or next(similar, None)
+    return max(0, row.entry.run.config.steps - row.step) / speed if speed else None
 
 
 def _kinds(entry: Entry) -> tuple[tuple[str, ...], ...]:
@@ -86,7 +87,7 @@ def _progress_in(folder: RunFolder) -> Progress:
     try:
         status = folder.metrics_file.stat()
     except OSError:
-        return Progress()
+        return 0, None, None
     return _read_progress(folder.path, status.st_mtime_ns, status.st_size)
 
 
@@ -96,7 +97,7 @@ def _read_progress(path: Any, changed_ns: int, size: int) -> Progress:
     timed = [(row["step"], row["seconds"]) for row in rows if _has_numbers(row, "step", "seconds")]
     scores = [row["eval/return_mean"] for row in rows if _has_numbers(row, "eval/return_mean")]
     steps = [row["step"] for row in rows if _has_numbers(row, "step")]
-    return Progress(max(steps, default=0), scores[-1] if scores else None, _speed(timed[-_RECENT_ROWS:]))
+    return max(steps, default=0), scores[-1] if scores else None, _speed(timed[-_RECENT_ROWS:])
 
 
 def _has_numbers(row: dict[str, Any], *names: str) -> bool:
@@ -181,14 +182,13 @@ def table(rows: Sequence[Row], at_once: int) -> Any:
 
 def cells(row: Row) -> tuple[str, ...]:
     """What the columns say of a run; empty where nothing is known."""
-    progress, left = row.progress, row.seconds_left
     return (
         row.entry.run.name,
         _describe(row.entry),
-        f"{progress.step:,}/{row.entry.run.config.steps:,}",
-        "" if progress.score is None else f"{progress.score:.2f}",
-        "" if progress.steps_per_second is None else f"{progress.steps_per_second:,.0f}",
-        "" if left is None or not row.is_to_run else duration(left),
+        f"{row.step:,}/{row.entry.run.config.steps:,}",
+        "" if row.score is None else f"{row.score:.2f}",
+        "" if row.steps_per_second is None else f"{row.steps_per_second:,.0f}",
+        "" if row.seconds_left is None or not row.is_to_run else duration(row.seconds_left),
     )
 
 
