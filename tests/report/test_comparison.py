@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from report_tools import compared, comparison_of, write_arm, write_run
 
-from wn_rl.arms import Arm
+from wn_rl.compare.arms import Arm
 from wn_rl.config import LearningConfig
 from wn_rl.errors import UserError
 from wn_rl.presets import minatar

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from report_tools import found, write_arm, write_run
 
-from wn_rl.arms import Arm
+from wn_rl.compare.arms import Arm
 from wn_rl.report.content import MISSING, rates_table, score_table, speed_table
 from wn_rl.report.findings import Finding, Findings
 from wn_rl.report.published_curves import Published

@@ -9,7 +9,7 @@ import pytest
 from browser import browse, frame, needs_chromium
 from report_tools import found, write_arm, write_run
 
-from wn_rl.arms import Arm
+from wn_rl.compare.arms import Arm
 from wn_rl.report.content import make_chapter
 from wn_rl.report.figures import FOREGROUND, PALETTE, make_picture, pictures_of, style_of
 from wn_rl.report.render import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from report_tools import write_run
 
-from wn_rl.arms import Arm
+from wn_rl.compare.arms import Arm
 from wn_rl.config import NetworkConfig
 from wn_rl.errors import UserError
 from wn_rl.report.read import read_run, read_runs, series

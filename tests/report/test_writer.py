@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from report_tools import write_arm, write_run
 
-from wn_rl import sweep
-from wn_rl.arms import parse_arms
 from wn_rl.commands import report as command
+from wn_rl.compare import grid as sweep
+from wn_rl.compare.arms import parse_arms
 from wn_rl.errors import UserError
 from wn_rl.presets import minatar
 from wn_rl.report.writer import write_report

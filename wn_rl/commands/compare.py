@@ -2,41 +2,48 @@
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from wn_rl.arms import parse_arms
 from wn_rl.commands._shared import parse_flags, preset_of, suite_of
+from wn_rl.commands.report import Report, write
 from wn_rl.commands.train import Train
-from wn_rl.config import Config, SuiteName
-from wn_rl.errors import UserError, say
-from wn_rl.launch import Entry, Launcher, StopSignals, Supervisor, entries_of
-from wn_rl.launch_local import LocalLauncher, Slot, local_slots
-from wn_rl.launch_progress import Survey, total_seconds
-from wn_rl.launch_ray import RayLauncher
-from wn_rl.launch_table import duration, in_words, make_display
-from wn_rl.registry import PRESETS, import_flags
-from wn_rl.sweep import (
+from wn_rl.compare.arms import parse_arms
+from wn_rl.compare.grid import (
+    Entry,
     Run,
+    changed,
     differing_flags,
     expand,
-    require_tests,
-    wandb_sweep_of_runs,
+    look,
+    require_evaluations,
     write_grid,
     write_wandb_sweep,
 )
+from wn_rl.compare.launch import Launcher, LocalLauncher, Slot, Supervisor, local_slots
+from wn_rl.compare.progress import Display, duration, in_words, survey, total_seconds
+from wn_rl.compare.ray_launcher import RayLauncher
+from wn_rl.config import Config, Role, SuiteName, names_of
+from wn_rl.errors import UserError, say
+from wn_rl.machine import num_cores
+from wn_rl.registry import PRESETS, SUITES, import_flags
+from wn_rl.run.signals import StopRequest
+
+# Flags of `wn-rl train` that do not fit many runs, each with a game and a folder of its own.
+OF_ONE_RUN = ("env_id", "run_dir", "run_name")
 
 
 @dataclass(frozen=True)
 class Compare:
-    """Train arms on games over seeds: every run of a grid, so many at once; then report them, in DIR/report.
+    """Train every run of a grid, games x arms x seeds, and then report them in DIR/report.
 
-    Finished runs are left alone, stopped ones go on, failed ones are tried again: the same command, given
-    again, completes the comparison.
+    The same command, given again, completes the comparison: finished runs are left alone, stopped ones go on, and
+    failed ones are tried again.
 
     Every flag of `wn-rl train` that the grid leaves open can be given too, and holds for all runs: --steps, say.
     """
@@ -77,43 +84,41 @@ class Compare:
     """Write a sweep that W&B's agents can run (`wandb sweep FILE`), and start nothing."""
 
 
-# Flags of `wn-rl train` that the grid decides, and what decides them.
-_DECIDED = {
-    "--parameterization": "--arms",
-    "--optimizer.learning-rate": "--arms",
-    "--seed": "--seeds and --first-seed",
-    "--env-id": "--games",
-    "--run-dir": "--out",
-    "--run-name": "--out",
-}
-
-
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl compare`."""
     options, others = parse_flags(Compare, arguments, return_unknown_args=True)
     _check(options, others)
     runs = _runs_of(options, others)
     if options.wandb_sweep is not None:
-        return _write_sweep(options.wandb_sweep, options, others, runs)
+        _write_sweep(options.wandb_sweep, options, others, runs)
+        return 0
     _require_possible(options, runs)
     chosen = _chosen(runs, options.only)
-    entries = entries_of(chosen)
+    threads = max(run.config.torch_threads for run in chosen)
+    slots = list[Slot]()
+    if options.launcher == "local":
+        share, workers = options.gpu_share, options.workers
+        slots = local_slots(options.device, threads=threads, workers=workers, gpu_share=share)
+    cores = max(1, num_cores() // len(slots)) if slots else threads
+    entries = [look(dataclasses.replace(run, config=share_cores(run.config, cores))) for run in chosen]
     if options.dry_run:
-        return _describe(options, entries)
-    launcher, at_once = _launcher(options, chosen)
+        _print_plan(entries, len(slots))
+        return 0
+    launcher: Launcher = LocalLauncher(slots)
+    if not slots:
+        launcher = ray = RayLauncher(options.address, options.device, threads=threads, gpu_share=options.gpu_share)
     write_grid(runs, ["wn-rl", *import_flags(), *_command(options, others)])
-    exit_code = _train(entries, launcher, at_once, options.retries)
-    if options.only or exit_code > 1 or all(entry.state != "finished" for entry in entries):
-        return exit_code
-    return max(exit_code, _report(options.out))
+    exit_code = _train(entries, launcher, len(slots) or ray.at_once, options.retries)
+    if not options.only and exit_code <= 1 and any(entry.state == "finished" for entry in entries):
+        print(write(Report((options.out,), options.out / "report")))
+    return exit_code
 
 
 def _check(options: Compare, others: Sequence[str]) -> None:
-    """ValueError on what no grid and no launcher can be made of."""
-    given = [word.partition("=")[0].replace("_", "-") for word in others]
-    for flag, decided_by in _DECIDED.items():
-        if flag in given:
-            raise ValueError(f"{flag} is decided by {decided_by} here")
+    """ValueError on flags that no grid or no launcher takes."""
+    require_free(others, names_of(Role.METHOD), "--arms")
+    require_free(others, ["seed"], "--seeds and --first-seed")
+    require_free(others, OF_ONE_RUN, "--games and --out")
     for name, least in (("seeds", 1), ("first_seed", 0), ("retries", 0), ("workers", 1)):
         value = getattr(options, name)
         if value is not None and value < least:
@@ -123,57 +128,69 @@ def _check(options: Compare, others: Sequence[str]) -> None:
     if options.gpu_share is not None and not 0 < options.gpu_share <= 1:
         raise ValueError(f"--gpu-share must be greater than 0 and at most 1, got {options.gpu_share}")
     if options.gpu_share is not None and options.device == "cpu":
-        raise ValueError("--gpu-share is of a GPU, and --device cpu uses none")
+        raise ValueError("--gpu-share is the share of a GPU, and --device cpu uses none")
     if options.launcher == "local" and options.address is not None:
-        raise ValueError("--address is a Ray cluster's: add --launcher ray")
+        raise ValueError("--address is that of a Ray cluster: add --launcher ray")
     if options.launcher == "ray" and options.workers is not None:
         raise ValueError("--workers is for --launcher local: Ray starts what its cluster has room for")
     if options.launcher == "ray" and options.device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"--device must be auto, cpu or cuda with --launcher ray, got {options.device!r}")
 
 
-def _runs_of(options: Compare, others: Sequence[str]) -> tuple[Run, ...]:
-    from wn_rl import envs
+def require_free(flags: Sequence[str], decided: Iterable[str], by: str) -> None:
+    """ValueError if a flag sets what other flags decide. decided: settings, names with dots."""
+    for word in flags:
+        flag = word.partition("=")[0].replace("_", "-")
+        if flag.startswith("--") and re.sub(r"(^|\.)no_", r"\1", flag[2:].replace("-", "_")) in decided:
+            raise ValueError(f"{flag} is decided by {by} here")
 
+
+def _runs_of(options: Compare, others: Sequence[str]) -> tuple[Run, ...]:
     if options.preset is not None and options.preset not in PRESETS:
         raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {options.preset!r}")
     own_suite = suite_of(options.suite, options.preset)
     bases = []
     for name in options.games:
         suite, slash, game = name.partition("/")
-        if not slash or (own_suite == "gymnasium" and suite not in envs.SUITES):  # an id may have a slash
+        if not slash or (own_suite == "gymnasium" and suite not in SUITES):  # an id may have a slash
             suite, game = own_suite, name
-        bases.append(_settings(options, suite, envs.normalize_game(suite, game), others))
-    for base in bases:
-        require_tests(base)
+        bases.append(shared_config(suite, game, options.preset, options.device, others))
+        require_evaluations(bases[-1])
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     return expand(bases, parse_arms(options.arms), seeds, options.out)
 
 
-def _settings(options: Compare, suite: str, game: str, others: Sequence[str]) -> Config:
-    """What `wn-rl train GAME` would take, with the flags that are not ours."""
-    preset = options.preset or preset_of(suite, game, options.device)
-    default = Train(PRESETS[preset](tyro.MISSING))
-    config: Config = parse_flags(Train, [game, "--suite", suite, *others], default=default).config
-    return dataclasses.replace(config, device=options.device)
+def shared_config(suite: str, game: str, preset: str | None, device: str, flags: Sequence[str]) -> Config:
+    """The config that all runs of a game share: that of `wn-rl train GAME` with these flags."""
+    from wn_rl import envs
+
+    game = envs.normalize_game(suite, game)
+    default = Train(PRESETS[preset or preset_of(suite, game, device)](tyro.MISSING))
+    config: Config = parse_flags(Train, [game, "--suite", suite, *flags], default=default).config
+    return dataclasses.replace(config, device=device)
+
+
+def share_cores(config: Config, cores: int) -> Config:
+    """The config with so many threads for the run's emulators, if it has any and leaves their number open."""
+    is_open = SUITES[config.suite].pixels and config.environment.emulator_threads == 0
+    return changed(config, {"environment.emulator_threads": cores}) if is_open else config
 
 
 def _require_possible(options: Compare, runs: Sequence[Run]) -> None:
-    """ValueError or UserError, before anything starts, on a device or a network that no run could have."""
+    """ValueError or UserError, before anything starts, on a device or a network that does not fit the runs."""
     from wn_rl.agents.experiment import make_online_network, make_training_environments, require_device
     from wn_rl.machine import resolve_device
 
     for config in {(run.config.suite, run.config.game): run.config for run in runs}.values():
         if options.launcher == "local":
             require_device(config, resolve_device(config.device))
-        single = dataclasses.replace(config.environment, processes=False)
-        environments = make_training_environments(dataclasses.replace(config, num_envs=1, environment=single))
+        environments = make_training_environments(changed(config, {"num_envs": 1, "environment.processes": False}))
         environments.close()
         make_online_network(config, environments.spec)
 
 
 def _chosen(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
-    """The runs of these names; all, without any."""
+    """The runs of these names, or all if there are no names."""
     by_name = {run.name: run for run in runs}
     for name in names:
         if name not in by_name:
@@ -182,34 +199,9 @@ def _chosen(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
     return [by_name[name] for name in dict.fromkeys(names) or by_name]
 
 
-def _launcher(options: Compare, runs: Sequence[Run]) -> tuple[Launcher, int]:
-    """Where the runs go, and how many of them at once."""
-    if options.launcher == "local":
-        slots = _slots(options, runs)
-        return LocalLauncher(slots), len(slots)
-    launcher = RayLauncher(
-        options.address,
-        options.device,
-        threads=_threads(runs),
-        gpu_share=options.gpu_share,
-    )
-    return launcher, launcher.at_once
-
-
-def _slots(options: Compare, runs: Sequence[Run]) -> list[Slot]:
-    return local_slots(
-        options.device, threads=_threads(runs), workers=options.workers, gpu_share=options.gpu_share
-    )
-
-
-def _threads(runs: Sequence[Run]) -> int:
-    return max(run.config.torch_threads for run in runs)
-
-
 def _train(entries: Sequence[Entry], launcher: Launcher, at_once: int, retries: int) -> int:
-    """Run what is to run, show it, and say what became of it; the exit code."""
-    stop = StopSignals()
-    display = make_display(entries, at_once)
+    """Train and show what is to run, and say what became of it; the exit code."""
+    stop, display = StopRequest(counts=True), Display(entries, at_once)
     with stop.listening():
         try:
             Supervisor(entries, launcher, retries=retries, stop=stop).run(display.update)
@@ -219,50 +211,39 @@ def _train(entries: Sequence[Entry], launcher: Launcher, at_once: int, retries: 
     for entry in lost:
         log = f" (its log: {entry.run.log})" if entry.state == "failed" else ""
         say(f"{entry.state}: {entry.run.name}: {entry.message}{log}")
-    if stop.count:
+    if stop.signal_number is not None:
         finished = sum(entry.state == "finished" for entry in entries)
         say(f"stopped with {finished} of {len(entries)} runs finished; the same command goes on")
-        return 128 + stop.number
+        return 128 + stop.signal_number
     return 1 if lost else 0
 
 
-def _report(out: Path) -> int:
-    """`wn-rl report` over the folder; it names what of the grid it leaves out, and says where the page is."""
-    from wn_rl.commands import report
-
-    return report.run([str(out), "--out", str(out / "report")])
-
-
-def _describe(options: Compare, entries: Sequence[Entry]) -> int:
-    """Print what would be done, and how long it would take as far as runs in the folder tell."""
-    rows = Survey(entries).rows()
-    for row in rows:
-        print(in_words(row))
+def _print_plan(entries: Sequence[Entry], at_once: int) -> None:
+    """Print what would be done, and how long it would take if runs here tell. at_once: 0 where Ray decides it."""
+    rows = survey(entries)
+    print(*map(in_words, rows), sep="\n")
     to_run = [row for row in rows if row.is_to_run]
-    steps = sum(max(0, row.entry.run.config.steps - row.progress.step) for row in to_run)
-    local = options.launcher == "local"
-    at_once = len(_slots(options, [entry.run for entry in entries])) if local else 1
-    seconds = total_seconds(rows, at_once)
-    if seconds is None:
-        time = "how long it takes is known once a run here, of each suite, has made some steps"
-    else:
+    steps = sum(max(0, row.entry.run.config.steps - row.step) for row in to_run)
+    together = f"{at_once} at a time" if at_once else "one after the other; Ray runs what its cluster has room for"
+    seconds = total_seconds(rows, at_once or 1)
+    time = "how long it takes is known once a run here, of each suite, has made some steps"
+    if seconds is not None:
         time = f"about {duration(seconds)} by the speed of the runs here"
-    side_by_side = (
-        f"{at_once} at a time" if local else "one after the other; Ray runs what its cluster has room for"
-    )
-    print(f"{len(to_run)} of {len(rows)} runs to do, {steps:,} steps, {side_by_side}: {time}")
-    return 0
+    print(f"{len(to_run)} of {len(rows)} runs to do, {steps:,} steps, {together}: {time}")
 
 
-def _write_sweep(file: Path, options: Compare, others: Sequence[str], runs: Sequence[Run]) -> int:
-    """Write the grid as a sweep of W&B."""
-    command = _command(dataclasses.replace(options, out=options.out.resolve()), others)
-    sweep = wandb_sweep_of_runs(options.out.resolve().name, command, runs)
-    write_wandb_sweep(file, sweep, runs[0].config.track)
-    return 0
+def _write_sweep(file: Path, options: Compare, others: Sequence[str], runs: Sequence[Run]) -> None:
+    """Write a sweep whose one parameter is the name of a run, for arms of unequal rates are not a product.
+
+    Each run is made once, in the same folders, and every agent resumes what another left.
+    """
+    out = options.out.resolve()
+    names = {"only": {"values": [run.name for run in runs]}}
+    command = _command(dataclasses.replace(options, out=out), others)
+    write_wandb_sweep(file, runs[0].config.track, command, name=out.name, method="grid", parameters=names)
 
 
 def _command(options: Compare, others: Sequence[str]) -> list[str]:
     """`compare` with the flags that give the whole grid."""
-    whole = dataclasses.replace(options, only=(), wandb_sweep=None)
-    return ["compare", *differing_flags(whole, Compare(games=(), out=Path())), *others]
+    whole = vars(dataclasses.replace(options, only=(), wandb_sweep=None))
+    return ["compare", *differing_flags(whole, vars(Compare(games=(), out=Path()))), *others]

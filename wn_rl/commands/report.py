@@ -32,7 +32,12 @@ class Report:
 
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl report`."""
-    options = parse_flags(Report, arguments)
+    print(write(parse_flags(Report, arguments)))
+    return 0
+
+
+def write(options: Report) -> Path:
+    """Write the report that the options ask for; the page's path. See `write_report` for what it raises."""
     from wn_rl.report.published_curves import Published, read_curves
     from wn_rl.report.published_scores import REFERENCE_SCORES, SHOWN, SOURCES
     from wn_rl.report.writer import write_report
@@ -44,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     curves = read_curves(options.curves)
     published = {suite: Published(curves=of_suite) for suite, of_suite in curves.items()}
     published["atari"] = Published(REFERENCE_SCORES, SOURCES, SHOWN, curves.get("atari", {}))
-    page = write_report(
+    return write_report(
         options.runs,
         options.out,
         rates_from=options.rates_from,
@@ -52,8 +57,6 @@ def run(arguments: Sequence[str]) -> int:
         published=published,
         record_episode=record_best_episode if options.videos else None,
     )
-    print(page)
-    return 0
 
 
 def record_best_episode(run: Path, video: Path, seed: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from wn_rl.arms import Arm
+from wn_rl.compare.arms import Arm
 from wn_rl.config import Role, names_of
 from wn_rl.errors import UserError
 from wn_rl.registry import PARAMETERIZATIONS

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from wn_rl.arms import Arm
+from wn_rl.compare.arms import Arm
 from wn_rl.config import Config, flat
 from wn_rl.errors import counted
 from wn_rl.report.comparison import Comparison, differing_settings, scaled_means

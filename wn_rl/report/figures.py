@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from wn_rl.arms import Arm
+from wn_rl.compare.arms import Arm
 from wn_rl.report.comparison import rate_of
 from wn_rl.report.findings import Findings, NormCurve
 from wn_rl.report.read import series

@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from wn_rl.arms import Arm
+from wn_rl.compare.arms import Arm
 from wn_rl.report import stats
 from wn_rl.report.comparison import Choice, Comparison, rate_of
 from wn_rl.report.published_curves import Curve, Published

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wn_rl.arms import Arm
+from wn_rl.compare.arms import Arm
 from wn_rl.config import flat, method_options
 from wn_rl.errors import UserError, counted
 from wn_rl.report.stats import FloatArray
@@ -232,7 +232,7 @@ def read_grids(paths: Sequence[Path], runs: Sequence[Path]) -> tuple[Grids, list
 
 
 def _cell(out: Path, *, name: str, suite: str, game: str, seed: int, **arm: Any) -> Cell:
-    """From an entry of comparison.json (see `wn_rl.sweep.write_grid`)."""
+    """From an entry of comparison.json (see `wn_rl.compare.grid.write_grid`)."""
     options = tuple(arm["options"].items())
     return Cell(out, name, suite, game, Arm(arm["parameterization"], float(arm["learning_rate"]), options), seed)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wn_rl.arms import Arm
+from wn_rl.compare.arms import Arm
 from wn_rl.report.findings import METRICS, Findings
 from wn_rl.report.read import LeftOut, Run
 from wn_rl.report.stats import Estimate

@@ -4,7 +4,6 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any
 
 from wn_rl.agents.dqn import DQN
@@ -15,40 +14,10 @@ from wn_rl.config import Config, identity
 from wn_rl.run.checkpoint import CheckpointError, CheckpointStore
 from wn_rl.run.folder import RunFolder
 from wn_rl.run.play import record_game
-from wn_rl.run.signals import stop_signals_to
+from wn_rl.run.signals import StopRequest
 from wn_rl.run.tensor_files import write_network_file
 from wn_rl.run.tracking import Tracker
 from wn_rl.seeding import derive_seed
-
-
-class StopNow(KeyboardInterrupt):
-    """A second signal: nothing more is saved."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__()
-        self.exit_code = 128 + signal_number
-
-
-class StopRequest:
-    """SIGINT, SIGTERM and SIGHUP ask the run to stop at its next step; a second signal stops it at once.
-
-    Under nohup, a terminal that closes stops nothing.
-    """
-
-    def __init__(self) -> None:
-        self.signal_number: int | None = None
-
-    def __bool__(self) -> bool:
-        return self.signal_number is not None
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self:
-            raise StopNow(number)
-        self.signal_number = number
-
-    def listening(self) -> contextlib.AbstractContextManager[None]:
-        """Within: signals set the request instead of ending the process."""
-        return stop_signals_to(self._receive)
 
 
 class Stopwatch:

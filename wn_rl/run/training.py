@@ -21,7 +21,8 @@ from wn_rl.machine import machine_line, resolve_device, versions
 from wn_rl.registry import command_line
 from wn_rl.run.folder import RunFolder, Status, write_json
 from wn_rl.run.loading import checkpoint_store
-from wn_rl.run.monitor import Monitor, StopNow, StopRequest
+from wn_rl.run.monitor import Monitor
+from wn_rl.run.signals import StopNow, StopRequest
 from wn_rl.run.tracking import Tracker, make_trackers
 
 

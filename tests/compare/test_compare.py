@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from grid_tools import leave
 from run_tools import QUICK, rows_of, status_of, timeless, wn_rl
-from sweep_tools import leave
 
 from wn_rl import cli
 from wn_rl.commands import compare
 from wn_rl.commands._shared import parse_flags
+from wn_rl.compare.grid import Run
 from wn_rl.run.tensor_files import read_network_file
-from wn_rl.sweep import Run
 
 GRID = ["--games", "breakout", "--arms", "weight_norm", "normal:1e-4,3e-4", "--seeds", "1", *QUICK]
 NAMES = [
@@ -179,7 +179,7 @@ def test_games_come_from_the_suite_of_the_preset(tmp_path: Path) -> None:
     assert run.config.suite == "atari"
 
 
-def test_a_run_that_goes_on_takes_what_may_differ_from_the_command(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_run_that_goes_on_takes_what_may_differ_from_the_command(tmp_path: Path) -> None:
     grid = [*ONE, "--out", str(tmp_path / "out")]
     process = start(*grid)
     (run,) = runs_of(ONE, tmp_path / "out")
@@ -187,10 +187,11 @@ def test_a_run_that_goes_on_takes_what_may_differ_from_the_command(undisturbed: 
         time.sleep(0.01)
     process.kill()
     process.communicate()
-    complete(*grid, "--track", "jsonl", "tensorboard", "--keep-replay", "--checkpoint-period", "300")
+    recorded = ["--log-period", "500", "--evaluation.video-period", "3"]
+    complete(*grid, "--track", "jsonl", "tensorboard", "--keep-replay", "--checkpoint-period", "300", *recorded)
     saved = json.loads((run.path / "config.json").read_text())["config"]
     assert (saved["track"], saved["keep_replay"]) == (["jsonl", "tensorboard"], True)
-    assert saved["checkpoint_period"] == 300
+    assert (saved["checkpoint_period"], saved["log_period"]) == (300, 200)  # a run that began keeps its rows
 
 
 def test_an_unreadable_run_is_named_and_skipped_and_the_rest_is_reported(
@@ -287,10 +288,10 @@ def test_a_dry_run_prints_the_runs_their_steps_and_the_time(
         (["--launcher", "ray", "--device", "cuda:1"], "--device must be auto, cpu or cuda"),
         (["--launcher", "slurm"], "'local', 'ray'"),
         (["--device", "gpu"], "no device 'gpu'"),
-        (["--evaluation.period", "601"], "--evaluation.period 601 gives a run of 600 steps no test"),
+        (["--evaluation.period", "601"], "--evaluation.period 601 gives a run of 600 steps no evaluation"),
         (["--accelerate", "cuda_graph"], "--accelerate cuda_graph needs a CUDA device"),
         (["--network.name", "nature_cnn"], "nature_cnn needs frames of at least 36x36"),
-        (["--evaluation.period", "0"], "--evaluation.period 0 gives a run of 600 steps no test"),
+        (["--evaluation.period", "0"], "--evaluation.period 0 gives a run of 600 steps no evaluation"),
         (["--only", NAMES[0][:-1] + "9"], f"did you mean {NAMES[0]}?"),
         (["--wandb-sweep", "sweep.yaml"], "--track jsonl wandb"),
         (["stray"], "stray"),

@@ -1,7 +1,7 @@
-"""The runs of a comparison on a Ray cluster, whose machines share the comparison's folder (`pip install ray`).
+"""Runs on a Ray cluster, whose machines share the folder of the runs.
 
-A run is a Ray task that holds its process. If the machine or the worker dies, the task ends with an error; the
-comparison tries it again, as any run that failed, and Ray starts it elsewhere, where it goes on from the last
+A run is a Ray task that holds its process. If the machine or the worker dies, the task ends with an error. The
+supervisor tries it again, as any run that failed, and Ray starts it elsewhere, where it goes on from the last
 checkpoint in the run's folder.
 """
 
@@ -11,27 +11,27 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from wn_rl import launch_child
+from wn_rl.compare.grid import Run
+from wn_rl.compare.launch import POLL_SECONDS, Ended, prepare, start_child
 from wn_rl.errors import UserError, in_one_line
-from wn_rl.launch import Ended
 from wn_rl.registry import IMPORTS
-from wn_rl.sweep import Run
 
-CONNECT_SECONDS = 10.0
-LOCK_SECONDS = 300.0  # how long a task waits for a process of the run that has outlived its worker
-_POLL_SECONDS = 0.2
+_CONNECT_SECONDS = 10.0
+_LOCK_SECONDS = 300.0  # how long a task waits for a process of the run that has outlived its worker
 
 
-def train_here(run: Run, device: str, cores: int, environment: Mapping[str, str]) -> int:
+def train_here(run: Run, device: str, environment: Mapping[str, str]) -> int:
     """The task: train in a child process to its end and return its exit code. A cancelled task has it save."""
-    _wait_for_the_folder(run)
-    child = launch_child.start(run, device, cores, environment)
+    until = time.monotonic() + _LOCK_SECONDS
+    while not prepare(run) and time.monotonic() < until:  # the process of a worker that died saves before it ends
+        time.sleep(POLL_SECONDS)
+    child = start_child(run, device, environment)
     try:
         while child.poll() is None:  # a cancelled task is interrupted between two looks, not in a wait
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
     except BaseException:
         child.terminate()
         child.wait()
@@ -40,14 +40,14 @@ def train_here(run: Run, device: str, cores: int, environment: Mapping[str, str]
 
 
 class RayLauncher:
-    """Tasks of a Ray cluster. Ray keeps those that find no room yet.
+    """Tasks of a Ray cluster. Ray keeps those for which there is no room yet.
 
-    address: the cluster's; None: that of RAY_ADDRESS, or else one that is made here. device: auto, cpu or
-    cuda; which GPU a run gets, Ray decides. threads: cores that a run takes, its emulators' included.
+    address: the cluster's; None: that of RAY_ADDRESS, or else a new cluster on this machine. device: auto, cpu or
+    cuda; Ray decides which GPU a run gets. threads: cores that a run takes, those of its emulators included.
     gpu_share: the part of a GPU that it takes; None: all of one, where the device is CUDA.
 
     Raises:
-        UserError: Ray is not installed, the cluster cannot be reached, or has not what a run needs.
+        UserError: Ray is not installed, the cluster cannot be reached, or it lacks what a run needs.
     """
 
     def __init__(self, address: str | None, device: str, *, threads: int, gpu_share: float | None) -> None:
@@ -59,7 +59,6 @@ class RayLauncher:
             self._ray.shutdown()
             raise UserError("the Ray cluster has no GPU: use --device cpu, without --gpu-share")
         self._device = "cuda" if on_gpu else "cpu"
-        self._cores = threads
         share = (gpu_share or 1.0) if on_gpu else 0.0
         self._task = self._ray.remote(train_here).options(num_cpus=threads, num_gpus=share, max_retries=0)
         self.at_once = max(1, int(min(cores / threads, gpus / share if share else cores)))  # as the cluster is now
@@ -73,9 +72,9 @@ class RayLauncher:
         """Hand a run to Ray."""
         there = dataclasses.replace(run, out=run.out.resolve())  # a worker's working directory is its own
         extensions = {IMPORTS: os.environ.get(IMPORTS, "")}
-        self._runs[self._task.remote(there, self._device, self._cores, extensions)] = run
+        self._runs[self._task.remote(there, self._device, extensions)] = run
 
-    def ended(self) -> Sequence[Ended]:
+    def ended(self) -> list[Ended]:
         """The runs whose tasks have ended, or were lost for good."""
         if not self._runs:
             return []
@@ -92,8 +91,7 @@ class RayLauncher:
         try:
             return Ended(run, self._ray.get(reference))
         except self._ray.exceptions.RayError as error:
-            said = str(error).strip() or type(error).__name__
-            return Ended(run, 1, said.splitlines()[0])
+            return Ended(run, 1, (str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def _connect(address: str | None) -> Any:
@@ -101,24 +99,12 @@ def _connect(address: str | None) -> Any:
         raise UserError('--launcher ray needs Ray: python -m pip install "wn-rl[ray]"')
     import ray
 
+    host, colon, port = (address or "").rpartition(":")
     try:
-        _require_reachable(address)
+        if colon and port.isdecimal() and "/" not in host:  # Ray itself would try for minutes, deaf to Ctrl-C
+            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         where = f" at {address}" if address else ""
         raise UserError(f"no Ray cluster can be reached{where}: {in_one_line(error)}") from error
     return ray
-
-
-def _require_reachable(address: str | None) -> None:
-    """OSError if nothing listens at HOST:PORT: Ray itself would try for minutes, deaf to Ctrl-C."""
-    host, colon, port = (address or "").rpartition(":")
-    if colon and port.isdecimal() and "/" not in host:
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-
-
-def _wait_for_the_folder(run: Run) -> None:
-    """Until no process works in it: that of a worker that died saves before it ends."""
-    until = time.monotonic() + LOCK_SECONDS
-    while not launch_child.prepare(run) and time.monotonic() < until:
-        time.sleep(_POLL_SECONDS)

@@ -11,18 +11,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from grid_tools import leave, make_grid
 from run_tools import wn_rl
-from sweep_tools import leave, make_grid
 
-from wn_rl import launch_child, machine
-from wn_rl.arms import parse_arms
-from wn_rl.config import EnvironmentConfig
+from wn_rl import machine
+from wn_rl.commands.compare import share_cores
+from wn_rl.commands.resume import Resume
+from wn_rl.compare import launch
+from wn_rl.compare.grid import Entry, Run, changed, look
+from wn_rl.compare.launch import Ended, LocalLauncher, Slot, Supervisor, local_slots, num_cores, prepare
+from wn_rl.config import Role, names_of
 from wn_rl.errors import UserError
-from wn_rl.launch import Ended, Entry, StopSignals, Supervisor, entries_of
-from wn_rl.launch_local import LocalLauncher, Slot, local_slots, num_cores
-from wn_rl.presets import laptop
+from wn_rl.presets import laptop, minatar
 from wn_rl.run.folder import RunFolder
-from wn_rl.sweep import Run, expand
+from wn_rl.run.signals import StopRequest
 
 Act = Callable[[Run], int]  # what a run does to its folder, and its exit code
 
@@ -77,16 +79,16 @@ class PlayLauncher:
 
 
 def supervise(
-    runs: tuple[Run, ...], launcher: PlayLauncher, *, retries: int = 1, stop: StopSignals | None = None
+    runs: tuple[Run, ...], launcher: PlayLauncher, *, retries: int = 1, stop: StopRequest | None = None
 ) -> list[Entry]:
-    entries = entries_of(runs)
-    Supervisor(entries, launcher, retries=retries, stop=stop or StopSignals()).run(lambda: None)
+    entries = [look(run) for run in runs]
+    Supervisor(entries, launcher, retries=retries, stop=stop or StopRequest(counts=True)).run(lambda: None)
     return entries
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wn_rl.launch._POLL_SECONDS", 0.001)
+    monkeypatch.setattr("wn_rl.compare.launch.POLL_SECONDS", 0.001)
 
 
 def test_all_runs_finish_in_the_order_of_the_grid_so_many_at_once(tmp_path: Path) -> None:
@@ -179,7 +181,7 @@ def test_a_folder_that_cannot_be_looked_into_after_a_run_stops_no_other(
             raise OSError(28, "No space left on device")
         return True
 
-    monkeypatch.setattr("wn_rl.launch.prepare", prepare)
+    monkeypatch.setattr("wn_rl.compare.launch.prepare", prepare)
     entries = supervise(runs, PlayLauncher({runs[0].name: [lambda run: 2]}))
     assert [(entry.state, "No space left" in entry.message) for entry in entries] == [
         ("failed", True),
@@ -190,7 +192,7 @@ def test_a_folder_that_cannot_be_looked_into_after_a_run_stops_no_other(
 def test_a_run_that_another_process_works_on_waits_for_it_and_the_rest_does_not(tmp_path: Path) -> None:
     held, free = runs = make_grid(tmp_path, seeds=2)
     launcher = PlayLauncher(room=1)
-    entries = entries_of(runs)
+    entries = [look(run) for run in runs]
     with contextlib.ExitStack() as stack:
         stack.enter_context(RunFolder(held.path).lock())
         seen = []
@@ -200,7 +202,7 @@ def test_a_run_that_another_process_works_on_waits_for_it_and_the_rest_does_not(
             if entries[1].state == "finished":
                 stack.close()
 
-        Supervisor(entries, launcher, retries=0, stop=StopSignals()).run(let_go_when_the_rest_is_done)
+        Supervisor(entries, launcher, retries=0, stop=StopRequest(counts=True)).run(let_go_when_the_rest_is_done)
     assert "busy" in seen
     assert launcher.started == [free.name, held.name]
     assert [entry.state for entry in entries] == ["finished", "finished"]
@@ -216,13 +218,13 @@ def test_a_run_that_another_process_took_first_waits_without_having_failed(tmp_p
         return 2
 
     launcher = PlayLauncher({run.name: [too_late, finish]})
-    entries = entries_of(runs)
+    entries = [look(run) for run in runs]
 
     def other_ends() -> None:
         if entries[0].state == "busy":
             other.close()
 
-    Supervisor(entries, launcher, retries=0, stop=StopSignals()).run(other_ends)
+    Supervisor(entries, launcher, retries=0, stop=StopRequest(counts=True)).run(other_ends)
     assert (entries[0].state, entries[0].failures) == ("finished", 0)
 
 
@@ -247,15 +249,15 @@ def test_a_folder_that_becomes_another_run_stops_no_other(tmp_path: Path) -> Non
         return 1
 
     entries = supervise(runs, PlayLauncher({first.name: [swap]}, room=1))
-    assert entries[0].state == "unreadable"
+    assert entries[0].state == "failed"
     assert "seed" in entries[0].message
 
 
 @pytest.mark.parametrize(("signals", "stops"), [(1, [False]), (2, [False, True])])
 def test_signals_stop_what_runs_and_start_nothing_more(signals: int, stops: list[bool], tmp_path: Path) -> None:
-    runs, launcher, stop = make_grid(tmp_path, seeds=4), PlayLauncher(), StopSignals()
+    runs, launcher, stop = make_grid(tmp_path, seeds=4), PlayLauncher(), StopRequest(counts=True)
     launcher.patient = True
-    entries = entries_of(runs)
+    entries = [look(run) for run in runs]
     sent = 0
 
     def send() -> None:
@@ -277,7 +279,7 @@ def test_signals_stop_what_runs_and_start_nothing_more(signals: int, stops: list
         Supervisor(entries, launcher, retries=3, stop=stop).run(send)
     assert launcher.stops == stops
     assert [entry.state for entry in entries] == ["interrupted", "interrupted", "waiting", "waiting"]
-    assert (stop.count, stop.number) == (signals, signal.SIGTERM)
+    assert (stop.count, stop.signal_number) == (signals, signal.SIGTERM)
 
 
 def test_an_error_of_our_own_leaves_no_run_behind(tmp_path: Path) -> None:
@@ -287,7 +289,9 @@ def test_an_error_of_our_own_leaves_no_run_behind(tmp_path: Path) -> None:
         raise RuntimeError
 
     launcher.patient = True
-    supervisor = Supervisor(entries_of(make_grid(tmp_path)), launcher, retries=0, stop=StopSignals())
+    supervisor = Supervisor(
+        [look(run) for run in make_grid(tmp_path)], launcher, retries=0, stop=StopRequest(counts=True)
+    )
     with pytest.raises(RuntimeError):
         supervisor.run(break_down)
     assert launcher.stops == [False]
@@ -355,25 +359,33 @@ def test_each_run_sees_the_gpu_of_its_slot(interpreter: Callable[[str], None], t
     assert launcher.has_room()
 
 
-@pytest.mark.parametrize(("asked", "gets"), [(0, "4"), (3, "3")])
-def test_runs_share_the_cores_for_their_emulators(
-    asked: int, gets: str, interpreter: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_run_goes_on_with_what_resume_takes_of_the_settings_asked_for_now(
+    interpreter: Callable[[str], None], tmp_path: Path
 ) -> None:
     interpreter('echo "$@"')
-    monkeypatch.setattr("wn_rl.launch_local.num_cores", lambda: 8)
-    base = dataclasses.replace(laptop("breakout"), environment=EnvironmentConfig(emulator_threads=asked))
-    new, began = expand([base], parse_arms(["normal"]), [1, 2], tmp_path)
-    leave(began, "interrupted")
-    for run in (new, began):
-        launcher = LocalLauncher([Slot("cuda", "0"), Slot("cuda", "0")])
-        launcher.start(run)
-        end_of(launcher)
-        printed = run.log.read_text().split()
-        assert printed[printed.index("--environment.emulator-threads") + 1] == gets
-    (of_minatar,) = make_grid(tmp_path, seeds=1)  # which takes no other number
-    launcher.start(of_minatar)
+    (run,) = make_grid(tmp_path, seeds=1)
+    leave(run, "interrupted")
+    launcher = LocalLauncher([Slot("cpu")])
+    asked = {"log_period": 7, "accelerate": "compile", "track": ("jsonl", "wandb"), "keep_replay": True}
+    launcher.start(dataclasses.replace(run, config=changed(run.config, asked)))
     end_of(launcher)
-    assert "--environment.emulator-threads" not in of_minatar.log.read_text()
+    words = run.log.read_text().split()
+    for expected in (["--accelerate", "compile"], ["--keep-replay", "True"], ["--track", "jsonl", "wandb"]):
+        start = words.index(expected[0])
+        assert words[start : start + len(expected)] == expected
+    assert "--log-period" not in words
+    taken = {
+        "environment.emulator_threads" if name == "emulator_threads" else name for name in vars(Resume(run.path))
+    }
+    assert set(launch._RESUMABLE) == taken - {"run", "steps"}
+    assert set(launch._RESUMABLE) <= names_of(Role.CIRCUMSTANCE, Role.RECORD)
+
+
+def test_runs_share_the_cores_for_their_emulators() -> None:
+    assert share_cores(laptop("breakout"), 4).environment.emulator_threads == 4
+    asked = changed(laptop("breakout"), {"environment.emulator_threads": 3})
+    assert share_cores(asked, 4) == asked
+    assert share_cores(minatar("breakout"), 4) == minatar("breakout")  # which takes no other number
 
 
 @pytest.mark.parametrize(("at_once", "code"), [(False, 7), (True, -9)])
@@ -395,8 +407,8 @@ def test_a_run_ends_when_the_comparison_is_killed(tmp_path: Path) -> None:
     parent = f"""
 import sys, time
 from pathlib import Path
-from sweep_tools import make_grid
-from wn_rl.launch_local import LocalLauncher, Slot
+from grid_tools import make_grid
+from wn_rl.compare.launch import LocalLauncher, Slot
 tmp = Path({str(tmp_path)!r})
 script = tmp / "interpreter"
 script.write_text("#!/bin/sh\\ntrap 'echo saved; exit 0' TERM; echo $$; for i in $(seq 500); do sleep 0.05; done")
@@ -405,7 +417,7 @@ sys.executable = str(script)
 LocalLauncher([Slot("cpu")]).start(make_grid(tmp, seeds=1)[0])
 time.sleep(60)
 """
-    tests = Path(__file__).parent
+    tests = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tests, tests.parent)))}
     process = subprocess.Popen([sys.executable, "-c", parent], env=environment)
     wait_for(lambda: run.log.exists() and run.log.read_text().strip())
@@ -419,13 +431,13 @@ time.sleep(60)
 def test_a_folder_in_use_is_not_prepared_and_one_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     run, blocked = make_grid(tmp_path, seeds=2)
     with RunFolder(run.path).lock():
-        assert not launch_child.prepare(run)
+        assert not prepare(run)
     (run.path / ".config.json.1.tmp").write_text("")
-    assert launch_child.prepare(run)
+    assert prepare(run)
     assert [path.name for path in run.path.iterdir()] == [".lock"]
     blocked.path.write_text("")
     with pytest.raises(UserError, match="cannot be made"):
-        launch_child.prepare(blocked)
+        prepare(blocked)
 
 
 # Slots.
@@ -440,13 +452,13 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(machine, "resolve_device", resolve)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr("wn_rl.launch_local.num_cores", lambda: 8)
+    monkeypatch.setattr("wn_rl.compare.launch.num_cores", lambda: 8)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 def test_workers_are_as_many_as_the_cores_have_threads_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert local_slots("cpu", threads=1) == [Slot("cpu")] * num_cores()
-    monkeypatch.setattr("wn_rl.launch_local.num_cores", lambda: 8)
+    monkeypatch.setattr("wn_rl.compare.launch.num_cores", lambda: 8)
     assert [len(local_slots("cpu", threads=threads)) for threads in (1, 3, 8, 100)] == [8, 2, 1, 1]
     assert len(local_slots("cpu", threads=4, workers=5)) == 5
     with pytest.raises(UserError, match="--gpu-share"):

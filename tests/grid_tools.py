@@ -3,11 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-from wn_rl.arms import parse_arms
+from wn_rl.compare.arms import parse_arms
+from wn_rl.compare.grid import Run, expand
 from wn_rl.config import to_json
 from wn_rl.presets import minatar
 from wn_rl.run.folder import RunFolder, Status, write_json
-from wn_rl.sweep import Run, expand
 
 
 def make_grid(out: Path, *, seeds: int = 3, arms: tuple[str, ...] = ("weight_norm",)) -> tuple[Run, ...]:

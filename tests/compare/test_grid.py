@@ -1,4 +1,4 @@
-"""Grids: every cell once, each with its name; and what the folders say of their runs."""
+"""Grids: every cell is one run with its own name; and what the folders say of the runs."""
 
 import dataclasses
 import itertools
@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grid_tools import leave, make_grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sweep_tools import leave, make_grid
 
-from wn_rl.arms import Arm, parse_arms
 from wn_rl.commands._shared import parse_flags
 from wn_rl.commands.train import Train, _preset_of
+from wn_rl.compare.arms import Arm, parse_arms
+from wn_rl.compare.grid import Run, changed, clear_debris, expand, flags_of, look, read_grids, write_grid
 from wn_rl.config import Config, to_json
 from wn_rl.errors import UserError
 from wn_rl.presets import classic, laptop, minatar
 from wn_rl.registry import PARAMETERIZATIONS, PRESETS
 from wn_rl.run.folder import RunFolder, write_json
-from wn_rl.sweep import Run, clear_debris, expand, flags_of, look, write_grid
 
 OUT = Path("comparison")
 RATES = st.floats(1e-9, 10, allow_nan=False)
@@ -36,6 +36,7 @@ BASES = st.lists(
 SEEDS = st.sets(st.integers(0, 2**31 - 1), min_size=1, max_size=4)
 
 
+@settings(deadline=None)
 @given(BASES, ARMS, SEEDS)
 def test_every_cell_of_the_grid_is_one_run_with_a_name_of_its_own(
     bases: list[Config], arms: list[Arm], seeds: set[int]
@@ -51,6 +52,7 @@ def test_every_cell_of_the_grid_is_one_run_with_a_name_of_its_own(
     assert all(run.config.run_name == run.name == run.path.name for run in runs)
 
 
+@settings(deadline=None)
 @given(BASES, ARMS, SEEDS, st.randoms())
 def test_a_cell_is_the_same_run_in_whatever_grid_it_stands(
     bases: list[Config], arms: list[Arm], seeds: set[int], random: Any
@@ -181,7 +183,7 @@ def _changed(config: Config, data: st.DataObject) -> Config:
 
 
 def test_a_folder_says_what_became_of_its_run(tmp_path: Path) -> None:
-    new, lock, finished, interrupted, killed, failed = make_grid(tmp_path, seeds=6)
+    _new, lock, finished, interrupted, killed, failed = runs = make_grid(tmp_path, seeds=6)
     with RunFolder(lock.path).lock():
         pass
     leave(finished, "finished")
@@ -189,9 +191,10 @@ def test_a_folder_says_what_became_of_its_run(tmp_path: Path) -> None:
     leave(killed, "running")
     leave(failed, "failed", "no luck")
     before = sorted(tmp_path.rglob("*"))
-    found = [look(run) for run in (new, lock, finished, interrupted, killed, failed)]
-    assert [it.state for it in found] == ["new", "new", "finished", "began", "began", "began"]
-    assert [it.message for it in found][3:] == ["", "", "failed before: no luck"]
+    found = [look(run) for run in runs]
+    assert [entry.run for entry in found] == list(runs)
+    assert [entry.state for entry in found] == ["waiting", "waiting", "finished", *["waiting"] * 3]
+    assert [entry.message for entry in found][3:] == ["", "", "failed before: no luck"]
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -245,31 +248,26 @@ def test_an_unreadable_folder_is_named(how: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "name"),
-    [
-        ({"steps": 2000}, "steps"),
-        ({"num_envs": 2}, "num_envs"),
-        ({"learning": dataclasses.replace(minatar("breakout").learning, batch_size=32)}, "learning.batch_size"),
-    ],
+    ("setting", "value"), [("steps", 2000), ("num_envs", 2), ("learning.batch_size", 32), ("evaluation.period", 7)]
 )
-def test_a_grid_that_changed_is_refused_by_the_name_of_the_field(
-    change: dict[str, Any], name: str, tmp_path: Path
+def test_a_grid_that_changed_is_refused_by_the_name_of_the_setting(
+    setting: str, value: int, tmp_path: Path
 ) -> None:
     (run,) = make_grid(tmp_path, seeds=1)
     leave(run, "interrupted")
-    changed = dataclasses.replace(run, config=dataclasses.replace(run.config, **change))
-    with pytest.raises(UserError, match=f"was started with {name} ") as refused:
-        look(changed)
+    with pytest.raises(UserError, match=f"was started with {setting} ") as refused:
+        look(dataclasses.replace(run, config=changed(run.config, {setting: value})))
     assert str(run.path) in str(refused.value)
 
 
-def test_where_and_how_a_run_is_computed_may_change(tmp_path: Path) -> None:
+def test_where_a_run_is_computed_and_what_is_recorded_of_it_may_change(tmp_path: Path) -> None:
     (run,) = make_grid(tmp_path, seeds=1)
     leave(run, "interrupted")
-    elsewhere = dataclasses.replace(
-        run.config, device="cuda:1", track=("jsonl",), torch_threads=4, group="other", keep_replay=True
-    )
-    assert look(dataclasses.replace(run, config=elsewhere)).state == "began"
+    elsewhere = {"device": "cuda:1", "accelerate": "compile", "torch_threads": 4, "environment.processes": True}
+    recorded = {"track": ("jsonl",), "group": "other", "keep_replay": True, "log_period": 500}
+    evaluated = {"evaluation.video_period": 3, "evaluation.held_out_states": 9}
+    config = changed(run.config, {**elsewhere, **recorded, **evaluated})
+    assert look(dataclasses.replace(run, config=config)).state == "waiting"
 
 
 def test_only_what_a_run_left_that_never_began_is_removed(tmp_path: Path) -> None:
@@ -281,7 +279,7 @@ def test_only_what_a_run_left_that_never_began_is_removed(tmp_path: Path) -> Non
     (stranger.path / "thesis.tex").write_text("")
     leave(began, "running")
     (began.path / "wandb").mkdir()
-    assert [look(run).state for run in (killed, began, stranger)] == ["new", "began", "unreadable"]
+    assert [look(run).state for run in (killed, began, stranger)] == ["waiting", "waiting", "unreadable"]
     for run in (killed, began):
         clear_debris(run)
     assert [path.name for path in killed.path.iterdir()] == [".lock"]
@@ -303,6 +301,18 @@ def test_the_grid_is_recorded(tmp_path: Path) -> None:
         "seed": 2,
         "steps": 1000,
     }
+    (grid,) = read_grids(tmp_path)
+    assert [(cell.name, cell.arm) for cell in grid.runs] == [(run.name, Arm("normal", 0.001)) for run in runs]
+
+
+def test_a_grid_is_read_with_the_options_of_its_arms_and_none_where_there_is_none(tmp_path: Path) -> None:
+    arm = Arm("weight_norm", 0.001, (("log_scale", 3.0), ("max_v_norm", 1.5)))
+    write_grid(make_grid(tmp_path, seeds=1, arms=("weight_norm+log-scale=3+max-v-norm=1.5:0.001",)), ["mine"])
+    assert read_grids(tmp_path)[0].runs[0].arm == arm
+    assert read_grids(tmp_path / "elsewhere") == []
+    (tmp_path / "comparison.json").write_text("[")
+    with pytest.raises(UserError, match=r"comparison\.json cannot be read"):
+        read_grids(tmp_path)
 
 
 def test_a_second_grid_of_a_folder_joins_the_first_unless_it_holds_it(tmp_path: Path) -> None:
@@ -318,12 +328,12 @@ def test_a_second_grid_of_a_folder_joins_the_first_unless_it_holds_it(tmp_path: 
     assert commands() == ["another arm", "more seeds", "few seeds"]
 
 
-def test_a_damaged_record_of_grids_is_told_and_replaced(
+def test_a_damaged_record_of_grids_is_replaced_with_a_word(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "comparison.json").write_text('{"grids": [{}]}')
     write_grid(make_grid(tmp_path, seeds=1), ["mine"])
-    assert "comparison.json cannot be read and is written anew" in capsys.readouterr().err
+    assert "comparison.json cannot be read: " in capsys.readouterr().err
     assert [grid["command"] for grid in json.loads((tmp_path / "comparison.json").read_text())["grids"]] == [
         ["mine"]
     ]

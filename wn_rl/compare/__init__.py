@@ -1,0 +1,1 @@
+"""Many runs: the grid as data, and where they run."""
