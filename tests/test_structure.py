@@ -1,67 +1,125 @@
-"""Imports run one way, and what must not be in the repository is not."""
+"""The house: what each wing may import, no circles, small modules, and what must not be imported at the start."""
 
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 from run_tools import QUICK
 
 ROOT = Path(__file__).parents[1]
-COMMAND_LINE = ("wn_rl.cli", "wn_rl.commands")
+FOLDERS = {"wn_rl.agents": ROOT / "agents", "wn_rl.envs": ROOT / "envs", "wn_rl": ROOT / "wn_rl"}
+FLAT = {
+    *("wn_rl", "wn_rl.config", "wn_rl.config_checks", "wn_rl.errors", "wn_rl.machine", "wn_rl.presets"),
+    *("wn_rl.registry", "wn_rl.seeding"),
+}
+# Each wing, and what it may import besides itself.
+MAY_IMPORT = {
+    "wn_rl.nn": {"wn_rl.registry"},
+    "wn_rl.envs": {"wn_rl.registry"},
+    "wn_rl.agents": {"wn_rl.nn", "wn_rl.envs", *FLAT},
+    "wn_rl.run": {"wn_rl.agents", "wn_rl.nn", "wn_rl.envs", *FLAT},
+    "wn_rl.compare": {"wn_rl.run", *FLAT},
+    "wn_rl.report": {"wn_rl.compare", "wn_rl.run", *FLAT},
+    "wn_rl.sb3": {"wn_rl.nn", "wn_rl.run", *FLAT},
+    "wn_rl.export": {"wn_rl.nn", "wn_rl.run", *FLAT},
+}
 
 
-def imports_of(path: Path) -> set[str]:
-    """Every module that a file imports, anywhere in it."""
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the package, by its dotted name."""
+    found = {}
+    for package, folder in FOLDERS.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            if package != "wn_rl" or parts[0] not in ("agents", "envs"):  # links to the folders above
+                found[".".join([package, *parts]).removesuffix(".__init__")] = path
+    return found
+
+
+@cache
+def imports_of(path: Path) -> frozenset[str]:
+    """Every module that a file imports, anywhere in it; `from package import module` gives the module."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
-            module = node.module or ""
-            found |= {module} | {f"{module}.{name.name}" for name in node.names}
-    return found
+            names = [f"{node.module}.{name.name}" for name in node.names]
+            found |= {name if name in modules() else str(node.module) for name in names}
+    return frozenset(found)
 
 
-def roots(modules: set[str]) -> set[str]:
-    return {module.split(".")[0] for module in modules}
+def wing_of(module: str) -> str:
+    """The wing that a module belongs to, or itself if it is a flat one."""
+    wing = ".".join(module.split(".")[:2])
+    return wing if wing in {*MAY_IMPORT, "wn_rl.commands"} else module
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "wn_rl" / "nn").glob("*.py")), ids=lambda path: path.name)
-def test_nn_imports_torch_and_itself_alone(path: Path) -> None:
-    imported = imports_of(path)
-    assert not {m for m in imported if m.startswith("wn_rl") and not m.startswith(("wn_rl.nn", "wn_rl.registry"))}
-    third_party = roots(imported) - {"torch", "triton", "wn_rl"}  # Triton comes with torch for CUDA
-    assert third_party <= set(sys.stdlib_module_names)
+@pytest.mark.parametrize("wing", MAY_IMPORT)
+def test_a_wing_imports_what_it_may(wing: str) -> None:
+    for module, path in modules().items():
+        if wing_of(module) == wing:
+            ours = {wing_of(name) for name in imports_of(path) if name.split(".")[0] == "wn_rl"}
+            assert ours - {wing} <= MAY_IMPORT[wing], module
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "envs").glob("*.py")), ids=lambda path: path.name)
-def test_envs_import_no_torch_and_nothing_else_of_ours(path: Path) -> None:
-    imported = imports_of(path)
-    assert "torch" not in roots(imported)
-    assert not {
-        m for m in imported if m.startswith("wn_rl") and not m.startswith(("wn_rl.envs", "wn_rl.registry"))
+def test_nn_needs_torch_alone_and_layers_know_no_update() -> None:
+    for module, path in modules().items():
+        if wing_of(module) == "wn_rl.nn":
+            roots = {name.split(".")[0] for name in imports_of(path)} - {"torch", "triton", "wn_rl"}
+            assert roots <= set(sys.stdlib_module_names), module  # Triton comes with torch for CUDA
+            if module != "wn_rl.nn" and not module.startswith("wn_rl.nn.update"):
+                assert not any(name.startswith("wn_rl.nn.update") for name in imports_of(path)), module
+
+
+def test_envs_need_no_torch() -> None:
+    for module, path in modules().items():
+        if wing_of(module) == "wn_rl.envs":
+            assert "torch" not in {name.split(".")[0] for name in imports_of(path)}, module
+
+
+def test_what_all_may_import_imports_no_wing() -> None:
+    for module in FLAT:
+        ours = {name for name in imports_of(modules()[module]) if name.split(".")[0] == "wn_rl"}
+        assert ours <= FLAT, module
+    assert {module for module in modules() if module.count(".") <= 1} - {*MAY_IMPORT, "wn_rl.commands"} == {
+        *FLAT,
+        "wn_rl.cli",
     }
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "agents").glob("*.py")), ids=lambda path: path.name)
-def test_agents_do_not_import_the_command_line(path: Path) -> None:
-    assert not {m for m in imports_of(path) if m.startswith(COMMAND_LINE)}
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = {module: imports_of(path) & modules().keys() - {module} for module, path in modules().items()}
+    while leaves := {module for module, imported in graph.items() if not imported}:
+        graph = {module: imported - leaves for module, imported in graph.items() if module not in leaves}
+    assert not graph
 
 
-PLUMBING = [
-    path
-    for folder in (ROOT / "wn_rl", ROOT / "wn_rl" / "report")
-    for path in sorted(folder.glob("*.py"))
-    if path.name != "cli.py"
-]
+def test_wings_stand_on_at_most_eight_floors() -> None:
+    graph: dict[str, set[str]] = {}
+    for module, path in modules().items():
+        ours = {wing_of(name) for name in imports_of(path) & modules().keys()}
+        graph.setdefault(wing_of(module), set()).update(ours - {wing_of(module)})
+
+    def floor(wing: str) -> int:
+        return 1 + max((floor(below) for below in graph[wing]), default=0)
+
+    assert max(map(floor, graph)) <= 8
 
 
-@pytest.mark.parametrize("path", PLUMBING, ids=lambda path: path.name)
-def test_plumbing_knows_neither_agents_nor_envs_nor_commands(path: Path) -> None:
-    assert not {m for m in imports_of(path) if m.startswith(("wn_rl.agents", "wn_rl.envs", *COMMAND_LINE))}
+@pytest.mark.parametrize("folder", ["agents", "envs", "wn_rl", "scripts", "examples"])
+def test_modules_and_functions_are_small(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        text = path.read_text()
+        assert text.count("\n") <= 400, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 55, f"{path}: {node.name}"
 
 
 def test_the_commands_import_no_torch_before_their_flags_are_read() -> None:

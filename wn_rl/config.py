@@ -27,7 +27,7 @@ from wn_rl.config_checks import (
     PositiveOrNone,
     Seed,
     Threads,
-    check,
+    check_values,
 )
 from wn_rl.registry import (
     NETWORKS,
@@ -183,7 +183,12 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One run."""
+    """One run.
+
+    >>> Config("breakout", steps=-1)
+    Traceback (most recent call last):
+    ValueError: --steps must be at least 1, got -1
+    """
 
     game: Run[Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="GAME")]]
     """A game of the suite, e.g. breakout (`wn-rl games` lists them); of gymnasium: ID or MODULE:ID."""
@@ -225,7 +230,8 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        check(self)
+        check_values(self)
+        _check_combinations(self)
 
     @property
     def learning_rate(self) -> float:
@@ -233,6 +239,45 @@ class Config:
         if self.optimizer.learning_rate is not None:
             return self.optimizer.learning_rate
         return 3e-4 if self.parameterization.startswith("weight_norm") else 1e-4
+
+
+def _check_combinations(config: Config) -> None:
+    """ValueError on values that exclude each other."""
+    learning, network = config.learning, config.network
+    if learning.target_period % learning.update_period:
+        raise ValueError(
+            f"--learning.target-period {learning.target_period} must be a multiple of "
+            f"--learning.update-period {learning.update_period}: the target is copied after an update"
+        )
+    for flag, count in (
+        ("learning.replay-start", learning.replay_start),
+        ("learning.batch-size", learning.batch_size),
+        ("network.init-states", network.init_states),
+        ("evaluation.held-out-states", config.evaluation.held_out_states),
+    ):
+        if count > learning.replay_capacity:
+            raise ValueError(
+                f"--{flag} {count} is more than --learning.replay-capacity {learning.replay_capacity}"
+            )
+    least = config.num_envs * (network.stack + 1)
+    if learning.replay_start < least:
+        raise ValueError(
+            f"--learning.replay-start {learning.replay_start} gives {config.num_envs} lanes too few frames "
+            f"for a stack of {network.stack}: use at least {least}"
+        )
+    if config.environment.resize == "bilinear" and max(config.num_envs, config.evaluation.num_envs) > 1:
+        raise ValueError("--environment.resize bilinear needs one lane: --num-envs 1 --evaluation.num-envs 1")
+    _check_parameterization(config)
+
+
+def _check_parameterization(config: Config) -> None:
+    """ValueError on settings that the parameterization does not take; those of a user's own included."""
+    name = config.parameterization  # looked up only where it matters, since that imports torch
+    if config.learning.batch_size < 2 and PARAMETERIZATIONS[name].has_batch_statistics:
+        raise ValueError(f"--learning.batch-size must be at least 2 for {name}")
+    for flag, option in (("log-scale", config.network.log_scale), ("max-v-norm", config.network.max_v_norm)):
+        if option is not None and not PARAMETERIZATIONS[name].is_normalized:
+            raise ValueError(f"--network.{flag} needs a weight_norm parameterization, not {name}")
 
 
 def settings(part: type[Any] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,16 +1,13 @@
-"""Which values a config may hold: each by itself, by the type of its field, and some of them together."""
+"""Which values a setting may take, by the type of its field."""
 
 import dataclasses
 import math
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from wn_rl.registry import PARAMETERIZATIONS, Registry, UnknownNameError
-
-if TYPE_CHECKING:
-    from wn_rl.config import Config
+from wn_rl.registry import Registry, UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -42,23 +39,12 @@ _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
 }
 
 
-def check(config: "Config") -> None:
-    """ValueError on the first invalid value, in words of the flag that sets it.
-
-    >>> from wn_rl.config import Config
-    >>> Config("breakout", steps=-1)
-    Traceback (most recent call last):
-    ValueError: --steps must be at least 1, got -1
-    """
-    _check_values(config)
-    _check_combinations(config)
-
-
-def _check_values(part: Any, prefix: str = "") -> None:
+def check_values(part: Any, prefix: str = "") -> None:
+    """ValueError on the first invalid value of a config or a part of one, in words of the flag that sets it."""
     for name, hint in typing.get_type_hints(type(part), include_extras=True).items():
         value = getattr(part, name)
         if dataclasses.is_dataclass(value):
-            _check_values(value, f"{name}.")
+            check_values(value, f"{name}.")
         else:
             kind, *extras = typing.get_args(hint)
             _check_value(f"--{prefix}{name.replace('_', '-')}", value, kind, extras)
@@ -88,42 +74,3 @@ def _check_value(flag: str, value: Any, kind: Any, extras: list[Any]) -> None:
 def _is_of_kind(value: Any, types: tuple[type, ...]) -> bool:
     """Whether a value is of one of the types. True and False are not numbers."""
     return isinstance(value, types) and (bool in types or not isinstance(value, bool))
-
-
-def _check_combinations(config: "Config") -> None:
-    """ValueError on values that exclude each other."""
-    learning, network = config.learning, config.network
-    if learning.target_period % learning.update_period:
-        raise ValueError(
-            f"--learning.target-period {learning.target_period} must be a multiple of "
-            f"--learning.update-period {learning.update_period}: the target is copied after an update"
-        )
-    for flag, count in (
-        ("learning.replay-start", learning.replay_start),
-        ("learning.batch-size", learning.batch_size),
-        ("network.init-states", network.init_states),
-        ("evaluation.held-out-states", config.evaluation.held_out_states),
-    ):
-        if count > learning.replay_capacity:
-            raise ValueError(
-                f"--{flag} {count} is more than --learning.replay-capacity {learning.replay_capacity}"
-            )
-    least = config.num_envs * (network.stack + 1)
-    if learning.replay_start < least:
-        raise ValueError(
-            f"--learning.replay-start {learning.replay_start} gives {config.num_envs} lanes too few frames "
-            f"for a stack of {network.stack}: use at least {least}"
-        )
-    if config.environment.resize == "bilinear" and max(config.num_envs, config.evaluation.num_envs) > 1:
-        raise ValueError("--environment.resize bilinear needs one lane: --num-envs 1 --evaluation.num-envs 1")
-    _check_parameterization(config)
-
-
-def _check_parameterization(config: "Config") -> None:
-    """ValueError on settings that the parameterization does not take; those of a user's own included."""
-    name = config.parameterization  # looked up only where it matters, since that imports torch
-    if config.learning.batch_size < 2 and PARAMETERIZATIONS[name].has_batch_statistics:
-        raise ValueError(f"--learning.batch-size must be at least 2 for {name}")
-    for flag, option in (("log-scale", config.network.log_scale), ("max-v-norm", config.network.max_v_norm)):
-        if option is not None and not PARAMETERIZATIONS[name].is_normalized:
-            raise ValueError(f"--network.{flag} needs a weight_norm parameterization, not {name}")

@@ -1,8 +1,6 @@
-"""The error that means: the user can mend this. And how a user is told."""
+"""The error that a user can mend, and how a user is told."""
 
-import difflib
 import sys
-from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -12,16 +10,6 @@ class UserError(ValueError):
 def say(line: str) -> None:
     """One line on standard error, where it is in no one's way."""
     print(line, file=sys.stderr, flush=True)
-
-
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the choice that it is near to, or nothing.
-
-    >>> did_you_mean("wandbb", ["jsonl", "wandb"]), did_you_mean("x", ["jsonl", "wandb"])
-    ('; did you mean wandb?', '')
-    """
-    near = difflib.get_close_matches(name, choices, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def in_one_line(text: object) -> str:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wn_rl import __version__
-from wn_rl.errors import UserError, did_you_mean
+from wn_rl.errors import UserError
+from wn_rl.registry import did_you_mean
 
 if TYPE_CHECKING:  # it is imported where it is used: the commands ask for cores before they read their flags
     import torch

@@ -4,15 +4,24 @@ A program adds a name of its own with one assignment, `NETWORKS["tiny"] = make_t
 and a saved run may use it. In a module of its own, this serves every command: `wn-rl --import MODULE train ...`.
 """
 
+import difflib
 import importlib
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, TypeVar
 
-from wn_rl.errors import did_you_mean
-
 Entry = TypeVar("Entry")
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the choice that it is near to, or nothing.
+
+    >>> did_you_mean("wandbb", ["jsonl", "wandb"]), did_you_mean("x", ["jsonl", "wandb"])
+    ('; did you mean wandb?', '')
+    """
+    near = difflib.get_close_matches(name, choices, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 class UnknownNameError(ValueError, KeyError):

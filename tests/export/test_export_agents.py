@@ -9,6 +9,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -217,6 +218,10 @@ def test_a_faulty_folder_is_refused_in_one_line_and_nothing_is_run(fault: str, t
     assert not (tmp_path / "agent" / "executed").exists()
 
 
+def fail(*arguments: object, **options: object) -> None:
+    raise OSError("no space left")
+
+
 def test_a_folder_that_is_not_new_is_refused_and_a_failed_export_leaves_none(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for taken in (tmp_path, tmp_path / "file"):
@@ -226,9 +231,9 @@ def test_a_folder_that_is_not_new_is_refused_and_a_failed_export_leaves_none(tmp
     export(small_agent(), tmp_path / "empty", onnx=False)
     files = sorted(path.name for path in (tmp_path / "empty").iterdir())
     assert files == ["README.md", "config.json", "model.safetensors"]
-    (tmp_path / "metrics.jsonl").write_text("damaged\n")
-    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
-        export(small_agent(), tmp_path / "deep" / "agent", run_dir=tmp_path, onnx=False)
+    curve: Any = SimpleNamespace(savefig=fail)
+    with pytest.raises(OSError, match="no space left"):
+        export(small_agent(), tmp_path / "deep" / "agent", curve=curve, onnx=False)
     assert list((tmp_path / "deep").iterdir()) == []
 
 

@@ -26,17 +26,16 @@ class Export:
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl export`."""
     options = parse_flags(Export, arguments)
-    from wn_rl.agents.evaluation import make_test_environments
     from wn_rl.export import Agent, export
+    from wn_rl.report.figures import plot_learning_curves
     from wn_rl.run.loading import load_run
 
-    loaded, record = load_run(options.run, options.network), RunFolder(options.run).read_config()
+    folder = RunFolder(options.run)
+    loaded, record = load_run(options.run, options.network), folder.read_config()
     record.pop("command", None)  # it may name local paths
-    config = loaded.config
-    environments = make_test_environments(config, num_envs=1, seed=0)
-    environments.close()
-    spec = environments.spec
+    config, spec = loaded.config, loaded.spec
     agent = Agent(loaded.network, config.network.name, spec.dtype, spec.action_meanings, loaded.name, record)
-    export(agent, options.out, run_dir=options.run, onnx=options.onnx)
+    curve = plot_learning_curves([options.run]) if folder.metrics_file.exists() else None
+    export(agent, options.out, run_dir=options.run, curve=curve, onnx=options.onnx)
     print(f"{options.out}: {config.game} by the {loaded.name}; see its README.md")
     return 0

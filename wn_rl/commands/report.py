@@ -8,7 +8,6 @@ from typing import Annotated
 import tyro
 
 from wn_rl.commands._shared import parse_flags
-from wn_rl.run.folder import open_run
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,9 @@ def write(options: Report) -> Path:
 
 def record_best_episode(run: Path, video: Path, seed: int) -> str:
     """Let a run's best network play one episode on the CPU; returns which network it was and its return."""
-    import torch
-
-    from wn_rl.run.loading import load_network
+    from wn_rl.run.loading import load_run
     from wn_rl.run.play import record_game
 
-    folder, _, config = open_run(run)
-    network, name = load_network(config, folder, "best", torch.device("cpu"))
-    games = record_game(config, network, video, seed=seed, tick=lambda: None)
-    return f"{name}, return {games.returns[0]:g}"
+    loaded = load_run(run)
+    played = record_game(loaded.config, loaded.network, video, seed=seed, tick=lambda: None)
+    return f"{loaded.name}, return {played.returns[0]:g}"

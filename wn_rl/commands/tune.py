@@ -24,9 +24,9 @@ from wn_rl.compare import grid
 from wn_rl.compare.launch import LocalLauncher, Slot, Supervisor, local_slots
 from wn_rl.compare.progress import rows_so_far
 from wn_rl.config import Config, PresetName, Role, SuiteName, flat, names_of
-from wn_rl.errors import UserError, counted, did_you_mean, say
+from wn_rl.errors import UserError, counted, say
 from wn_rl.machine import num_cores
-from wn_rl.registry import PRESETS, command_line
+from wn_rl.registry import PRESETS, command_line, did_you_mean
 from wn_rl.run.folder import RunFolder
 from wn_rl.run.signals import StopRequest
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from wn_rl.config import METHOD_OPTIONS
-from wn_rl.errors import UserError, did_you_mean
-from wn_rl.registry import PARAMETERIZATIONS
+from wn_rl.errors import UserError
+from wn_rl.registry import PARAMETERIZATIONS, did_you_mean
 
 _LABELS = {"weight_norm_mean_only_bn": "WN + mean-only BN"}
 

@@ -13,13 +13,12 @@ from typing import Any
 
 import jinja2
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from wn_rl.errors import UserError, say
 from wn_rl.export.agent import CONFIG, WEIGHTS, Agent, read_agent, write_agent
-from wn_rl.report.figures import plot_learning_curves
 from wn_rl.run.files import replace_file, sync_folder
-from wn_rl.run.folder import RunFolder
 
 CARD, CURVE, ONNX = "README.md", "curve.png", "model.onnx"
 FILES = (CARD, CONFIG, CURVE, ONNX, WEIGHTS)
@@ -27,10 +26,17 @@ ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # torch's exporter needs 
 PLAIN_LAYERS = (nn.Conv2d, nn.Linear, nn.ReLU, nn.Tanh, nn.Flatten)  # which torch prints as they are made
 
 
-def export(agent: Agent, folder: Path, *, run_dir: Path | None = None, onnx: bool = True) -> None:
+def export(
+    agent: Agent,
+    folder: Path,
+    *,
+    run_dir: Path | None = None,
+    curve: Figure | None = None,
+    onnx: bool = True,
+) -> None:
     """Write the agent into a new folder, at once: it is there whole or not at all.
 
-    run_dir: the run that trained it; the model card has its learning curve and what `wn-rl evaluate` found.
+    run_dir: the run that trained it; the model card has what `wn-rl evaluate` found. curve: its learning curve.
     onnx: whether to write model.onnx.
 
     Raises:
@@ -45,8 +51,8 @@ def export(agent: Agent, folder: Path, *, run_dir: Path | None = None, onnx: boo
         write_agent(agent, new)
         if onnx:
             write_onnx(read_agent(new), new / ONNX)
-        if run_dir is not None and RunFolder(run_dir).metrics_file.exists():
-            plot_learning_curves([run_dir]).savefig(new / CURVE, dpi=130)
+        if curve is not None:
+            curve.savefig(new / CURVE, dpi=130)
         evaluations = [] if run_dir is None else _evaluations(run_dir, agent.name)
         replace_file(new / CARD, _card(agent, evaluations, exported_files(new)).encode())
         os.replace(new, folder)

@@ -4,13 +4,13 @@ import dataclasses
 from pathlib import Path
 from typing import cast
 
-import torch
 from torch import nn
 
 from wn_rl.agents.accelerate import set_tf32
 from wn_rl.agents.evaluation import make_test_environments
 from wn_rl.agents.experiment import make_online_network
 from wn_rl.config import Config, identity
+from wn_rl.envs.base import EnvironmentSpec
 from wn_rl.errors import UserError, say
 from wn_rl.machine import resolve_device
 from wn_rl.nn import fold
@@ -24,21 +24,38 @@ def checkpoint_store(config: Config, path: Path) -> CheckpointStore:
     return CheckpointStore(RunFolder(path).checkpoints, identity(config))
 
 
-def load_network(config: Config, folder: RunFolder, which: str, device: torch.device) -> tuple[nn.Module, str]:
-    """A run's network with plain layers, and what to call it, e.g. "best network, step 75,000".
+@dataclasses.dataclass(frozen=True)
+class LoadedRun:
+    """A run's config and network, for use outside of training.
 
-    which: "best", that of the greatest test score, or "latest", that of the newest checkpoint. Before the
-    first test there is no best one yet, and the newest checkpoint is taken.
+    network: plain torch layers in eval mode: [B, K, *O] as the environment gives them -> [B, A].
+    name: which network it is, e.g. "best network, step 75,000".
+    spec: what the environment gives and takes.
+    """
+
+    config: Config
+    network: nn.Sequential
+    name: str
+    spec: EnvironmentSpec
+
+
+def load_run(run_dir: str | Path, which: str = "best", device: str = "cpu") -> LoadedRun:
+    """The config of the run in a folder, and its network with plain layers.
+
+    which: "best", that of the maximum evaluation score, or "latest", that of the newest checkpoint. Before the
+    first evaluation there is no best one yet, and the newest checkpoint is taken.
 
     Raises:
-        UserError: there is none, or it is damaged or of another run.
+        UserError: there is no run, no network of it yet, or its files are damaged or of another run.
     """
     if which not in ("best", "latest"):
-        raise UserError(f"no network {which!r} of a run: there are best and latest")
-    set_tf32(config.learning.precision == "tf32", device)
+        raise UserError(f"unknown network {which!r} of a run: choose best or latest")
+    folder, _, config = open_run(run_dir)
+    place = resolve_device(device)
+    set_tf32(config.learning.precision == "tf32", place)
     environments = make_test_environments(config, num_envs=1, seed=0)
-    online = make_online_network(config, environments.spec)
     environments.close()
+    online = make_online_network(config, environments.spec)
     if which == "best" and folder.best_network.exists():
         tensors, step = read_best_network(folder.best_network, config)
     else:
@@ -49,28 +66,5 @@ def load_network(config: Config, folder: RunFolder, which: str, device: torch.de
         step, state = loaded
         tensors = state["experiment"]["learner"]["online"]
     online.load_state_dict(tensors)
-    return fold(online).to(device), f"{which} network, step {step:,}"
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadedRun:
-    """A run's config and network, for use outside of training.
-
-    network: plain torch layers in eval mode: [B, K, *O] as the environment gives them -> [B, A].
-    name: which network it is, e.g. "best network, step 75,000".
-    """
-
-    config: Config
-    network: nn.Sequential
-    name: str
-
-
-def load_run(run_dir: str | Path, which: str = "best", device: str = "cpu") -> LoadedRun:
-    """The config of the run in a folder, and its network (see `load_network`).
-
-    Raises:
-        UserError: there is no run, no network of it yet, or its files are damaged.
-    """
-    folder, _, config = open_run(run_dir)
-    network, name = load_network(config, folder, which, resolve_device(device))
-    return LoadedRun(config, cast(nn.Sequential, network), name)
+    network = cast(nn.Sequential, fold(online).to(place))
+    return LoadedRun(config, network, f"{which} network, step {step:,}", environments.spec)
