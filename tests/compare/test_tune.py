@@ -207,7 +207,7 @@ def test_a_search_finds_what_is_best_prunes_and_goes_on_past_failures(
     assert re.search(r"failed: trial-0006  it was killed by signal 9", printed.out)
     best = re.search(r"^  (trial-\d+)  score (\S+)  optimizer.learning_rate ", printed.out, flags=re.MULTILINE)
     assert best is not None
-    assert float(best[2]) > -0.2
+    assert float(best[2]) > -0.5
     assert len(printed.err.splitlines()) == 30
     ended_early = ["trial-0005", *re.findall(r"(trial-\d+)  pruned at evaluation", printed.err)]
     assert len(ended_early) == int(numbers[2]) + 1
@@ -259,7 +259,7 @@ def test_a_stopped_search_goes_on_and_more_trials_extend_it(
     made_up.stop_at, made_up.started = -1, []
     assert search(tmp_path, 6) == 0
     assert {run.name for run in stopped} <= set(made_up.started)
-    assert "6 trials: 6 finished" in capsys.readouterr().out
+    assert re.match(r"6 trials: \d finished, \d pruned, 0 failed", capsys.readouterr().out)
     assert search(tmp_path, 8) == 0
     assert re.match(r"8 trials: \d finished, \d pruned, 0 failed", capsys.readouterr().out)
     made_up.started = []
