@@ -23,7 +23,6 @@ from wn_rl.nn import (
     reparameterize,
     to_torch_weight_norm,
 )
-from wn_rl.nn.layers import is_normalized
 from wn_rl.nn.products import ScaledLinear
 
 VARIANTS = [(name, None) for name in PARAMETERIZATIONS] + [
@@ -152,7 +151,7 @@ def test_a_fast_shared_fold_scales_the_outputs_of_large_dense_layers(
     monkeypatch.setattr(products, "SMALLEST", 8 * 6)
     network = nn.Sequential(*(Layers(parameterization, log_scale).dense(*sizes) for sizes in ((6, 8), (8, 5))))
     folded = fold(network, fast=True, share=True)
-    assert isinstance(folded[0], ScaledLinear) == is_normalized(parameterization)
+    assert isinstance(folded[0], ScaledLinear) == PARAMETERIZATIONS[parameterization].is_normalized
     assert not isinstance(folded[1], ScaledLinear), "it is small"
     x = torch.rand(7, 6)
     for _ in range(2):
@@ -165,7 +164,7 @@ def test_a_fast_shared_fold_scales_the_outputs_of_large_dense_layers(
         assert [tensor.data_ptr() for tensor in folded.state_dict().values()] == addresses
         torch.testing.assert_close(folded(x), network.eval()(x), atol=1e-6, rtol=1e-6)
         assert all(torch.equal(p, kept) for p, kept in zip(network.parameters(), before, strict=True))
-    if is_normalized(parameterization):
+    if PARAMETERIZATIONS[parameterization].is_normalized:
         assert folded[0].weight is network[0].weight.v
 
 

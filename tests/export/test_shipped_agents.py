@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from run_tools import wn_rl
 
-AGENTS = sorted((Path(__file__).parents[1] / "results" / "agents").glob("*/"))
+AGENTS = sorted((Path(__file__).parents[2] / "results" / "agents").glob("*/"))
 
 
 @pytest.mark.parametrize("agent", AGENTS, ids=lambda path: path.name)

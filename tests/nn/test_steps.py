@@ -20,7 +20,6 @@ from wn_rl.nn import (
     data_dependent_init,
     held_weights,
     hold_weights,
-    is_normalized,
     make_optimizer,
     make_step,
     optimizer_tree,
@@ -52,7 +51,7 @@ class Case:
     memory_format: torch.memory_format = torch.contiguous_format
 
 
-NORMALIZED = [name for name in PARAMETERIZATIONS if is_normalized(name)]
+NORMALIZED = [name for name in PARAMETERIZATIONS if PARAMETERIZATIONS[name].is_normalized]
 CASES = [
     *(Case(name, memory_format=torch.channels_last) for name in ("normal", "weight_norm")),
     *(Case(name) for name in PARAMETERIZATIONS),
@@ -170,7 +169,9 @@ def test_held_weights_are_those_of_the_parameters_after_each_step(
         step.apply([torch.randn(leaf.shape, generator=generator).to(leaf) for leaf in step.leaves])
     assert all(not torch.equal(leaf, value) for leaf, value in zip(step.leaves, before, strict=True))
     for layer in layers_of(network):
-        assert (layer.held is None) == (dtype == torch.float32 and not is_normalized(parameterization))
+        assert (layer.held is None) == (
+            dtype == torch.float32 and not PARAMETERIZATIONS[parameterization].is_normalized
+        )
         if layer.held is not None:
             rounding = 1e-6 if dtype == torch.float32 else 2**-7  # the interpreter cuts off
             torch.testing.assert_close(layer.held.float(), layer.weight(), rtol=rounding, atol=1e-7)

@@ -87,7 +87,7 @@ def test_an_error_is_noted_with_its_place_and_exit_code_1(
 def test_a_run_that_diverges_says_what_the_page_on_trouble_quotes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "trouble.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "trouble.md").read_text()
     [quoted] = re.findall("«(the losses .*) nan»", page)
     assert wn_rl(*TRAIN, "--optimizer.learning-rate", "1e30", "--run-dir", str(tmp_path / "run")) == 1
     assert quoted in capsys.readouterr().err

@@ -11,7 +11,7 @@ from wn_rl import cli
 from wn_rl.commands import compare, train
 from wn_rl.commands._shared import parse_flags
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [
     shlex.split(line, comments=True)

@@ -28,8 +28,8 @@ from environment_tools import (
     play,
 )
 from gymnasium import spaces
+from resume_tools import assert_same_run, command, finish, num_rows, start_and_stop
 from run_tools import rows_of, status_of, wn_rl
-from test_resume import assert_same_run, command, finish, num_rows, start_and_stop
 
 from wn_rl import envs
 from wn_rl.agents.episodes import EpisodeReturns
@@ -49,7 +49,7 @@ CATCH, BIG_CATCH, CORRIDOR, NOISY, AGEING, BROKEN = (
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other processes find the environments of the tests, as a user's are found in the folder of the command."""
-    tests = Path(__file__).parent
+    tests = Path(__file__).parents[1]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (tests, tests.parent))))
 
 

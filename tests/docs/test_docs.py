@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from browser import browse, frame, needs_chromium
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
 

@@ -26,7 +26,7 @@ from wn_rl.run.checkpoint import CheckpointError, CheckpointStore, Manifest
 from wn_rl.run.files import sha256
 from wn_rl.run.tensor_files import StateError, pack, read_network_file, unpack, write_network_file
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 IDENTITY = {"suite": "minatar", "game": "breakout", "network.stack": 4}
 
 

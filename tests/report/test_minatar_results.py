@@ -12,7 +12,7 @@ import pytest
 from wn_rl.commands import compare
 from wn_rl.commands._shared import parse_flags
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce_minatar.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "reproduce_minatar.py"
 # Means over three seeds of the last 100 training games after 500k steps; a random policy has 0.5, 0.1 and 3.
 LEAST = {"breakout": 6.0, "seaquest": 0.8, "space_invaders": 22.0}
 

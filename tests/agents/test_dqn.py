@@ -29,7 +29,7 @@ from wn_rl.config import (
 )
 from wn_rl.seeding import derive_seed
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 LEARNING = LearningConfig(
     batch_size=32,
     discount=0.9,
