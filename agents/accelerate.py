@@ -48,7 +48,7 @@ class Captured:
     def __call__(self, *arguments: int) -> None:
         calls = self._calls[arguments] = self._calls.get(arguments, 0) + 1
         if calls <= WARM_UPS:
-            with aside():
+            with on_side_stream():
                 self._function(*arguments)
             return
         if arguments not in self._graphs:
@@ -57,7 +57,7 @@ class Captured:
 
 
 @contextlib.contextmanager
-def aside() -> Iterator[None]:
+def on_side_stream() -> Iterator[None]:
     """Within: CUDA work goes to another stream, in order with what came before and comes after."""
     if not torch.cuda.is_available():
         yield
@@ -123,7 +123,7 @@ def set_tf32(allowed: bool, device: torch.device) -> None:
         torch.backends.cudnn.allow_tf32 = allowed
 
 
-def allow_programs(count: int) -> None:
+def allow_compiled_programs(count: int) -> None:
     """Let torch.compile make so many programs more of one function, for batches of so many sizes.
 
     It counts those of all learners that a process has had. Beyond its limit, 8 by default, it would go on in eager

@@ -26,7 +26,7 @@ class Interrupted(Exception):
     """Raised inside a test when the run is asked to stop; the test starts again from its seed on resume."""
 
 
-def make_test_environments(
+def make_evaluation_environments(
     config: Config, *, num_envs: int, seed: int, max_episode_frames: int | None = None
 ) -> Environments:
     """The game of a run by the rules of tests: a lost life ends nothing."""
@@ -38,7 +38,7 @@ def make_test_environments(
     return envs.make(config.suite, config.game, rules, num_envs=num_envs, seed=seed)
 
 
-def make_test_actor(config: Config, network: nn.Module, environments: Environments, *, seed: int) -> Actor:
+def make_evaluation_actor(config: Config, network: nn.Module, environments: Environments, *, seed: int) -> Actor:
     """An actor of its own for these environments."""
     return Actor(
         network,
@@ -49,12 +49,12 @@ def make_test_actor(config: Config, network: nn.Module, environments: Environmen
     )
 
 
-def run_epoch_test(config: Config, network: nn.Module, *, seed: int, tick: Callable[[], None]) -> Episodes:
+def run_epoch_evaluation(config: Config, network: nn.Module, *, seed: int, tick: Callable[[], None]) -> Episodes:
     """One `epoch` test as the config says; network is in eval mode. tick may raise."""
     test = config.evaluation
-    environments = make_test_environments(config, num_envs=test.num_envs, seed=seed)
+    environments = make_evaluation_environments(config, num_envs=test.num_envs, seed=seed)
     try:
-        actor = make_test_actor(config, network, environments, seed=seed)
+        actor = make_evaluation_actor(config, network, environments, seed=seed)
         return evaluate_steps(actor, environments, test.epsilon, test.steps, tick)
     finally:
         environments.close()
@@ -65,7 +65,7 @@ def nature_max_frames(config: Config) -> int:
     return min(NATURE_MAX_FRAMES, config.environment.max_episode_frames)
 
 
-def run_nature_test(
+def run_nature_evaluation(
     config: Config,
     network: nn.Module,
     *,
@@ -79,9 +79,11 @@ def run_nature_test(
     """
     test = config.evaluation
     limit = nature_max_frames(config)
-    environments = make_test_environments(config, num_envs=test.num_envs, seed=seed, max_episode_frames=limit)
+    environments = make_evaluation_environments(
+        config, num_envs=test.num_envs, seed=seed, max_episode_frames=limit
+    )
     try:
-        actor = make_test_actor(config, network, environments, seed=seed)
+        actor = make_evaluation_actor(config, network, environments, seed=seed)
         return evaluate_episodes(actor, environments, test.epsilon, num_episodes, tick)
     finally:
         environments.close()

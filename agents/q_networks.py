@@ -6,12 +6,11 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from wn_rl.agents.accelerate import accelerated, allow_programs, set_tf32
+from wn_rl.agents.accelerate import accelerated, allow_compiled_programs, set_tf32
 from wn_rl.agents.replay import LONGEST_ROUND
 from wn_rl.nn import (
     data_dependent_init,
     fold,
-    hand_over_input,
     held_weights,
     hold_weights,
     load_optimizer_tree,
@@ -19,7 +18,8 @@ from wn_rl.nn import (
     optimizer_tree,
     refill,
     refill_held,
-    shares_all,
+    scale_in_first_convolution,
+    shares_all_tensors,
 )
 from wn_rl.nn.update.optimizers import MultiTensorOptimizer
 
@@ -81,19 +81,19 @@ class QNetworks:
         self._compiles_networks = accelerate != "eager" and self.device.type in NETWORKS_COMPILED_ON
         self.allow_precision()
         if self.device.type == "cpu":
-            hand_over_input(online)
+            scale_in_first_convolution(online)
         self.acting = cast(nn.Sequential, fold(online, fast=True, share=True))
         self.target = cast(nn.Sequential, fold(online, fast=True))
         if self._compiles_networks:
             for network in (online, self.acting, self.target):  # as compiled convolutions take their weights
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if accelerate != "eager":
-            allow_programs(LONGEST_ROUND)  # a round of each number of updates that there is
+            allow_compiled_programs(LONGEST_ROUND)  # a round of each number of updates that there is
             hold_weights(online[:-1], torch.bfloat16 if precision == "bfloat16" else torch.float32)
             hold_weights(online[-1], torch.float32)  # see `_values`
         self._step = make_step(online, optimizer, max_v_norm, fuse=accelerate != "eager")
         # A graph of nothing would be taken for a mistake: acting may share all its weights.
-        mode = "eager" if shares_all(self.acting, online) else accelerate
+        mode = "eager" if shares_all_tensors(self.acting, online) else accelerate
         self._refresh = accelerated(lambda: refill(self.acting, self.online), mode)
 
     def allow_precision(self) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 
-from wn_rl.agents.evaluation import run_nature_test
+from wn_rl.agents.evaluation import run_nature_evaluation
 from wn_rl.presets import minatar
 from wn_rl.run.loading import load_run
 from wn_rl.run.training import train
@@ -22,5 +22,5 @@ if outcome.status != "finished":  # Ctrl-C, say
     sys.exit(outcome.exit_code)
 
 run = load_run("runs/breakout")  # the network of its best evaluation
-games = run_nature_test(run.config, run.network, seed=1, num_episodes=10)
+games = run_nature_evaluation(run.config, run.network, seed=1, num_episodes=10)
 print(f"{run.name}: mean raw return {games.return_mean:.2f} of {len(games.returns)} games")

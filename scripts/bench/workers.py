@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from bench.measure import Name, seconds_in_turns, synchronize
 from wn_rl.agents import dqn as algorithm
 from wn_rl.agents.accelerate import set_tf32
-from wn_rl.agents.evaluation import run_epoch_test
+from wn_rl.agents.evaluation import run_epoch_evaluation
 from wn_rl.agents.experiment import make_dqn, make_training_environments
 from wn_rl.agents.replay import Replay
 from wn_rl.config import Config
 from wn_rl.envs.as_gymnasium import GameEnv
 from wn_rl.envs.base import EnvironmentSpec, Step
-from wn_rl.run.training import use_threads
+from wn_rl.run.training import set_torch_threads
 from wn_rl.sb3 import WeightNormCnnPolicy
 
 WARM_UP_STEPS = 400  # after replay start, before the first turn
@@ -79,14 +79,14 @@ def ours(connection: Connection, config: Config, full_replay: bool = False) -> N
 
     full_replay: the replay is filled with copies of the rows that it holds at replay start.
     """
-    dqn = make_dqn(use_threads(config), torch.device(config.device))
+    dqn = make_dqn(set_torch_threads(config), torch.device(config.device))
     learning, networks = config.learning, dqn.learner.networks
     # Soon after the eighth copy of the target, rounds of every size have been compiled and captured.
     warm_up = 9 * learning.target_period if full_replay else WARM_UP_STEPS
 
     def evaluate() -> None:
         if config.evaluation.period:
-            run_epoch_test(config, networks.acting, seed=dqn.num_steps, tick=lambda: None)
+            run_epoch_evaluation(config, networks.acting, seed=dqn.num_steps, tick=lambda: None)
 
     turns = turns_of(connection, config, networks.online, warm_up, evaluate)
     next(turns)
@@ -113,7 +113,7 @@ def fill(replay: Replay) -> None:
 
 def stable_baselines3(connection: Connection, config: Config) -> None:
     """SB3's DQN at the same work: with its own layers where the config's are normal, otherwise with ours."""
-    config = use_threads(config)
+    config = set_torch_threads(config)
     learning, lanes = config.learning, config.num_envs
     set_tf32(
         learning.precision == "tf32", torch.device(config.device)
@@ -181,7 +181,7 @@ def _sb3_policy(config: Config) -> tuple[Any, dict[str, Any]]:
 
 def started(config: Config) -> algorithm.DQN:
     """Deep Q-learning whose random play has reached replay start; its learner has made no update yet."""
-    dqn = make_dqn(use_threads(config), torch.device(config.device))
+    dqn = make_dqn(set_torch_threads(config), torch.device(config.device))
     dqn.run(config.learning.replay_start, lambda _: None)
     dqn.environments.close()
     dqn.learn()  # this initializes the networks

@@ -15,7 +15,7 @@ from probes import Chain
 from wn_rl import envs
 from wn_rl.agents import replay
 from wn_rl.agents.dqn import DQN, Targets, epsilon_at, q_learning, updates_due
-from wn_rl.agents.evaluation import make_test_environments, run_nature_test
+from wn_rl.agents.evaluation import make_evaluation_environments, run_nature_evaluation
 from wn_rl.agents.experiment import make_dqn, make_training_environments, restore, state_of, take_metrics
 from wn_rl.agents.q_networks import Values
 from wn_rl.agents.replay import Batch, Draws
@@ -301,12 +301,12 @@ def test_the_rules_of_training_and_of_tests_reach_the_game(monkeypatch: pytest.M
     make_training_environments(dataclasses.replace(config, seed=2))
     assert asked[0][:4] == asked[1][:4] == ("classic", "chain", rules, 1)
     assert asked[0][4] != asked[1][4]
-    make_test_environments(config, num_envs=2, seed=7)
+    make_evaluation_environments(config, num_envs=2, seed=7)
     immortal = dataclasses.replace(rules, life_loss_terminates=False)
     assert asked[2] == ("classic", "chain", immortal, 2, 7)
     for most, expected in ((20_000, 18_000), (9_000, 9_000)):  # five minutes, or less where the run has less
         short = dataclasses.replace(config, environment=dataclasses.replace(rules, max_episode_frames=most))
-        run_nature_test(short, torch.nn.Linear(4, 2), seed=7, num_episodes=0)
+        run_nature_evaluation(short, torch.nn.Linear(4, 2), seed=7, num_episodes=0)
         assert asked[-1][2] == dataclasses.replace(immortal, max_episode_frames=expected)
 
 

@@ -15,8 +15,8 @@ from wn_rl.agents.evaluation import (
     Interrupted,
     evaluate_episodes,
     evaluate_steps,
-    run_epoch_test,
-    run_nature_test,
+    run_epoch_evaluation,
+    run_nature_evaluation,
 )
 from wn_rl.config import EvaluationConfig
 from wn_rl.envs.base import EnvironmentSpec, Step
@@ -184,8 +184,8 @@ def test_a_test_is_played_by_the_config_and_its_seed(monkeypatch: pytest.MonkeyP
     )
     network = nn.Linear(1, 2)
     for seed in (7, 8):
-        assert run_epoch_test(config, network, seed=seed, tick=lambda: None) == "games"
-        assert run_nature_test(config, network, seed=seed) == "games"
+        assert run_epoch_evaluation(config, network, seed=seed, tick=lambda: None) == "games"
+        assert run_nature_evaluation(config, network, seed=seed) == "games"
         assert asked[-2:] == [(2, seed)] * 2
         actor_seed = derive_seed(seed, "test_actor")
         assert played[-2:] == [(actor_seed, network, 2, 0.3, 77), (actor_seed, network, 2, 0.3, NATURE_EPISODES)]

@@ -5,7 +5,7 @@ import dataclasses
 import torch
 
 from wn_rl.agents.dqn import DQN
-from wn_rl.agents.evaluation import run_nature_test
+from wn_rl.agents.evaluation import run_nature_evaluation
 from wn_rl.agents.experiment import make_dqn
 from wn_rl.config import Config, LearningConfig
 from wn_rl.presets import minatar
@@ -24,7 +24,7 @@ def test_weight_normalized_dqn_learns_minatar_breakout() -> None:
     experiment = trained(config)
     network, tests = experiment.learner.networks.acting, dataclasses.replace(config.evaluation, num_envs=8)
     learned, random = (
-        run_nature_test(
+        run_nature_evaluation(
             dataclasses.replace(config, evaluation=dataclasses.replace(tests, epsilon=epsilon)),
             network,
             seed=1,

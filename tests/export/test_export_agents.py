@@ -28,7 +28,7 @@ from wn_rl.envs.as_gymnasium import GameEnv
 from wn_rl.errors import UserError
 from wn_rl.export import Agent, export, load_exported
 from wn_rl.export import folder as folder_module
-from wn_rl.nn import NETWORKS, PARAMETERIZATIONS, fold, hand_over_input
+from wn_rl.nn import NETWORKS, PARAMETERIZATIONS, fold, scale_in_first_convolution
 from wn_rl.presets import classic, laptop, minatar, vectors
 from wn_rl.run.files import sha256
 from wn_rl.run.tensor_files import read_network_file, write_network_file
@@ -113,7 +113,7 @@ def test_a_network_trained_by_sb3_can_be_exported(tmp_path: Path) -> None:
 def test_a_network_that_is_not_that_of_its_architecture_is_refused(tmp_path: Path) -> None:
     agent = agent_of(CONFIGS["atari"], tmp_path / "run")
     handed_over = make_run(tmp_path / "run", CONFIGS["atari"])
-    hand_over_input(handed_over)
+    scale_in_first_convolution(handed_over)
     other_shapes = small_agent().network
     for change, message in (
         ({"architecture": "mine"}, "unknown network 'mine'"),

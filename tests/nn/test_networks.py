@@ -16,10 +16,10 @@ from wn_rl.nn import (
     Preprocess,
     data_dependent_init,
     fold,
-    hand_over_input,
     make_network,
     refill,
     reparameterize,
+    scale_in_first_convolution,
 )
 from wn_rl.nn.layers import named_normalized
 
@@ -154,7 +154,7 @@ def test_rows_are_handed_over_by_the_network_and_its_fast_fold(parameterization:
     network, frames = network_of("nature_cnn", parameterization), observations("nature_cnn", 16)
     data_dependent_init(network, frames)
     values = network.eval()(frames)
-    hand_over_input(network)
+    scale_in_first_convolution(network)
     assert network.preprocess.row == 4
     for ours in (network, fold(network, fast=True)):
         assert ours.preprocess(frames).shape == (16, 4, 84, 21, 4)
@@ -172,7 +172,7 @@ def test_rows_are_handed_over_by_the_network_and_its_fast_fold(parameterization:
 @pytest.mark.parametrize("name", ["minatar_cnn", "mlp"])
 def test_networks_without_strides_have_no_rows(name: str) -> None:
     network = network_of(name)
-    hand_over_input(network)
+    scale_in_first_convolution(network)
     assert network.preprocess.row == 1
 
 
@@ -183,7 +183,7 @@ def test_a_convolution_scales_what_it_is_handed_unscaled(name: str, parameteriza
     network = network_of(name, parameterization, scale=0.25).double()
     frames = observations(name, 4)
     handed_over = copy.deepcopy(network)
-    hand_over_input(handed_over)
+    scale_in_first_convolution(handed_over)
     assert torch.equal(handed_over.preprocess(frames), network.preprocess(frames) * 4)
     for one in (network, handed_over):
         one(frames).square().mean().backward()
@@ -202,7 +202,7 @@ def test_a_convolution_scales_what_it_is_handed_unscaled(name: str, parameteriza
 def test_a_part_of_a_network_is_folded_with_the_scale_it_was_handed(parameterization: str, fast: bool) -> None:
     network = network_of("minatar_cnn", parameterization, scale=0.25).eval().double()
     frames = observations("minatar_cnn", 4)
-    hand_over_input(network)
+    scale_in_first_convolution(network)
     unscaled = network.preprocess(frames)
     part = fold(network[1:], fast=fast)
     torch.testing.assert_close(part(unscaled), network(frames))
@@ -216,7 +216,7 @@ def test_a_part_of_a_network_is_folded_with_the_scale_it_was_handed(parameteriza
 def test_a_dense_layer_is_handed_what_is_scaled() -> None:
     network, frames = network_of("mlp", scale=0.25), observations("mlp")
     scaled = network.preprocess(frames)
-    hand_over_input(network)
+    scale_in_first_convolution(network)
     assert torch.equal(network.preprocess(frames), scaled)
 
 
@@ -254,6 +254,6 @@ def test_rows_are_not_handed_to_a_convolution_that_cannot_go_over_them() -> None
     network = nn.Sequential(Preprocess((8, 8), 2, 1.0), convolution)
     frames = torch.randint(0, 255, (16, 2, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     values = network(frames)
-    hand_over_input(network)
+    scale_in_first_convolution(network)
     assert network[0].row == 1
     assert torch.equal(network(frames), values)

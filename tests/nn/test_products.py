@@ -290,7 +290,7 @@ def test_a_convolution_over_rows_is_that_of_torch(
     generator = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 256, (16, 5, height, width), dtype=torch.uint8, generator=generator)
     frames = frames[:, 1:5]
-    assert module.rows_pay(frames, stride)
+    assert module.rows_are_faster(frames, stride)
     rows = module.pixel_rows(frames, stride)
     assert torch.equal(rows.flatten(3), frames)
     precise = nn.Conv2d(4, 5, kernel, stride, dtype=torch.float64)
@@ -308,13 +308,13 @@ def test_a_convolution_over_rows_is_that_of_torch(
 
 def test_rows_are_made_of_many_images_of_bytes_in_their_places() -> None:
     images = torch.zeros(module.MANY_IMAGES, 4, 12, 12, dtype=torch.uint8)
-    assert module.rows_pay(images, 4)
+    assert module.rows_are_faster(images, 4)
     odd = torch.zeros(images.numel() + 1, dtype=torch.uint8)[1:].view_as(images)  # begins within a row of pixels
     many_channels = torch.zeros(16, module.FEW_CHANNELS + 1, 12, 12, dtype=torch.uint8)
     others = odd, many_channels, images[1:], images.float(), images[..., 2:], images.mT, images[..., ::2]
     for x in others:
-        assert not module.rows_pay(x, 4)
-    assert not module.rows_pay(images, 3)
+        assert not module.rows_are_faster(x, 4)
+    assert not module.rows_are_faster(images, 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

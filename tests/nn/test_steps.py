@@ -169,9 +169,8 @@ def test_held_weights_are_those_of_the_parameters_after_each_step(
         step.apply([torch.randn(leaf.shape, generator=generator).to(leaf) for leaf in step.leaves])
     assert all(not torch.equal(leaf, value) for leaf, value in zip(step.leaves, before, strict=True))
     for layer in layers_of(network):
-        assert (layer.held is None) == (
-            dtype == torch.float32 and not PARAMETERIZATIONS[parameterization].is_normalized
-        )
+        is_normalized = PARAMETERIZATIONS[parameterization].is_normalized
+        assert (layer.held is None) == (dtype == torch.float32 and not is_normalized)
         if layer.held is not None:
             rounding = 1e-6 if dtype == torch.float32 else 2**-7  # the interpreter cuts off
             torch.testing.assert_close(layer.held.float(), layer.weight(), rtol=rounding, atol=1e-7)

@@ -55,7 +55,7 @@ def test_the_network_of_the_greatest_test_is_kept_and_of_equals_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    monkeypatch.setattr(monitor, "run_epoch_test", Tests([1.0, 3.0, 2.0, 3.0]))
+    monkeypatch.setattr(monitor, "run_epoch_evaluation", Tests([1.0, 3.0, 2.0, 3.0]))
     assert wn_rl(*TRAIN, "--evaluation.period", "150", "--run-dir", str(run)) == 0
     assert [best for _, _, best in scores_of(run)] == [1.0, 3.0, 3.0, 3.0]
     _, metadata = read_network_file(run / "best_network.safetensors")
@@ -64,7 +64,7 @@ def test_the_network_of_the_greatest_test_is_kept_and_of_equals_the_first(
 
 def test_each_test_of_each_seed_plays_games_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tests = Tests([0.0] * 4)
-    monkeypatch.setattr(monitor, "run_epoch_test", tests)
+    monkeypatch.setattr(monitor, "run_epoch_evaluation", tests)
     for seed in ("1", "2"):
         assert wn_rl(*TRAIN, "--seed", seed, "--run-dir", str(tmp_path / seed)) == 0
     assert len(set(tests.seeds)) == len(tests.seeds) == 4
@@ -75,11 +75,11 @@ def test_a_test_that_was_interrupted_is_made_again_on_resume(
 ) -> None:
     run = tmp_path / "run"
     stopped = Tests([], during=lambda: os.kill(os.getpid(), signal.SIGINT))
-    monkeypatch.setattr(monitor, "run_epoch_test", stopped)
+    monkeypatch.setattr(monitor, "run_epoch_evaluation", stopped)
     assert wn_rl(*TRAIN, "--run-dir", str(run)) == 130
     assert scores_of(run) == []
     again = Tests([4.0, 5.0])
-    monkeypatch.setattr(monitor, "run_epoch_test", again)
+    monkeypatch.setattr(monitor, "run_epoch_evaluation", again)
     assert wn_rl("resume", str(run)) == 0
     assert [score for _, score, _ in scores_of(run)] == [4.0, 5.0]
     assert again.seeds[0] == stopped.seeds[0]
@@ -95,7 +95,7 @@ def test_a_second_signal_ends_the_run_at_once_and_saves_nothing(
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(monitor, "run_epoch_test", Tests([], during=twice))
+    monkeypatch.setattr(monitor, "run_epoch_evaluation", Tests([], during=twice))
     assert wn_rl(*TRAIN, "--run-dir", str(run)) == 128 + signal.SIGTERM
     assert status_of(run) == {**status_of(run), "status": "interrupted", "message": "stopped at once"}
     assert newest_checkpoint(run)[0] == 200  # the test was at step 300
@@ -178,9 +178,9 @@ def test_a_resumed_run_remembers_its_best_test_and_when_each_thing_was_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    monkeypatch.setattr(monitor, "run_epoch_test", Tests([5.0, 4.0]))
+    monkeypatch.setattr(monitor, "run_epoch_evaluation", Tests([5.0, 4.0]))
     assert wn_rl(*TRAIN, "--keep-replay", "--run-dir", str(run)) == 0
-    monkeypatch.setattr(monitor, "run_epoch_test", Tests([3.0]))
+    monkeypatch.setattr(monitor, "run_epoch_evaluation", Tests([3.0]))
     assert wn_rl("resume", str(run), "--steps", "900") == 0
     assert scores_of(run) == [(300, 5.0, 5.0), (600, 4.0, 5.0), (900, 3.0, 5.0)]
     assert read_network_file(run / "best_network.safetensors")[1]["step"] == "300"
@@ -198,10 +198,10 @@ def test_rows_of_training_and_of_tests(clock: list[float], monkeypatch: pytest.M
         clock[0] += 1000
         return Episodes((1.0, 3.0), (10, 30))
 
-    monkeypatch.setattr(monitor, "run_epoch_test", test)
+    monkeypatch.setattr(monitor, "run_epoch_evaluation", test)
     monkeypatch.setattr(monitor, "write_network_file", lambda *rest: None)
     monkeypatch.setattr(
-        monitor, "record_game", lambda config, network, path, **rest: filmed.append((network, path.name))
+        monitor, "record_episode", lambda config, network, path, **rest: filmed.append((network, path.name))
     )
     config = minatar("breakout")
     evaluation = dataclasses.replace(config.evaluation, period=150, video_period=2)

@@ -44,7 +44,7 @@ class Evaluate:
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl evaluate`."""
     options = parse_flags(Evaluate, arguments)
-    from wn_rl.agents.evaluation import NATURE_EPISODES, run_epoch_test, run_nature_test
+    from wn_rl.agents.evaluation import NATURE_EPISODES, run_epoch_evaluation, run_nature_evaluation
 
     _check(options)
     folder, config, network, name = open_network(options.run, options.network, options.device)
@@ -57,10 +57,10 @@ def run(arguments: Sequence[str]) -> int:
         config = dataclasses.replace(config, evaluation=dataclasses.replace(test, epsilon=epsilon))
         tick = progress(policy)
         if options.protocol == "epoch":
-            games = run_epoch_test(config, network, seed=options.seed, tick=tick)
+            games = run_epoch_evaluation(config, network, seed=options.seed, tick=tick)
         else:
             count = options.episodes or NATURE_EPISODES
-            games = run_nature_test(config, network, seed=options.seed, num_episodes=count, tick=tick)
+            games = run_nature_evaluation(config, network, seed=options.seed, num_episodes=count, tick=tick)
         _tell_result(folder, config, policy, options, games)
     if config.suite == "atari":
         _tell_references(config.game)

@@ -29,13 +29,13 @@ class Play:
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl play`."""
     options = parse_flags(Play, arguments)
-    from wn_rl.run.play import record_game
+    from wn_rl.run.play import record_episode
 
     if not 0 <= options.epsilon <= 1:
         raise ValueError(f"--epsilon must be between 0 and 1, got {options.epsilon}")
     folder, config, network, name = open_network(options.run, options.network, options.device)
     path = options.video or folder.videos / f"play-{options.seed}.mp4"
     tick = progress(name)
-    games = record_game(config, network, path, seed=options.seed, epsilon=options.epsilon, tick=tick)
+    games = record_episode(config, network, path, seed=options.seed, epsilon=options.epsilon, tick=tick)
     print(f"{path}: {config.game} by the {name}, return {games.returns[0]:g}")
     return 0

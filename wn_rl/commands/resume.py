@@ -41,7 +41,7 @@ def run(arguments: Sequence[str]) -> int:
     """`wn-rl resume`."""
     options = parse_flags(Resume, arguments)
     from wn_rl.machine import versions
-    from wn_rl.run.training import last_session, train_in, use_threads
+    from wn_rl.run.training import last_session, set_torch_threads, train_in
 
     folder, record, config = open_run(options.run)
     changed = _changed(config, options)
@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
     differing = [f"{name} was {old}, is {now.get(name)}" for name, old in before.items() if old != now.get(name)]
     if differing:
         say(f"warning: {'; '.join(differing)}: the run may not go on bit for bit")
-    changed = use_threads(changed)
+    changed = set_torch_threads(changed)
     for name in ("device", "accelerate", "torch_threads"):
         old, new = getattr(config, name), getattr(changed, name)
         if old != new:

@@ -2,10 +2,10 @@
 
 from wn_rl.nn.init import data_dependent_init, default_init
 from wn_rl.nn.layers import Conv, Dense, Layer, Layers, Parameterization, bound_v, norms
-from wn_rl.nn.networks import Preprocess, hand_over_input, make_network
+from wn_rl.nn.networks import Preprocess, make_network, scale_in_first_convolution
 from wn_rl.nn.products import FastConv2d, FastLinear
 from wn_rl.nn.shifts import BatchNorm, Bias, MeanOnlyBatchNorm
-from wn_rl.nn.surgery import fold, refill, reparameterize, shares_all
+from wn_rl.nn.surgery import fold, refill, reparameterize, shares_all_tensors
 from wn_rl.nn.torch_keys import from_torch_weight_norm, to_torch_weight_norm
 from wn_rl.nn.update.held import held_weights, hold_weights, refill_held
 from wn_rl.nn.update.optimizers import (
@@ -45,7 +45,6 @@ __all__ = [
     "default_init",
     "fold",
     "from_torch_weight_norm",
-    "hand_over_input",
     "held_weights",
     "hold_weights",
     "load_optimizer_tree",
@@ -57,6 +56,7 @@ __all__ = [
     "refill",
     "refill_held",
     "reparameterize",
-    "shares_all",
+    "scale_in_first_convolution",
+    "shares_all_tensors",
     "to_torch_weight_norm",
 ]

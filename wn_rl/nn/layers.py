@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from wn_rl.nn.products import convolution, dense_product, normalized_dense_product, onednn_pays
+from wn_rl.nn.products import convolution, dense_product, normalized_dense_product, onednn_is_faster
 from wn_rl.nn.shifts import BatchNorm, Bias, MeanOnlyBatchNorm, Shift
 from wn_rl.nn.weights import Direct, Normalized, Weight, unit_norms
 from wn_rl.registry import PARAMETERIZATIONS
@@ -73,7 +73,7 @@ class Dense(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight
-        if not (isinstance(weight, Normalized) and self.held is None and onednn_pays(x, weight.v)):
+        if not (isinstance(weight, Normalized) and self.held is None and onednn_is_faster(x, weight.v)):
             return super().forward(x)
         t = normalized_dense_product(x, weight.v, weight.gain(), self.shift.operand)
         shifted: Tensor = self.shift(t, self.feature_axis)
@@ -86,7 +86,7 @@ class Dense(Layer):
 class Conv(Layer):
     """[B, in, H, W] -> [B, out, H', W']; the last four arguments mean what they mean in F.conv2d.
 
-    input_scale: what x is multiplied by first, see `hand_over_input`.
+    input_scale: what x is multiplied by first, see `scale_in_first_convolution`.
     """
 
     feature_axis = -3

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wn_rl.nn.layers import Conv, Layers
-from wn_rl.nn.products import cuts_into_blocks, pixel_rows, rows_pay
+from wn_rl.nn.products import cuts_into_blocks, pixel_rows, rows_are_faster
 from wn_rl.registry import NETWORKS
 
 
@@ -18,8 +18,8 @@ class Preprocess(nn.Module):
     """[B, K, *O] of any dtype -> [B, K * O0, ...] scaled, in the network's floating dtype.
 
     The only place where the stack K is merged into the frame's leading axis; a frame [H, W] without channels
-    gives [B, K, H, W]. After `hand_over_input` it leaves scaling to the convolution that follows, and gives
-    [B, K, H, W / row, row] where that is faster.
+    gives [B, K, H, W]. After `scale_in_first_convolution` it leaves scaling to the convolution that follows, and
+    gives [B, K, H, W / row, row] where that is faster.
     """
 
     dtype_of_network: Tensor
@@ -45,7 +45,7 @@ class Preprocess(nn.Module):
         merged = x.reshape(-1, *self.output_shape)
         is_large = merged.dim() == 4 and merged.shape[2] * merged.shape[3] >= MANY_PIXELS
         arranged = is_large and x.device.type != "cpu"
-        if self.row > 1 and rows_pay(merged, self.row):
+        if self.row > 1 and rows_are_faster(merged, self.row):
             merged = pixel_rows(merged, self.row)  # first: of bytes it is a quarter of the work
         converted = merged.to(dtype, memory_format=torch.channels_last if arranged else torch.preserve_format)
         if self.scales and self.scale != 1:
@@ -54,7 +54,7 @@ class Preprocess(nn.Module):
         return converted
 
 
-def hand_over_input(network: nn.Sequential) -> None:
+def scale_in_first_convolution(network: nn.Sequential) -> None:
     """On CPUs, let the convolution after Preprocess do what is cheaper there; the function stays the same.
 
     It multiplies its weights by the scale of observations, since there are fewer of them than pixels. And it takes

@@ -119,7 +119,7 @@ def _in_bfloat16() -> bool:
     return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
-def onednn_pays(x: Tensor, weight: Tensor) -> bool:
+def onednn_is_faster(x: Tensor, weight: Tensor) -> bool:
     """Whether x [B, in] times weight [out, in] is worth a function of our own: on a CPU, of float32, not small."""
     return (
         _onednn is not None
@@ -136,7 +136,7 @@ def dense_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x [..., in] times weight [out, in] transposed, plus bias [out]: F.linear, faster where it can be."""
     if torch.compiler.is_compiling() and x.device.type == "cuda" and len(weight) <= FEW_OUTPUTS:
         return sum_of_products(x, weight, bias)
-    if torch.is_autocast_enabled("cpu") or MKL_IS_FASTER or not onednn_pays(x, weight):
+    if torch.is_autocast_enabled("cpu") or MKL_IS_FASTER or not onednn_is_faster(x, weight):
         return F.linear(x, weight, bias)
     if not _is_differentiated():
         return _product(x, weight, bias)
@@ -150,13 +150,15 @@ def sum_of_products(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return products if bias is None else products + bias
 
 
-def scaling_outputs_pays(v: Tensor) -> bool:
+def scaling_outputs_is_faster(v: Tensor) -> bool:
     """Whether a copy of a dense layer of g v / |v| had better share v [out, in]: on a CPU, if not small."""
     return v.device.type == "cpu" and v.numel() >= SMALLEST
 
 
 def normalized_dense_product(x: Tensor, v: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:
-    """dense_product with weight g v / |v| (eq. 2), v [out, in] and gain g [out, 1]; only where `onednn_pays`."""
+    """dense_product with weight g v / |v| (eq. 2), v [out, in] and gain g [out, 1]; only where
+    `onednn_is_faster`.
+    """
     result: Tensor = _NormalizedDenseProduct.apply(x, v, gain, bias)  # type: ignore[no-untyped-call]
     return result
 
@@ -228,7 +230,7 @@ def lies_in_rows(x: Tensor, side: int) -> bool:
 _TYPE_OF_ROW = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by its length in bytes: to move rows, not bytes
 
 
-def rows_pay(x: Tensor, side: int) -> bool:
+def rows_are_faster(x: Tensor, side: int) -> bool:
     """Whether rows of x [B, C, H, W] are worth a copy: on a CPU, of bytes, many images and few channels."""
     return (
         _is_plain(x)
@@ -245,7 +247,7 @@ def rows_pay(x: Tensor, side: int) -> bool:
 def pixel_rows(x: Tensor, side: int) -> Tensor:
     """Images [B, C, H, W] of bytes as [B, C, H, W / side, side], in memory [B, H, W / side, C, side].
 
-    So a convolution finds the channels of a row of pixels together. Only where `rows_pay`.
+    So a convolution finds the channels of a row of pixels together. Only where `rows_are_faster`.
     """
     moved = x.view(_TYPE_OF_ROW[side]).permute(0, 2, 3, 1).contiguous()
     return moved[..., None].view(torch.uint8).permute(0, 3, 1, 2, 4)

@@ -15,7 +15,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from wn_rl.nn.layers import Conv, Dense, Layer, Layers
 from wn_rl.nn.networks import Preprocess
-from wn_rl.nn.products import FastConv2d, FastLinear, ScaledLinear, scaling_outputs_pays
+from wn_rl.nn.products import FastConv2d, FastLinear, ScaledLinear, scaling_outputs_is_faster
 from wn_rl.nn.weights import Normalized, unit_norms
 
 CONVERTED = (nn.Linear, FastLinear, nn.Conv2d, FastConv2d)
@@ -174,7 +174,7 @@ def _set_values(plain: nn.Module, layer: Layer, share: bool, **values: Tensor) -
 
 def _scales_outputs(layer: Layer) -> bool:
     is_normalized_dense = isinstance(layer, Dense) and type(layer.weight) is Normalized
-    return is_normalized_dense and scaling_outputs_pays(layer.weight.v)
+    return is_normalized_dense and scaling_outputs_is_faster(layer.weight.v)
 
 
 def _to_scaled(layer: Layer) -> ScaledLinear:
@@ -248,7 +248,7 @@ def refill(folded: nn.Module, module: nn.Module) -> None:
         torch._foreach_copy_(targets, values)
 
 
-def shares_all(folded: nn.Module, module: nn.Module) -> bool:
+def shares_all_tensors(folded: nn.Module, module: nn.Module) -> bool:
     """Whether a fold has no tensor of its own (see `fold`), so that `refill` has nothing to do."""
     of_module = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
     of_fold = (*folded.parameters(), *folded.buffers())

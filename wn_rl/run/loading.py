@@ -7,7 +7,7 @@ from typing import cast
 from torch import nn
 
 from wn_rl.agents.accelerate import set_tf32
-from wn_rl.agents.evaluation import make_test_environments
+from wn_rl.agents.evaluation import make_evaluation_environments
 from wn_rl.agents.experiment import make_online_network
 from wn_rl.config import Config, identity
 from wn_rl.envs.base import EnvironmentSpec
@@ -53,7 +53,7 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "cpu") -> L
     folder, _, config = open_run(run_dir)
     place = resolve_device(device)
     set_tf32(config.learning.precision == "tf32", place)
-    environments = make_test_environments(config, num_envs=1, seed=0)
+    environments = make_evaluation_environments(config, num_envs=1, seed=0)
     environments.close()
     online = make_online_network(config, environments.spec)
     if which == "best" and folder.best_network.exists():

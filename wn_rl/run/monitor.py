@@ -8,12 +8,12 @@ from typing import Any
 
 from wn_rl.agents.dqn import DQN
 from wn_rl.agents.episodes import Episodes
-from wn_rl.agents.evaluation import Interrupted, run_epoch_test
+from wn_rl.agents.evaluation import Interrupted, run_epoch_evaluation
 from wn_rl.agents.experiment import check_finite, state_of, take_metrics
 from wn_rl.config import Config, identity
 from wn_rl.run.checkpoint import CheckpointError, CheckpointStore
 from wn_rl.run.folder import RunFolder
-from wn_rl.run.play import record_game
+from wn_rl.run.play import record_episode
 from wn_rl.run.signals import StopRequest
 from wn_rl.run.tensor_files import write_network_file
 from wn_rl.run.tracking import Tracker
@@ -111,7 +111,9 @@ class Monitor:
 
     def _test(self, dqn: DQN) -> None:
         seed = derive_seed(self._config.seed, "evaluation", dqn.num_steps)
-        games = run_epoch_test(self._config, dqn.learner.networks.acting, seed=seed, tick=self._raise_if_stopped)
+        games = run_epoch_evaluation(
+            self._config, dqn.learner.networks.acting, seed=seed, tick=self._raise_if_stopped
+        )
         video_period = self._config.evaluation.video_period
         if video_period and (dqn.num_steps // self._config.evaluation.period) % video_period == 0:
             self._record(dqn)
@@ -153,7 +155,7 @@ class Monitor:
         path = self._folder.videos / f"step_{dqn.num_steps:012d}.mp4"
         seed = derive_seed(self._config.seed, "video", dqn.num_steps)
         try:
-            record_game(self._config, dqn.learner.networks.acting, path, seed=seed, tick=self._raise_if_stopped)
+            record_episode(self._config, dqn.learner.networks.acting, path, seed=seed, tick=self._raise_if_stopped)
         except (OSError, ValueError) as error:
             self._report(f"warning: no video of this test: {error}")
             return

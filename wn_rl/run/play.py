@@ -6,12 +6,12 @@ from pathlib import Path
 from torch import nn
 
 from wn_rl.agents.episodes import Episodes
-from wn_rl.agents.evaluation import evaluate_episodes, make_test_actor, make_test_environments
+from wn_rl.agents.evaluation import evaluate_episodes, make_evaluation_actor, make_evaluation_environments
 from wn_rl.config import Config
 from wn_rl.run.video import VideoWriter
 
 
-def record_game(
+def record_episode(
     config: Config,
     network: nn.Module,
     path: Path,
@@ -21,8 +21,8 @@ def record_game(
     epsilon: float | None = None,
 ) -> Episodes:
     """Play one game by the rules of tests and write it to an mp4 file. tick may raise to stop it."""
-    environments = make_test_environments(config, num_envs=1, seed=seed)
-    actor = make_test_actor(config, network, environments, seed=seed)
+    environments = make_evaluation_environments(config, num_envs=1, seed=seed)
+    actor = make_evaluation_actor(config, network, environments, seed=seed)
     try:
         with VideoWriter(path, environments.spec.pictures_per_second) as video:
 

@@ -60,7 +60,7 @@ def train(
     folder.require_new()
     threads = torch.get_num_threads()
     try:
-        config = use_threads(
+        config = set_torch_threads(
             dataclasses.replace(
                 config,
                 game=envs.normalize_game(config.suite, config.game),
@@ -225,7 +225,7 @@ class Session:
             )
 
 
-def use_threads(config: Config) -> Config:
+def set_torch_threads(config: Config) -> Config:
     """Set torch's CPU threads and return the config with their number, since results depend on it."""
     torch.set_num_threads(config.torch_threads or torch.get_num_threads())
     return dataclasses.replace(config, torch_threads=torch.get_num_threads())
