@@ -24,7 +24,6 @@ class Suite:
 
     pixels: whether screens are resized, and emulators may run in threads. gymnasium: whether lanes may run in
     processes. full_name: a game's own name, where `games` does not list all; ValueError if there is none.
-    missing: what to install before its games can be played, or nothing.
     """
 
     games: Callable[[], list[str]]
@@ -32,7 +31,6 @@ class Suite:
     pixels: bool = False
     gymnasium: bool = False
     full_name: Callable[[str], str] | None = None
-    missing: Callable[[], str] = str  # which gives ""
 
 
 def _make_atari(game: str, rules: Rules, num_envs: int, seed: int) -> Environments:
@@ -48,7 +46,7 @@ def _make_gymnasium(description: Description, rules: Rules, num_envs: int, seed:
 
 
 ATARI = Suite(atari.games, _make_atari, pixels=True)
-MINATAR = Suite(minatar.games, minatar.make, missing=minatar.missing)
+MINATAR = Suite(minatar.games, minatar.make)
 CLASSIC = Suite(
     classic.games,
     lambda game, *rest: _make_gymnasium(classic.describe(game), *rest),

@@ -22,21 +22,12 @@ CONSTANTS = {"channels", "action_map", "ramping"}  # attributes of a game that n
 
 
 def games() -> list[str]:
-    """The games of MinAtar, installed or not."""
+    """The games of MinAtar."""
     return list(GAMES)
 
 
-def missing() -> str:
-    """What installs the games, or nothing where they are."""
-    return "" if importlib.util.find_spec("minatar") else 'pip install "wn-rl[minatar]"'
-
-
 def make(game: str, rules: Rules, num_envs: int, seed: int) -> Lanes:
-    """Lanes of one game.
-
-    Raises:
-        ValueError: minatar is not installed.
-    """
+    """Lanes of one game."""
     game_class = _game_class(game)
     return Lanes(
         lambda lane_seed: MinAtarLane(game_class(ramping=True), rules.max_episode_frames),
@@ -48,8 +39,8 @@ def make(game: str, rules: Rules, num_envs: int, seed: int) -> Lanes:
 def _game_class(game: str) -> Any:
     """The game's own module alone: importing the package would load matplotlib and seaborn, for a window."""
     package = importlib.util.find_spec("minatar")
-    if package is None or package.origin is None:
-        raise ValueError(f"the suite minatar is not installed: {missing()}")
+    assert package is not None
+    assert package.origin is not None
     path = Path(package.origin).parent / "environments" / f"{game}.py"
     spec = importlib.util.spec_from_file_location(f"minatar.environments.{game}", path)
     if spec is None or spec.loader is None:

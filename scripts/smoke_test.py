@@ -1,4 +1,4 @@
-"""Try an installed wn_rl: imports, the real emulator, a short MinAtar run, its resume and its test."""
+"""Try an installed wn_rl: imports, the real emulator, a short MinAtar run, its resume and its evaluation."""
 
 import subprocess
 import sys

@@ -1,11 +1,10 @@
 """MinAtar against its own wrapper, and its state."""
 
-import importlib.util
 import warnings
 
 import numpy as np
 import pytest
-from environment_tools import actions_for, check_restore, make, one_line, play
+from environment_tools import actions_for, check_restore, make, play
 
 from wn_rl.envs import minatar
 from wn_rl.envs.base import lane_seed
@@ -57,13 +56,6 @@ def test_state_at_the_end_of_a_real_game():
     end = next(n for n, step in enumerate(steps) if n > 0 and step.first[0]) - 1
     assert steps[end].discount[0] == 0
     check_restore(original, restored, actions, at=[end - 1, end, end + 1])
-
-
-def test_a_missing_package_is_said_clearly(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="not installed") as error:
-        make("minatar", "breakout", 1)
-    assert 'pip install "wn-rl[minatar]"' in one_line(error)
 
 
 def test_the_picture_shows_each_object_in_its_colour():

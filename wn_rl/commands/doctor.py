@@ -19,14 +19,11 @@ def run(arguments: Sequence[str]) -> int:
     parse_flags(Doctor, arguments)
     import torch
 
-    from wn_rl.registry import SUITES
-
     for name, value in describe().items():
         print(f"{name:<22} {value}")
     preset = default_preset("atari", torch.cuda.is_available())
     print(f"{'atari preset':<22} {preset}: wn-rl train breakout")
-    missing = SUITES["minatar"].missing()
-    print(f"{'minatar preset':<22} {missing or 'wn-rl train breakout --suite minatar'}")
+    print(f"{'minatar preset':<22} wn-rl train breakout --suite minatar")
     return 0
 
 

@@ -26,8 +26,6 @@ def run(arguments: Sequence[str]) -> int:
 
     width = shutil.get_terminal_size((_WIDTH_WITHOUT_A_TERMINAL, 24)).columns
     for suite in [options.suite] if options.suite else envs.SUITES:
-        missing = envs.SUITES[suite].missing()
-        named = f"{suite} (first {missing})" if missing else suite
-        games = f"{named}: {' '.join(envs.games(suite))}"
+        games = f"{suite}: {' '.join(envs.games(suite))}"
         print(textwrap.fill(games, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
     return 0
