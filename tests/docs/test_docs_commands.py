@@ -16,7 +16,8 @@ from wn_rl.commands import compare
 from wn_rl.commands._shared import parse_flags
 
 ROOT = Path(__file__).parents[2]
-PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md")) if path.name != "results.md"}
+FILES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = {path.name: path.read_text() for path in FILES if path.name != "results.md"}
 # Every flag but the suite; one lane, so that a test on Atari does not finish eight games.
 TINY = [*QUICK[2:], "--evaluation.num-envs", "1"]
 # What only another machine or a day can do; each has a test of its own, and its flags are read here.

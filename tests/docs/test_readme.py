@@ -1,17 +1,20 @@
-"""What the README tells people to type works."""
+"""What the README tells people to type works, and it stays short and says what was measured."""
 
 import importlib
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+from bench.measure import Row
 from wn_rl import cli
 from wn_rl.commands import compare, train
 from wn_rl.commands._shared import parse_flags
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [
     shlex.split(line, comments=True)
@@ -41,3 +44,19 @@ def test_commands_are_accepted(command: list[str]) -> None:
 
 def test_every_command_is_shown() -> None:
     assert {command[1] for command in COMMANDS} == set(cli.COMMANDS)
+
+
+def test_it_stays_short() -> None:
+    assert len(README.split()) <= 1200
+
+
+def test_the_speed_beside_sb3_is_that_of_the_benchmark_page() -> None:
+    rows = [Row(**row) for row in json.loads((ROOT / "docs/benchmarks.json").read_text())["peers"]["rows"]]
+
+    def span(layers: str) -> str:
+        ratios = [row.median for row in rows if row.what["loop"] == f"ours, {layers}, float32 / SB3"]
+        return f"{min(ratios):.2f} to {max(ratios):.2f} times"
+
+    in_one_line = " ".join(README.split())
+    assert f"runs {span('normal')} as fast as Stable-Baselines3's DQN" in in_one_line
+    assert f"with weight norm {span('weight_norm')} (" in in_one_line
