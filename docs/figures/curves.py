@@ -14,7 +14,10 @@ WIDTH, HEIGHT = 330, 200
 LEFT, RIGHT, TOP, BOTTOM = 38, 10, 10, 24
 
 PANELS: Sequence[tuple[str, Sequence[tuple[str, str]]]] = (
-    ("Raw return", (("train/return_last_100", "training, last 100 episodes"), ("eval/return_mean", "evaluations"))),
+    (
+        "Raw return",
+        (("train/return_last_100", "training, last 100 episodes"), ("eval/return_mean", "evaluations")),
+    ),
     ("Loss", (("loss", "mean Huber loss"),)),
     ("Action values", (("q_mean", "mean Q, batches"), ("held_out_q", "maximum Q, held out"))),
     ("Norm of v", (("norm_v/conv", "conv"), ("norm_v/dense", "dense"), ("norm_v/output", "output"))),
