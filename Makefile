@@ -3,6 +3,7 @@
 #   make train GAME=seaquest ARGS="--parameterization normal --steps 500000"
 #   make compare                    weight norm against normal layers on MinAtar, with a report
 #   make test                       the tests but for the long ones (make test-slow), under eight minutes on two cores
+#   make same REF=COMMIT            does a refactor compute, bit for bit, what that commit did: scripts/same.py
 
 PYTHON ?= python3
 # What pip is given to install torch: one tested version. On Linux that is PyPI's build with CUDA, some GB, unless pip
@@ -14,7 +15,7 @@ GAME ?= breakout
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: install train compare test test-slow lint types docs wheel format clean
+.PHONY: install train compare test test-slow same lint types docs wheel format clean
 
 install: .venv/.installed
 
@@ -44,6 +45,10 @@ test: .venv/.installed-for-tests
 
 test-slow: .venv/.installed-for-tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# REF defaults to HEAD; ARGS="--only atari" for some of the runs.
+same: install
+	$(BIN)/python scripts/same.py $(REF) $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
