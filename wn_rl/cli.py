@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from wn_rl.errors import say
 from wn_rl.registry import import_extensions
@@ -62,9 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments[0] not in COMMANDS:
         say(f"wn-rl: no command {arguments[0]!r}; there are {', '.join(COMMANDS)}")
         sys.exit(2)
-    run: Callable[[Sequence[str]], int] = importlib.import_module(f"wn_rl.commands.{arguments[0]}").run
     try:
-        sys.exit(run(arguments[1:]))
+        sys.exit(importlib.import_module(f"wn_rl.commands.{arguments[0]}").run(arguments[1:]))
     # An OSError names its file: a folder that cannot be written, say. Numbers that are not finite name their game.
     except (ValueError, OSError, FloatingPointError) as error:
         say(f"wn-rl {arguments[0]}: {error}")
