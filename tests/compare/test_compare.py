@@ -133,7 +133,7 @@ def test_ctrl_c_saves_the_runs_and_says_how_to_go_on(undisturbed: Path, tmp_path
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of its group
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert err.strip().splitlines()[-1] == "stopped with 0 of 3 runs finished; the same command goes on"
+    assert err.strip().splitlines()[-1] == "stopped with 0 of 3 runs finished; the same command continues"
     assert status_of(first)["status"] == "interrupted"
     assert max(first.glob("checkpoints/step_*")).name == f"step_{status_of(first)['step']:012d}"
     assert not (out / "runs" / NAMES[1]).exists()
@@ -204,7 +204,7 @@ def test_an_unreadable_run_is_named_and_skipped_and_the_rest_is_reported(
     assert wn_rl("compare", *GRID, "--out", str(out)) == 1
     printed = capsys.readouterr()
     assert "3 runs: 1 unreadable, 2 finished" in printed.out
-    assert f"unreadable: {damaged.name}: {damaged}/config.json cannot be read" in printed.err
+    assert f"unreadable: {damaged.name}: {damaged}/config.json is damaged" in printed.err
     assert len(printed.err.strip().splitlines()) == 1
     assert damaged.name in (out / "report" / "report.md").read_text()
     reported = json.loads((out / "report" / "configs.json").read_text())
@@ -270,7 +270,7 @@ def test_a_dry_run_prints_the_runs_their_steps_and_the_time(
         (["--arms"], "at least one"),
         (["--seeds", "0"], "--seeds must be at least 1"),
         (["--first-seed", "-1"], "--first-seed must be at least 0"),
-        (["--first-seed", "2147483648"], "--seed must be below"),
+        (["--first-seed", "2147483648"], "--first-seed must be below 2**31"),
         (["--seed", "3"], "--seeds and --first-seed"),
         (["--optimizer.learning_rate=1"], "--arms"),
         (["--parameterization", "normal"], "--arms"),
@@ -316,7 +316,7 @@ def test_a_changed_grid_is_refused_before_anything_starts(
     leave(last, "interrupted")
     assert wn_rl("compare", *GRID, "--out", str(out), "--steps", "700") == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert f"{last.path} was started with steps 600, and the grid asks for 700" in line
+    assert f"{last.path} was started with steps 600, and this command asks for 700" in line
     assert sorted(path.name for path in out.iterdir()) == ["runs"]
 
 

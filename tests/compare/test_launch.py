@@ -9,17 +9,17 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from grid_tools import leave, make_grid
 from run_tools import wn_rl
 
 from wn_rl import machine
-from wn_rl.commands.compare import share_cores
 from wn_rl.commands.resume import Resume
 from wn_rl.compare import launch
-from wn_rl.compare.grid import Entry, Run, changed, look
-from wn_rl.compare.launch import Ended, LocalLauncher, Slot, Supervisor, local_slots, num_cores, prepare
+from wn_rl.compare.grid import Entry, Run, changed, look, prepare, share_cores
+from wn_rl.compare.launch import Ended, LocalLauncher, Slot, Supervisor, local_slots, num_cores
 from wn_rl.config import Role, names_of
 from wn_rl.errors import UserError
 from wn_rl.presets import laptop, minatar
@@ -42,17 +42,14 @@ def crash(run: Run) -> int:
 class PlayLauncher:
     """Runs end when they are looked at, as their acts say; the last act is repeated."""
 
-    def __init__(self, acts: dict[str, list[Act]] | None = None, room: int = 2) -> None:
-        self.acts, self.room = acts or {}, room
+    def __init__(self, acts: dict[str, list[Act]] | None = None, at_once: int = 2) -> None:
+        self.acts, self.at_once = acts or {}, at_once
         self.started: list[str] = []
         self.most = 0
         self.stops: list[bool] = []
         self.going: list[Run] = []
         self.on_start: Callable[[Run], None] = lambda run: None
         self.patient = False  # whether runs go on until they are stopped
-
-    def has_room(self) -> bool:
-        return len(self.going) < self.room
 
     def start(self, run: Run) -> None:
         self.on_start(run)
@@ -92,7 +89,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_runs_finish_in_the_order_of_the_grid_so_many_at_once(tmp_path: Path) -> None:
-    runs, launcher = make_grid(tmp_path, seeds=5), PlayLauncher(room=2)
+    runs, launcher = make_grid(tmp_path, seeds=5), PlayLauncher(at_once=2)
     entries = supervise(runs, launcher)
     assert [entry.state for entry in entries] == ["finished"] * 5
     assert launcher.started == [run.name for run in runs]
@@ -191,7 +188,7 @@ def test_a_folder_that_cannot_be_looked_into_after_a_run_stops_no_other(
 
 def test_a_run_that_another_process_works_on_waits_for_it_and_the_rest_does_not(tmp_path: Path) -> None:
     held, free = runs = make_grid(tmp_path, seeds=2)
-    launcher = PlayLauncher(room=1)
+    launcher = PlayLauncher(at_once=1)
     entries = [look(run) for run in runs]
     with contextlib.ExitStack() as stack:
         stack.enter_context(RunFolder(held.path).lock())
@@ -235,7 +232,7 @@ def test_a_run_that_another_process_finished_meanwhile_is_not_started(tmp_path: 
         leave(second, "finished")
         return finish(run)
 
-    launcher = PlayLauncher({first.name: [finish_both]}, room=1)
+    launcher = PlayLauncher({first.name: [finish_both]}, at_once=1)
     assert [entry.state for entry in supervise(runs, launcher)] == ["finished", "finished"]
     assert launcher.started == [first.name]
 
@@ -248,7 +245,7 @@ def test_a_folder_that_becomes_another_run_stops_no_other(tmp_path: Path) -> Non
         (second.path / "config.json").rename(first.path / "config.json")
         return 1
 
-    entries = supervise(runs, PlayLauncher({first.name: [swap]}, room=1))
+    entries = supervise(runs, PlayLauncher({first.name: [swap]}, at_once=1))
     assert entries[0].state == "failed"
     assert "seed" in entries[0].message
 
@@ -336,7 +333,7 @@ def test_a_new_run_is_trained_and_one_that_began_is_resumed(
         (new, ["train", "breakout", "--preset", "minatar", "--device", "cpu", "--run-dir", str(new.path)]),
         (began, ["resume", str(began.path), "--device", "cpu"]),
     ]:
-        launcher = LocalLauncher([Slot("cpu")])
+        launcher = LocalLauncher([Slot("cpu", 1)])
         launcher.start(run)
         assert [ended.exit_code for ended in end_of(launcher)] == [3]
         printed = run.log.read_text().split()
@@ -347,16 +344,14 @@ def test_a_new_run_is_trained_and_one_that_began_is_resumed(
 def test_each_run_sees_the_gpu_of_its_slot(interpreter: Callable[[str], None], tmp_path: Path) -> None:
     interpreter('echo "gpu $CUDA_VISIBLE_DEVICES"')
     runs = make_grid(tmp_path, seeds=2)
-    launcher = LocalLauncher([Slot("cuda", "3"), Slot("cuda", "5")])
+    launcher = LocalLauncher([Slot("cuda", 1, {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in ("3", "5")])
+    assert launcher.at_once == 2
     for run in runs:
-        assert launcher.has_room()
         launcher.start(run)
-    assert not launcher.has_room()
     ended = end_of(launcher)
     while len(ended) < 2:
         ended += end_of(launcher)
     assert [run.log.read_text().strip() for run in runs] == ["gpu 3", "gpu 5"]
-    assert launcher.has_room()
 
 
 def test_a_run_goes_on_with_what_resume_takes_of_the_settings_asked_for_now(
@@ -365,7 +360,7 @@ def test_a_run_goes_on_with_what_resume_takes_of_the_settings_asked_for_now(
     interpreter('echo "$@"')
     (run,) = make_grid(tmp_path, seeds=1)
     leave(run, "interrupted")
-    launcher = LocalLauncher([Slot("cpu")])
+    launcher = LocalLauncher([Slot("cpu", 1)])
     asked = {"log_period": 7, "accelerate": "compile", "track": ("jsonl", "wandb"), "keep_replay": True}
     launcher.start(dataclasses.replace(run, config=changed(run.config, asked)))
     end_of(launcher)
@@ -394,7 +389,7 @@ def test_runs_are_asked_to_stop_or_are_killed(
 ) -> None:
     interpreter("trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done")
     (run,) = make_grid(tmp_path, seeds=1)
-    launcher = LocalLauncher([Slot("cpu")])
+    launcher = LocalLauncher([Slot("cpu", 1)])
     launcher.start(run)
     wait_for(lambda: "ready" in run.log.read_text())
     launcher.stop(at_once=at_once)
@@ -407,6 +402,7 @@ def test_a_run_ends_when_the_comparison_is_killed(tmp_path: Path) -> None:
     parent = f"""
 import sys, time
 from pathlib import Path
+from typing import Any
 from grid_tools import make_grid
 from wn_rl.compare.launch import LocalLauncher, Slot
 tmp = Path({str(tmp_path)!r})
@@ -414,7 +410,7 @@ script = tmp / "interpreter"
 script.write_text("#!/bin/sh\\ntrap 'echo saved; exit 0' TERM; echo $$; for i in $(seq 500); do sleep 0.05; done")
 script.chmod(0o755)
 sys.executable = str(script)
-LocalLauncher([Slot("cpu")]).start(make_grid(tmp, seeds=1)[0])
+LocalLauncher([Slot("cpu", 1)]).start(make_grid(tmp, seeds=1)[0])
 time.sleep(60)
 """
     tests = Path(__file__).parents[1]
@@ -456,23 +452,28 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
-def test_workers_are_as_many_as_the_cores_have_threads_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert local_slots("cpu", threads=1) == [Slot("cpu")] * num_cores()
+def test_cpu_slots_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert local_slots("cpu", threads=1) == [Slot("cpu", 1)] * num_cores()
     monkeypatch.setattr("wn_rl.compare.launch.num_cores", lambda: 8)
-    assert [len(local_slots("cpu", threads=threads)) for threads in (1, 3, 8, 100)] == [8, 2, 1, 1]
-    assert len(local_slots("cpu", threads=4, workers=5)) == 5
+    slots = [local_slots("cpu", threads=threads) for threads in (1, 3, 8, 100)]
+    assert [(len(some), some[0].cores) for some in slots] == [(8, 1), (2, 4), (1, 8), (1, 8)]
+    assert local_slots("cpu", threads=4, workers=5) == [Slot("cpu", 1)] * 5
     with pytest.raises(UserError, match="--gpu-share"):
         local_slots("cpu", threads=1, gpu_share=0.5)
 
 
 @pytest.mark.usefixtures("two_gpus")
 def test_gpus_are_shared_evenly_and_no_further_than_they_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert local_slots("auto", threads=1) == [Slot("cuda", "0"), Slot("cuda", "1")]
-    halves = local_slots("cuda", threads=1, gpu_share=0.5)
-    assert [slot.gpu for slot in halves] == ["0", "1", "0", "1"]
-    assert len(local_slots("cuda", threads=1, gpu_share=0.1)) == 8  # the cores bound it
-    assert len(local_slots("cuda", threads=1, gpu_share=0.1, workers=3)) == 3
-    assert local_slots("cuda:1", threads=1) == [Slot("cuda", "1")]
+    def gpus(device: str, **options: Any) -> list[str]:
+        slots = local_slots(device, threads=1, **options)
+        assert all((slot.device, slot.cores) == ("cuda", 8 // len(slots)) for slot in slots)
+        return [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots]
+
+    assert gpus("auto") == ["0", "1"]
+    assert gpus("cuda", gpu_share=0.5) == ["0", "1", "0", "1"]
+    assert len(gpus("cuda", gpu_share=0.1)) == 8  # the cores bound it
+    assert len(gpus("cuda", gpu_share=0.1, workers=3)) == 3
+    assert gpus("cuda:1") == ["1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    assert local_slots("cuda:1", threads=1) == [Slot("cuda", "7")]
-    assert [slot.gpu for slot in local_slots("cuda", threads=1)] == ["4", "7"]
+    assert gpus("cuda:1") == ["7"]
+    assert gpus("cuda") == ["4", "7"]

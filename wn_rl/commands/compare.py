@@ -91,9 +91,9 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     launcher: Launcher = LocalLauncher(slots)
     if not slots:
-        launcher = ray = RayLauncher(options.address, options.device, threads=threads, gpu_share=share)
+        launcher = RayLauncher(options.address, options.device, threads=threads, gpu_share=share)
     write_grid(runs, ["wn-rl", *import_flags(), *_command(options, others)])
-    exit_code = _train(entries, launcher, len(slots) or ray.at_once, options.retries)
+    exit_code = _train(entries, launcher, options.retries)
     if not options.only and exit_code <= 1 and any(entry.state == "finished" for entry in entries):
         print(write(Report((options.out,), options.out / "report")))
     return exit_code
@@ -154,9 +154,9 @@ def _chosen(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
     return [by_name[name] for name in dict.fromkeys(names) or by_name]
 
 
-def _train(entries: Sequence[Entry], launcher: Launcher, at_once: int, retries: int) -> int:
+def _train(entries: Sequence[Entry], launcher: Launcher, retries: int) -> int:
     """Train and show what is to run, and say what became of it; the exit code."""
-    stop, display = StopRequest(counts=True), Display(entries, at_once)
+    stop, display = StopRequest(counts=True), Display(entries, launcher.at_once)
     with stop.listening():
         try:
             Supervisor(entries, launcher, retries=retries, stop=stop).run(display.update)

@@ -73,7 +73,7 @@ def _preset_of(arguments: Sequence[str]) -> Config:
     if suite == "gymnasium":
         game = parse_flags(Train, arguments, default=Train(_preset("vectors", tyro.MISSING))).config.game
         return _preset(_preset_for_environment(game), tyro.MISSING)
-    name = default_preset(suite, suite == "atari" and _has_cuda(chosen.device))
+    name = default_preset(suite, suite == "atari" and chosen.device != "cpu" and _has_cuda())
     if name not in PRESETS and suite in SUITES:
         raise ValueError(
             f"the suite {suite} has no preset of its own: give --preset, "
@@ -94,9 +94,7 @@ def _preset(name: str, game: str) -> Config:
     return preset  # an unknown name is tyro's to refuse
 
 
-def _has_cuda(device: str | None) -> bool:
-    if device == "cpu":
-        return False
+def _has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()

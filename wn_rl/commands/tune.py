@@ -40,14 +40,13 @@ except ImportError as error:
 EVALUATIONS = 5  # of a trial, unless --evaluation.period is given
 SCORED = 3  # of the last evaluations, whose mean is the score
 STARTUP_TRIALS = 5  # drawn at random, and not pruned by one another
-SHOWN = 5  # of the best trials, at the end
 
 
 @dataclass(frozen=True)
 class Tune:
-    """Search for settings: Optuna chooses those of each trial, whose score is the mean raw return of its last three
-    evaluations. A trial ends early where it is worse than half of the others at the same evaluation; it then keeps
-    no replay, unless --keep-replay is given. All trials have the same seed, so train the best with others too.
+    """Search for settings: Optuna chooses those of each trial, whose score is the mean raw return of its last
+    three evaluations. A trial that is worse than half of the others at the same evaluation ends early, without its
+    replay (but see --keep-replay). All trials have the same seed, so train the best with others too.
 
     The same command, given again after any kind of stop, continues; with more --trials, it searches further. Every
     other flag of `wn-rl train` can be given too, and holds for all trials: --suite and --steps, say.
@@ -143,10 +142,7 @@ def _open_study(options: Tune, config: Config) -> Any:
     seed = derive_seed(config.seed, "tune", len(trials))
     study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
     asked = {"space": sorted(options.space), **flat(config)}
-    difference = grid.decisive_difference(study.user_attrs.get("search", asked), asked)
-    if difference:
-        name, theirs, ours = difference
-        raise UserError(f"{options.out} holds a search with {name} {theirs!r}, not {ours!r}: choose another --out")
+    grid.require_same(options.out, study.user_attrs.get("search", asked), asked)
     study.set_user_attr("search", asked)
     for trial in trials:
         if trial.state.name == "RUNNING":  # its search was killed or stopped
@@ -220,7 +216,7 @@ def _print_best(trials: Sequence[Any], asked: Config) -> int:
         print("no trial finished, so there is no best one")
         return 1
     print(f"the best, by the mean raw return of the last {SCORED} evaluations:")
-    print(*(f"  {_in_words(trial)}" for trial in best[:SHOWN]), sep="\n")
+    print(*(f"  {_in_words(trial)}" for trial in best[:5]), sep="\n")
     steps = max(asked.steps, PRESETS[asked.preset](asked.game).steps)
     longer = grid.flags_of(grid.changed(asked, {**best[0].params, "steps": steps}))
     print(f"train the best at full length: {command_line('train', *longer)}")

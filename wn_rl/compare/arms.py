@@ -48,7 +48,7 @@ def parse_arms(texts: Iterable[str]) -> tuple[Arm, ...]:
     (('log_scale', 3.0),)
 
     Raises:
-        UserError: a name is unknown, or a rate or the value of an option is none.
+        UserError: a name is unknown, or the value of a rate or an option is not a number.
     """
     return tuple(arm for text in texts for arm in _parse_arm(text))
 
@@ -57,9 +57,8 @@ def _parse_arm(text: str) -> Iterator[Arm]:
     method, colon, rates = text.partition(":")
     name, *given = method.split("+")
     if name not in PARAMETERIZATIONS:
-        known = ", ".join(PARAMETERIZATIONS)
-        hint = did_you_mean(name, PARAMETERIZATIONS)
-        raise UserError(f"--arms: no parameterization {name!r}: choose from {known}{hint}")
+        known, hint = ", ".join(PARAMETERIZATIONS), did_you_mean(name, PARAMETERIZATIONS)
+        raise UserError(f"--arms: unknown parameterization {name!r}: choose from {known}{hint}")
     options = tuple(_parse_option(option, text) for option in given)
     if not colon:
         yield Arm(name, None, options)
@@ -70,7 +69,7 @@ def _parse_arm(text: str) -> Iterator[Arm]:
         except ValueError:
             value = math.nan
         if not 0 < value < math.inf:
-            raise UserError(f"--arms: {rate!r} in {text!r} is no learning rate: give numbers greater than 0")
+            raise UserError(f"--arms: {rate!r} in {text!r} is not a learning rate: give numbers above 0")
         yield Arm(name, value, options)
 
 
@@ -80,8 +79,8 @@ def _parse_option(text: str, arm: str) -> tuple[str, float | str]:
     name = flag.replace("-", "_")
     if name not in METHOD_OPTIONS:
         flags = [option.replace("_", "-") for option in METHOD_OPTIONS]
-        raise UserError(f"--arms: no option {flag!r} in {arm!r}: choose from {', '.join(flags)}")
+        raise UserError(f"--arms: unknown option {flag!r} in {arm!r}: choose from {', '.join(flags)}")
     try:
         return name, value if isinstance(METHOD_OPTIONS[name], str) else float(value)
     except ValueError:
-        raise UserError(f"--arms: {value!r} in {arm!r} is no number") from None
+        raise UserError(f"--arms: {value!r} in {arm!r} is not a number") from None

@@ -12,7 +12,7 @@ import json
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -166,45 +166,48 @@ def look(run: Run) -> Entry:
         UserError: the folder holds a run with other settings.
     """
     try:
-        if not run.path.exists() or (run.path.is_dir() and not any(_contents(run.path))):
+        if not run.path.exists() or all(_DEBRIS.fullmatch(entry.name) for entry in run.path.iterdir()):
             return Entry(run, "waiting")
         folder, _, saved = open_run(run.path)
         status = folder.read_status()
     except (OSError, ValueError) as error:
         return Entry(run, "unreadable", in_one_line(error))
-    difference = decisive_difference(flat(saved), flat(run.config))
-    if difference:
-        name, theirs, ours = difference
-        raise UserError(
-            f"{run.path} was started with {name} {theirs!r}, and the grid asks for {ours!r}: "
-            f"ask for the same, or choose another --out"
-        )
+    require_same(run.path, flat(saved), flat(run.config))
     if status.status == "finished":
         return Entry(run, "finished")
     return Entry(run, "waiting", f"failed before: {status.message}" if status.status == "failed" else "")
 
 
-def _contents(folder: Path) -> Iterator[Path]:
-    """What is in a folder besides debris."""
-    return (entry for entry in folder.iterdir() if not _DEBRIS.fullmatch(entry.name))
+def require_same(folder: Path, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """UserError if a setting of two flat configs differs and decides results. folder: that of the saved one."""
+    free = names_of(Role.CIRCUMSTANCE, Role.RECORD)
+    for name, value in asked.items():
+        if name not in free and saved.get(name) != value:
+            raise UserError(
+                f"{folder} was started with {name} {saved.get(name)!r}, and this command asks for {value!r}: "
+                f"ask for the same, or choose another --out"
+            )
 
 
-def decisive_difference(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first setting of two flat configs that differs and decides results: its name, and both values."""
-    differing = (name for name in asked if saved.get(name) != asked[name])
-    name = next((name for name in differing if name not in names_of(Role.CIRCUMSTANCE, Role.RECORD)), None)
-    return None if name is None else (name, saved.get(name), asked[name])
+def prepare(run: Run) -> bool:
+    """Whether no process works in the run's folder. If so, what a killed start left there is removed.
 
-
-def clear_debris(run: Run) -> None:
-    """Remove what a run left that was killed before it began. The caller holds the run's lock."""
-    if RunFolder(run.path).config_file.exists():
-        return
-    for entry in set(run.path.iterdir()) - set(_contents(run.path)) - {run.path / ".lock"}:
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+    Raises:
+        UserError: the folder could not be made.
+    """
+    folder = RunFolder(run.path)
+    try:
+        with folder.lock():
+            for entry in [] if folder.config_file.exists() else run.path.iterdir():
+                if _DEBRIS.fullmatch(entry.name) and entry.is_dir():
+                    shutil.rmtree(entry)
+                elif _DEBRIS.fullmatch(entry.name) and entry.name != ".lock":
+                    entry.unlink()
+    except UserError as error:
+        if isinstance(error.__cause__, BlockingIOError):
+            return False
+        raise
+    return True
 
 
 def write_grid(runs: Sequence[Run], command: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from wn_rl.compare.grid import Entry, Run, State, clear_debris, flags_of, look, share_cores
+from wn_rl.compare.grid import Entry, Run, State, flags_of, look, prepare, share_cores
 from wn_rl.config import flat
 from wn_rl.errors import UserError
 from wn_rl.machine import num_cores
@@ -50,8 +50,9 @@ class Ended:
 class Launcher(Protocol):
     """Where runs are computed. A run that was started is in `ended` once, whatever happens to it."""
 
-    def has_room(self) -> bool:
-        """Whether another run can be started now."""
+    @property
+    def at_once(self) -> int:
+        """How many runs it computes beside each other."""
         ...
 
     def start(self, run: Run) -> None:
@@ -102,9 +103,8 @@ class Supervisor:
 
     def _start_what_can(self) -> None:
         for _ in range(len(self._queue)):
-            if not self._launcher.has_room():
-                return
-            self._start(self._queue.popleft())
+            if len(self._running) < self._launcher.at_once:
+                self._start(self._queue.popleft())
 
     def _start(self, entry: Entry) -> None:
         """Start a run, unless another invocation has finished it meanwhile or is working on it."""
@@ -126,7 +126,7 @@ class Supervisor:
             if self._stop:
                 entry.state = "interrupted" if RunFolder(entry.run.path).config_file.exists() else "waiting"
             elif not (is_final and self._is_busy(entry)):  # the lock may have let another invocation in first
-                self._fail(entry, ended.message or _describe_end(entry.run, ended.exit_code), final=is_final)
+                self._fail(entry, ended.message or _describe_end(entry.run, ended.exit_code), is_final=is_final)
         except (OSError, UserError) as error:
             entry.state, entry.message = "failed", str(error)
 
@@ -144,9 +144,9 @@ class Supervisor:
             self._requeue(entry, "busy", "another process works on it")
         return not is_free
 
-    def _fail(self, entry: Entry, message: str, *, final: bool) -> None:
+    def _fail(self, entry: Entry, message: str, *, is_final: bool) -> None:
         entry.failures += 1
-        if final or entry.failures > self._retries:
+        if is_final or entry.failures > self._retries:
             entry.state, entry.message = "failed", message
         else:
             self._requeue(entry, "waiting", f"failed, to be tried again: {message}")
@@ -154,22 +154,6 @@ class Supervisor:
     def _requeue(self, entry: Entry, state: State, message: str) -> None:
         entry.state, entry.message = state, message
         self._queue.append(entry)
-
-
-def prepare(run: Run) -> bool:
-    """Whether no process works in the run's folder. If so, what a killed start left there is removed.
-
-    Raises:
-        UserError: the folder could not be made.
-    """
-    try:
-        with RunFolder(run.path).lock():
-            clear_debris(run)
-    except UserError as error:
-        if isinstance(error.__cause__, BlockingIOError):
-            return False
-        raise
-    return True
 
 
 @dataclass(frozen=True)
@@ -244,17 +228,12 @@ class LocalLauncher:
     """Child processes of this one, each in a slot."""
 
     def __init__(self, slots: Sequence[Slot]) -> None:
-        self._free = list(slots)
+        self.at_once, self._free = len(slots), list(slots)
         self._children: list[tuple[Run, Slot, subprocess.Popen[bytes]]] = []
-
-    def has_room(self) -> bool:
-        """Whether a slot is free."""
-        return bool(self._free)
 
     def start(self, run: Run) -> None:
         """Start a process in the first free slot."""
-        slot = self._free[0]
-        process = start_child(run, slot)
+        process = start_child(run, self._free[0])
         self._children.append((run, self._free.pop(0), process))
 
     def ended(self) -> list[Ended]:

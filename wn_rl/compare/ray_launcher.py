@@ -13,8 +13,8 @@ import socket
 import time
 from typing import Any
 
-from wn_rl.compare.grid import Run
-from wn_rl.compare.launch import POLL_SECONDS, Ended, Slot, prepare, start_child
+from wn_rl.compare.grid import Run, prepare
+from wn_rl.compare.launch import POLL_SECONDS, Ended, Slot, start_child
 from wn_rl.errors import UserError, in_one_line
 from wn_rl.registry import IMPORTS
 
@@ -39,7 +39,7 @@ def train_here(run: Run, slot: Slot) -> int:
 
 
 class RayLauncher:
-    """Tasks of a Ray cluster. Ray keeps those for which there is no room yet.
+    """Tasks of a Ray cluster.
 
     address: the cluster's; None: that of RAY_ADDRESS, or else a new cluster on this machine. device: auto, cpu or
     cuda; Ray decides which GPU a run gets. threads: cores that a run takes, those of its emulators included.
@@ -51,21 +51,24 @@ class RayLauncher:
 
     def __init__(self, address: str | None, device: str, *, threads: int, gpu_share: float | None) -> None:
         self._ray = _connect(address)
-        resources = self._ray.cluster_resources()
-        cores, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
+        gpus = self._ray.cluster_resources().get("GPU", 0.0)
         on_gpu = device == "cuda" or (device == "auto" and (gpus > 0 or gpu_share is not None))
         if on_gpu and not gpus:
             self._ray.shutdown()
             raise UserError("the Ray cluster has no GPU: use --device cpu, without --gpu-share")
         self._slot = Slot("cuda" if on_gpu else "cpu", threads, {IMPORTS: os.environ.get(IMPORTS, "")})
-        share = (gpu_share or 1.0) if on_gpu else 0.0
-        self._task = self._ray.remote(train_here).options(num_cpus=threads, num_gpus=share, max_retries=0)
-        self.at_once = max(1, int(min(cores / threads, gpus / share if share else cores)))  # as the cluster is now
+        self._threads, self._share = threads, (gpu_share or 1.0) if on_gpu else 0.0
+        self._task = self._ray.remote(train_here).options(num_cpus=threads, num_gpus=self._share, max_retries=0)
         self._runs: dict[Any, Run] = {}  # by the reference of its task
 
-    def has_room(self) -> bool:
-        """Always: Ray keeps the queue."""
-        return True
+    @property
+    def at_once(self) -> int:
+        """How many runs the cluster, as it is now, has room for."""
+        resources = self._ray.cluster_resources()
+        room = [resources.get("CPU", 1.0) / self._threads]
+        if self._share:
+            room.append(resources.get("GPU", 0.0) / self._share)
+        return max(1, int(min(room)))
 
     def start(self, run: Run) -> None:
         """Hand a run to Ray."""
