@@ -170,7 +170,7 @@ def _changed(config: Config, data: st.DataObject) -> Config:
     return dataclasses.replace(
         config,
         seed=draw(st.integers(0, 2**31 - 1)),
-        suite=draw(st.sampled_from(["atari", "minatar", "classic"])),
+        suite=draw(st.sampled_from(["atari", "minatar"])),
         keep_replay=draw(st.booleans()),
         track=tuple(draw(st.lists(st.sampled_from(["jsonl", "wandb", "console"]), unique=True))),
         group=draw(st.sampled_from([None, "a group", "x=1"])),

@@ -24,22 +24,19 @@ from wn_rl.compare.progress import returns_in, rows_of
 from wn_rl.config import Config, Role, flat, names_of
 from wn_rl.config_checks import Count, CountOrNone
 from wn_rl.errors import UserError, counted, say
-from wn_rl.registry import PRESETS, command_line, did_you_mean
+from wn_rl.registry import did_you_mean
 from wn_rl.run.folder import RunFolder
 from wn_rl.run.signals import StopRequest
 from wn_rl.seeding import derive_seed
 
 try:
     import optuna
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
     from optuna.trial import TrialState
 except ImportError as error:
     raise UserError('wn-rl tune needs Optuna: python -m pip install "wn-rl[tune]"') from error
 
 EVALUATIONS = 5  # of a trial, unless --evaluation.period is given
 SCORED = 3  # of the last evaluations, whose mean is the score
-STARTUP_TRIALS = 5  # drawn at random, and not pruned by one another
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
     """`wn-rl tune`."""
     options, flags = parse_flags(Tune, arguments, return_unknown_args=True)
     require_free(flags, OF_ONE_RUN, "GAME and --out")
-    asked = config = read_flags([options.game, *flags]).config
+    config = read_flags([options.game, *flags]).config
     if not any(flag.startswith("--evaluation.period") for flag in flags):
         config = grid.changed(config, {"evaluation.period": max(1, config.steps // EVALUATIONS)})
     grid.require_evaluations(config)
@@ -92,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
     if stop.signal_number is not None:
         say(f"stopped with {counted(len(_over(study)), 'trial')} over; the same command continues")
         return 128 + stop.signal_number
-    return _print_best(_over(study), asked)
+    return _print_best(_over(study))
 
 
 def _parse(text: str, config: Config) -> tuple[str, Any]:
@@ -107,10 +104,8 @@ def _parse(text: str, config: Config) -> tuple[str, Any]:
     try:
         distribution = _distribution(values, flat(config)[name])
     except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"--space: {text!r} does not say what {name} may be: give values as A,B,C, or a range of numbers "
-            f"as LOW:HIGH or, with LOW above 0, log:LOW:HIGH"
-        ) from None
+        forms = "values as A,B,C, or a range as LOW:HIGH or log:LOW:HIGH"
+        raise UserError(f"--space: {text!r} does not say what {name} may be: give {forms}") from None
     for value in getattr(distribution, "choices", None) or (distribution.low, distribution.high):
         grid.changed(config, {name: value})
     return name, distribution
@@ -121,10 +116,10 @@ def _distribution(text: str, default: Any) -> Any:
     convert: Any = {bool: {"true": True, "false": False}.__getitem__, int: int, str: str}.get(type(default), float)
     if ":" not in text:
         choices = [None if value == "none" else convert(value) for value in text.split(",")]
-        return CategoricalDistribution(choices)
+        return optuna.distributions.CategoricalDistribution(choices)
     low, high = map(convert, text.removeprefix("log:").split(":"))
-    kind = IntDistribution if isinstance(default, int) else FloatDistribution
-    return kind(low, high, log=text.startswith("log:"))
+    kind = "Int" if isinstance(default, int) else "Float"
+    return getattr(optuna.distributions, f"{kind}Distribution")(low, high, log=text.startswith("log:"))
 
 
 def _open_study(options: Tune, config: Config) -> Any:
@@ -134,13 +129,16 @@ def _open_study(options: Tune, config: Config) -> Any:
     Path(f"{file}.lock").unlink(missing_ok=True)  # a killed process left it, since we hold the lock of the folder
     if file.exists():
         os.truncate(file, file.read_bytes().rfind(b"\n") + 1)  # a kill may have torn the last line
-    backend = JournalFileBackend(str(file), JournalFileOpenLock(str(file)))
+    journal = optuna.storages.journal
+    backend = journal.JournalFileBackend(str(file), journal.JournalFileOpenLock(str(file)))
     storage = optuna.storages.JournalStorage(backend)
     study = optuna.create_study(storage=storage, study_name="tune", direction="maximize", load_if_exists=True)
     trials = study.get_trials(deepcopy=False)
-    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS)
-    seed = derive_seed(config.seed, "tune", len(trials))
-    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+    # The first five are drawn at random, and not pruned by one another.
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5)
+    study.sampler = optuna.samplers.TPESampler(
+        seed=derive_seed(config.seed, "tune", len(trials)), n_startup_trials=5
+    )
     asked = {"space": sorted(options.space), **flat(config)}
     grid.require_same(options.out, study.user_attrs.get("search", asked), asked)
     study.set_user_attr("search", asked)
@@ -206,18 +204,12 @@ def _in_words(trial: Any) -> str:
     return f"{_run_name(trial)}  {end}  {', '.join(values)}"
 
 
-def _print_best(trials: Sequence[Any], asked: Config) -> int:
-    """Print the best trials, and how to train the best of them at full length; the exit code."""
+def _print_best(trials: Sequence[Any]) -> int:
+    """Print how the trials ended, and the best of them; the exit code."""
     counts = Counter(trial.state.name for trial in trials)
-    states = f"{counts['COMPLETE']} finished, {counts['PRUNED']} pruned, {counts['FAIL']} failed"
-    print(f"{counted(len(trials), 'trial')}: {states}")
+    ends = f"{counts['COMPLETE']} finished, {counts['PRUNED']} pruned, {counts['FAIL']} failed"
+    print(f"{counted(len(trials), 'trial')}: {ends}")
     best = sorted((trial for trial in trials if trial.state.name == "COMPLETE"), key=lambda trial: -trial.value)
-    if not best:
-        print("no trial finished, so there is no best one")
-        return 1
-    print(f"the best, by the mean raw return of the last {SCORED} evaluations:")
+    print(f"the best, by the mean raw return of the last {SCORED} evaluations:" if best else "no trial finished")
     print(*(f"  {_in_words(trial)}" for trial in best[:5]), sep="\n")
-    steps = max(asked.steps, PRESETS[asked.preset](asked.game).steps)
-    longer = grid.flags_of(grid.changed(asked, {**best[0].params, "steps": steps}))
-    print(f"train the best at full length: {command_line('train', *longer)}")
-    return 0
+    return 0 if best else 1

@@ -144,15 +144,11 @@ def flags_of(config: Config) -> list[str]:
 
 def differing_flags(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
     """The flags, as tyro reads them, of the values that are not at their defaults; names with dots."""
-    return [word for name in values if values[name] != defaults[name] for word in flag_of(name, values[name])]
+    return [word for name in values if values[name] != defaults[name] for word in _flag_of(name, values[name])]
 
 
-def flag_of(name: str, value: Any) -> list[str]:
-    """One flag as tyro reads it.
-
-    >>> flag_of("learning.clip_rewards", False), flag_of("track", ("jsonl", "wandb"))
-    (['--learning.no-clip-rewards'], ['--track', 'jsonl', 'wandb'])
-    """
+def _flag_of(name: str, value: Any) -> list[str]:
+    """E.g. --learning.no-clip-rewards, or --track jsonl wandb."""
     part, dot, last = name.replace("_", "-").rpartition(".")
     if isinstance(value, bool):
         return [f"--{part}{dot}{'' if value else 'no-'}{last}"]
