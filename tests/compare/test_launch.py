@@ -7,13 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from grid_tools import leave, make_grid
-from run_tools import wn_rl
 
 from wn_rl import machine
 from wn_rl.commands.resume import Resume
@@ -49,7 +48,7 @@ class PlayLauncher:
         self.stops: list[bool] = []
         self.going: list[Run] = []
         self.on_start: Callable[[Run], None] = lambda run: None
-        self.patient = False  # whether runs go on until they are stopped
+        self.ends_at_stop = 0  # how many stops it takes to end the runs
 
     def start(self, run: Run) -> None:
         self.on_start(run)
@@ -58,7 +57,7 @@ class PlayLauncher:
         self.most = max(self.most, len(self.going))
 
     def ended(self) -> list[Ended]:
-        if self.patient:
+        if len(self.stops) < self.ends_at_stop:
             return []
         over, self.going = self.going, []
         return [self._end_of(run) for run in over]
@@ -70,7 +69,6 @@ class PlayLauncher:
 
     def stop(self, *, at_once: bool) -> None:
         self.stops.append(at_once)
-        self.patient = False
         for run in self.going:
             self.acts[run.name] = [lambda run: leave(run, "interrupted", "saved") or 143]
 
@@ -119,41 +117,30 @@ def test_a_run_that_fails_is_tried_so_often_and_stops_no_other(retries: int, tmp
     assert launcher.started.count(good.name) == launcher.started.count(other.name) == 1
 
 
-def test_a_run_that_fails_once_finishes(tmp_path: Path) -> None:
-    runs = make_grid(tmp_path)
-    launcher = PlayLauncher({runs[1].name: [crash, finish]})
-    assert [entry.state for entry in supervise(runs, launcher)] == ["finished"] * 3
-
-
-def test_what_the_user_must_mend_is_not_tried_again_and_the_log_says_why(tmp_path: Path) -> None:
-    runs = make_grid(tmp_path, seeds=1)
-    runs[0].log.parent.mkdir(parents=True)
-    runs[0].log.write_text("run folder: x\nwn-rl train: too little memory\n")
-    launcher = PlayLauncher({runs[0].name: [lambda run: 2]})
-    (entry,) = supervise(runs, launcher, retries=5)
-    assert (entry.state, entry.message) == ("failed", "wn-rl train: too little memory")
-    assert len(launcher.started) == 1
-
-
 @pytest.mark.parametrize(
-    ("error", "code"),
-    [(OSError(28, "No space left"), 1), (FileNotFoundError(2, "gone"), 2), (ValueError("no"), 2)],
+    ("codes", "state", "message"),
+    [
+        ([1, 0], "finished", ""),
+        ([1, 1], "failed", "wn-rl train: too little memory"),
+        ([2, 0], "failed", "wn-rl train: too little memory"),  # what the user must mend is not tried again
+        ([1, -9], "failed", "it was killed by signal 9 (Killed)"),
+    ],
 )
-def test_only_what_trying_again_cannot_mend_ends_with_the_code_of_a_mistake(
-    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_why_a_run_failed_is_what_its_log_says_last(
+    codes: list[int], state: str, message: str, tmp_path: Path
 ) -> None:
-    def fail(arguments: Sequence[str]) -> int:
-        raise error
+    (run,) = runs = make_grid(tmp_path, seeds=1)
+    run.log.parent.mkdir(parents=True)
+    run.log.write_text("run folder: x\nwn-rl train: too little memory\n")
 
-    monkeypatch.setattr("wn_rl.commands.games.run", fail)
-    assert wn_rl("games") == code
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    def end(run: Run) -> int:
+        return codes.pop(0) or finish(run)
 
-
-def test_a_kill_is_named(tmp_path: Path) -> None:
-    runs = make_grid(tmp_path, seeds=1)
-    (entry,) = supervise(runs, PlayLauncher({runs[0].name: [lambda run: -9]}), retries=0)
-    assert entry.message == "it was killed by signal 9 (Killed)"
+    starts = 1 if codes[0] == 2 else 2
+    launcher = PlayLauncher({run.name: [end]})
+    (entry,) = supervise(runs, launcher)
+    assert (entry.state, entry.message) == (state, message)
+    assert len(launcher.started) == starts
 
 
 def test_a_run_that_cannot_be_started_stops_no_other(tmp_path: Path) -> None:
@@ -253,25 +240,13 @@ def test_a_folder_that_becomes_another_run_stops_no_other(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("signals", "stops"), [(1, [False]), (2, [False, True])])
 def test_signals_stop_what_runs_and_start_nothing_more(signals: int, stops: list[bool], tmp_path: Path) -> None:
     runs, launcher, stop = make_grid(tmp_path, seeds=4), PlayLauncher(), StopRequest(counts=True)
-    launcher.patient = True
+    launcher.ends_at_stop = signals
     entries = [look(run) for run in runs]
-    sent = 0
 
     def send() -> None:
-        nonlocal sent
-        if sent < signals:
-            sent += 1
+        if stop.count < signals:
             os.kill(os.getpid(), signal.SIGTERM)
-            launcher.patient = sent < signals
 
-    stop_of = launcher.stop
-
-    def stop_unless_patient(*, at_once: bool) -> None:
-        patient = launcher.patient
-        stop_of(at_once=at_once)
-        launcher.patient = patient
-
-    launcher.stop = stop_unless_patient  # type: ignore[method-assign]
     with stop.listening():
         Supervisor(entries, launcher, retries=3, stop=stop).run(send)
     assert launcher.stops == stops
@@ -285,12 +260,10 @@ def test_an_error_of_our_own_leaves_no_run_behind(tmp_path: Path) -> None:
     def break_down() -> None:
         raise RuntimeError
 
-    launcher.patient = True
-    supervisor = Supervisor(
-        [look(run) for run in make_grid(tmp_path)], launcher, retries=0, stop=StopRequest(counts=True)
-    )
+    launcher.ends_at_stop = 1
+    entries = [look(run) for run in make_grid(tmp_path)]
     with pytest.raises(RuntimeError):
-        supervisor.run(break_down)
+        Supervisor(entries, launcher, retries=0, stop=StopRequest(counts=True)).run(break_down)
     assert launcher.stops == [False]
 
 

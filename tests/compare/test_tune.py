@@ -4,7 +4,6 @@ import json
 import math
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from run_tools import rows_of, status_of, wn_rl
 
 from wn_rl.commands import tune
-from wn_rl.commands.train import read_flags
 from wn_rl.compare.grid import Run
 from wn_rl.compare.launch import Ended, Slot
 from wn_rl.config import Role, names_of, to_json
@@ -311,16 +309,6 @@ def test_a_search_of_real_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str
         config = json.loads((run / "config.json").read_text())["config"]
         assert (config["evaluation"]["period"], config["torch_threads"], config["group"]) == (120, 1, "out")
         assert len([row for row in rows_of(run) if "eval/return_mean" in row]) == 5
-    [command] = re.findall(r"train the best at full length: wn-rl (.*)", printed.out)
-    longer = read_flags(shlex.split(command)[1:]).config
-    assert (longer.steps, longer.evaluation.period) == (500_000, 50_000)  # the preset's
-    best = re.findall(r"^  (trial-\d+)", printed.out, flags=re.MULTILINE)[0]
-    config = json.loads((out / "runs" / best / "config.json").read_text())["config"]
-    assert to_json(longer)["learning"] == config["learning"]
-    assert (longer.learning_rate, longer.parameterization) == (
-        config["optimizer"]["learning_rate"],
-        config["parameterization"],
-    )
     assert wn_rl("tune", *arguments) == 0  # nothing is left to do
     assert capsys.readouterr().out == printed.out
 
@@ -374,7 +362,7 @@ def test_ctrl_c_saves_and_says_that_the_same_command_goes_on(tmp_path: Path) -> 
 def test_trials_that_are_invalid_are_reported_and_do_not_end_the_search(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An update every 4 steps and a target period of 6 exclude each other; beside the shared settings each may be."""
+    """An update every 4 steps and a target period of 6 exclude each other, and either is valid beside the rest."""
     shared = ["--learning.update-period", "2", "--learning.target-period", "4"]
     space = [*shared, "--space", "update_period=2,4", "target_period=6,12", "--trials", "6"]
     words = [*TINY, "--steps", "250", "--evaluation.steps", "60", *space, "--out", str(tmp_path)]

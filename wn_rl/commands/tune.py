@@ -31,6 +31,7 @@ from wn_rl.seeding import derive_seed
 
 try:
     import optuna
+    from optuna import distributions
     from optuna.trial import TrialState
 except ImportError as error:
     raise UserError('wn-rl tune needs Optuna: python -m pip install "wn-rl[tune]"') from error
@@ -116,10 +117,10 @@ def _distribution(text: str, default: Any) -> Any:
     convert: Any = {bool: {"true": True, "false": False}.__getitem__, int: int, str: str}.get(type(default), float)
     if ":" not in text:
         choices = [None if value == "none" else convert(value) for value in text.split(",")]
-        return optuna.distributions.CategoricalDistribution(choices)
+        return distributions.CategoricalDistribution(choices)
     low, high = map(convert, text.removeprefix("log:").split(":"))
-    kind = "Int" if isinstance(default, int) else "Float"
-    return getattr(optuna.distributions, f"{kind}Distribution")(low, high, log=text.startswith("log:"))
+    kind = distributions.IntDistribution if isinstance(default, int) else distributions.FloatDistribution
+    return kind(low, high, log=text.startswith("log:"))
 
 
 def _open_study(options: Tune, config: Config) -> Any:
