@@ -362,14 +362,12 @@ def test_ctrl_c_saves_and_says_that_the_same_command_goes_on(tmp_path: Path) -> 
 def test_trials_that_are_invalid_are_reported_and_do_not_end_the_search(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An update every 4 steps and a target period of 6 exclude each other, and either is valid beside the rest."""
-    shared = ["--learning.update-period", "2", "--learning.target-period", "4"]
-    space = [*shared, "--space", "update_period=2,4", "target_period=6,12", "--trials", "6"]
-    words = [*TINY, "--steps", "250", "--evaluation.steps", "60", *space, "--out", str(tmp_path)]
+    """Normal layers and a log scale exclude each other, and either is valid beside the settings of all trials."""
+    space = ["--space", "parameterization=normal,weight_norm", "log_scale=none,3", "--trials", "6"]
+    words = [*TINY, *TARGET, "--steps", "250", "--evaluation.steps", "60", *space, "--out", str(tmp_path)]
     assert wn_rl("tune", *words) == 0
-    failed = re.findall(
-        r"^(trial-\d+)  --learning.target-period 6 must be a multiple of", capsys.readouterr().err, re.M
-    )
+    said = capsys.readouterr().err
+    failed = re.findall(r"^(trial-\d+)  --network.log-scale needs", said, flags=re.MULTILINE)
     assert failed
     assert not any((tmp_path / "runs" / name).exists() for name in failed)
 

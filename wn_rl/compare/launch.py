@@ -1,9 +1,8 @@
-"""Start many runs, each as a process of its own, and see to them until every one has ended.
+"""Start many runs, each as a process of its own, and watch them until every one has ended.
 
-A run is `wn-rl train` or `wn-rl resume` in a child process: a crash, a kill or a leak in one run touches no other,
-its signal handlers and torch threads are its own, and its folder, whose lock it holds, is all that passes between
-it and the comparison. So any invocation of the same comparison, also a second one beside the first, starts what
-no process is working on.
+A run is `wn-rl train` or `wn-rl resume` in a child process, so that a crash, a kill or a leak in one run touches
+no other. Its folder, whose lock it holds, is all that passes between it and the comparison: any invocation of the
+same comparison, also a second one beside the first, starts what no process is working on.
 
 A launcher decides where the processes run: `LocalLauncher` on this machine, `RayLauncher` on a cluster.
 """
@@ -125,10 +124,17 @@ class Supervisor:
                 return
             if self._stop:
                 entry.state = "interrupted" if RunFolder(entry.run.path).config_file.exists() else "waiting"
-            elif not (is_final and self._is_busy(entry)):  # the lock may have let another invocation in first
-                self._fail(entry, ended.message or _describe_end(entry.run, ended.exit_code), is_final=is_final)
+                return
+            if is_final and self._is_busy(entry):  # the lock may have let another invocation in first
+                return
+            message = ended.message or _describe_end(entry.run, ended.exit_code)
         except (OSError, UserError) as error:
-            entry.state, entry.message = "failed", str(error)
+            is_final, message = True, str(error)
+        entry.failures += 1
+        if is_final or entry.failures > self._retries:
+            entry.state, entry.message = "failed", message
+        else:
+            self._requeue(entry, "waiting", f"failed, to be tried again: {message}")
 
     def _is_over(self, entry: Entry) -> bool:
         """Whether its folder says that there is nothing to do; the entry then says so too."""
@@ -143,13 +149,6 @@ class Supervisor:
         if not is_free:
             self._requeue(entry, "busy", "another process works on it")
         return not is_free
-
-    def _fail(self, entry: Entry, message: str, *, is_final: bool) -> None:
-        entry.failures += 1
-        if is_final or entry.failures > self._retries:
-            entry.state, entry.message = "failed", message
-        else:
-            self._requeue(entry, "waiting", f"failed, to be tried again: {message}")
 
     def _requeue(self, entry: Entry, state: State, message: str) -> None:
         entry.state, entry.message = state, message

@@ -27,7 +27,7 @@ class Progress:
     steps_per_second: float | None
     """Recent, evaluations and checkpoints included."""
     seconds_left: float | None = None
-    """By its own speed or else that of similar runs; None if there is none."""
+    """By its own speed, or else by that of the runs of its suite; None if neither is known."""
 
     @property
     def is_to_run(self) -> bool:
@@ -56,11 +56,18 @@ def returns_in(rows: Iterable[Row]) -> list[float]:
 def survey(entries: Sequence[Entry]) -> list[Progress]:
     """The runs as they stand, in the same order."""
     found = [_progress_of(entry) for entry in entries]
-    speeds = defaultdict[tuple[str, ...], list[float]](list)
+    speeds = defaultdict[str, list[float]](list)
     for progress in found:
-        for kind in _kinds(progress) if progress.steps_per_second else ():
-            speeds[kind].append(progress.steps_per_second or 0.0)
+        if progress.steps_per_second:
+            speeds[progress.entry.run.config.suite].append(progress.steps_per_second)
     return [dataclasses.replace(progress, seconds_left=_seconds_left(progress, speeds)) for progress in found]
+
+
+def _seconds_left(progress: Progress, speeds: Mapping[str, Sequence[float]]) -> float | None:
+    similar = speeds.get(progress.entry.run.config.suite)
+    # Equal steps take times that add up, so speeds have a harmonic mean.
+    speed = progress.steps_per_second or (statistics.harmonic_mean(similar) if similar else None)
+    return progress.steps_left / speed if speed else None
 
 
 def _progress_of(entry: Entry) -> Progress:
@@ -75,19 +82,6 @@ def _speed(timed: Sequence[tuple[int, float]]) -> float | None:
     points = timed if len(timed) > 1 else [(0, 0.0), *timed]
     steps, seconds = (last - first for first, last in zip(points[0], points[-1], strict=True))
     return steps / seconds if steps > 0 and seconds > 0 else None
-
-
-def _kinds(progress: Progress) -> tuple[tuple[str, ...], ...]:
-    """Runs of the same game are similar, and else those of the same suite."""
-    config = progress.entry.run.config
-    return (config.suite, config.game), (config.suite,)
-
-
-def _seconds_left(progress: Progress, speeds: Mapping[tuple[str, ...], Sequence[float]]) -> float | None:
-    # Equal steps take times that add up, so speeds have a harmonic mean.
-    similar = (statistics.harmonic_mean(speeds[kind]) for kind in _kinds(progress) if kind in speeds)
-    speed = progress.steps_per_second or next(similar, None)
-    return progress.steps_left / speed if speed else None
 
 
 def total_seconds(found: Iterable[Progress], at_once: int) -> float | None:
