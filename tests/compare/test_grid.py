@@ -82,18 +82,11 @@ def test_a_run_has_its_own_threads_and_the_group_of_the_comparison(tmp_path: Pat
     assert run.config.group == "ours"
 
 
-def test_an_arm_without_a_rate_takes_that_of_its_preset() -> None:
-    runs = expand([minatar("breakout"), classic("cartpole")], parse_arms(["weight_norm", "normal"]), [1], OUT)
-    assert [run.config.optimizer.learning_rate for run in runs] == [3e-4, 1e-4, 1e-3, 1e-3]
-
-
-def test_arms_are_products_where_they_are_so_meant() -> None:
-    assert parse_arms(["weight_norm:3e-4", "normal:1e-4,3e-4", "batch_norm"]) == (
-        Arm("weight_norm", 3e-4),
-        Arm("normal", 1e-4),
-        Arm("normal", 3e-4),
-        Arm("batch_norm"),
-    )
+def test_arms_are_products_and_one_without_a_rate_takes_that_of_its_preset() -> None:
+    arms = parse_arms(["weight_norm", "normal:1e-4,3e-4"])
+    assert arms == (Arm("weight_norm"), Arm("normal", 1e-4), Arm("normal", 3e-4))
+    runs = expand([minatar("breakout"), classic("cartpole")], arms, [1], OUT)
+    assert [run.config.optimizer.learning_rate for run in runs] == [3e-4, 1e-4, 3e-4, 1e-3, 1e-4, 3e-4]
 
 
 def test_arms_have_options_which_are_in_their_names_and_configs(tmp_path: Path) -> None:
@@ -214,22 +207,10 @@ def _damage(run: Run, how: str) -> None:
         config.write_bytes(how.encode())
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "a file",
-        "no config",
-        "a folder",
-        "no rights",
-        "",
-        "{",
-        "[]",
-        "{}",
-        '{"config": {}}',
-        '{"config": 3}',
-        "\x80",
-    ],
-)
+TEXTS = ["", "{", "[]", "{}", '{"config": {}}', '{"config": 3}', "\x80"]
+
+
+@pytest.mark.parametrize("how", ["a file", "no config", "a folder", "no rights", *TEXTS])
 def test_an_unreadable_folder_is_named(how: str, tmp_path: Path) -> None:
     (run,) = make_grid(tmp_path, seeds=1)
     _damage(run, how)

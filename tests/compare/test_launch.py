@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,11 @@ class PlayLauncher:
 
 
 def supervise(
-    runs: tuple[Run, ...], launcher: PlayLauncher, *, retries: int = 1, stop: StopRequest | None = None
+    runs: Sequence[Run], launcher: PlayLauncher, retries: int = 1, show: Callable[[list[Entry]], object] = len
 ) -> list[Entry]:
-    entries = [look(run) for run in runs]
-    Supervisor(entries, launcher, retries=retries, stop=stop or StopRequest(counts=True)).run(lambda: None)
+    entries, stop = [look(run) for run in runs], StopRequest(counts=True)
+    with stop.listening():
+        Supervisor(entries, launcher, retries=retries, stop=stop).run(lambda: show(entries))
     return entries
 
 
@@ -175,18 +176,16 @@ def test_a_folder_that_cannot_be_looked_into_after_a_run_stops_no_other(
 
 def test_a_run_that_another_process_works_on_waits_for_it_and_the_rest_does_not(tmp_path: Path) -> None:
     held, free = runs = make_grid(tmp_path, seeds=2)
-    launcher = PlayLauncher(at_once=1)
-    entries = [look(run) for run in runs]
+    launcher, seen = PlayLauncher(at_once=1), []
     with contextlib.ExitStack() as stack:
         stack.enter_context(RunFolder(held.path).lock())
-        seen = []
 
-        def let_go_when_the_rest_is_done() -> None:
+        def let_go_when_the_rest_is_done(entries: list[Entry]) -> None:
             seen.append(entries[0].state)
             if entries[1].state == "finished":
                 stack.close()
 
-        Supervisor(entries, launcher, retries=0, stop=StopRequest(counts=True)).run(let_go_when_the_rest_is_done)
+        entries = supervise(runs, launcher, 0, let_go_when_the_rest_is_done)
     assert "busy" in seen
     assert launcher.started == [free.name, held.name]
     assert [entry.state for entry in entries] == ["finished", "finished"]
@@ -201,15 +200,12 @@ def test_a_run_that_another_process_took_first_waits_without_having_failed(tmp_p
         other.enter_context(RunFolder(run.path).lock())
         return 2
 
-    launcher = PlayLauncher({run.name: [too_late, finish]})
-    entries = [look(run) for run in runs]
-
-    def other_ends() -> None:
+    def other_ends(entries: list[Entry]) -> None:
         if entries[0].state == "busy":
             other.close()
 
-    Supervisor(entries, launcher, retries=0, stop=StopRequest(counts=True)).run(other_ends)
-    assert (entries[0].state, entries[0].failures) == ("finished", 0)
+    (entry,) = supervise(runs, PlayLauncher({run.name: [too_late, finish]}), 0, other_ends)
+    assert (entry.state, entry.failures) == ("finished", 0)
 
 
 def test_a_run_that_another_process_finished_meanwhile_is_not_started(tmp_path: Path) -> None:
@@ -239,31 +235,27 @@ def test_a_folder_that_becomes_another_run_stops_no_other(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("signals", "stops"), [(1, [False]), (2, [False, True])])
 def test_signals_stop_what_runs_and_start_nothing_more(signals: int, stops: list[bool], tmp_path: Path) -> None:
-    runs, launcher, stop = make_grid(tmp_path, seeds=4), PlayLauncher(), StopRequest(counts=True)
+    launcher = PlayLauncher()
     launcher.ends_at_stop = signals
-    entries = [look(run) for run in runs]
 
-    def send() -> None:
-        if stop.count < signals:
+    def send(entries: list[Entry]) -> None:
+        if len(launcher.stops) < signals:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with stop.listening():
-        Supervisor(entries, launcher, retries=3, stop=stop).run(send)
+    entries = supervise(make_grid(tmp_path, seeds=4), launcher, 3, send)
     assert launcher.stops == stops
     assert [entry.state for entry in entries] == ["interrupted", "interrupted", "waiting", "waiting"]
-    assert (stop.count, stop.signal_number) == (signals, signal.SIGTERM)
 
 
 def test_an_error_of_our_own_leaves_no_run_behind(tmp_path: Path) -> None:
     launcher = PlayLauncher()
 
-    def break_down() -> None:
+    def break_down(entries: list[Entry]) -> None:
         raise RuntimeError
 
     launcher.ends_at_stop = 1
-    entries = [look(run) for run in make_grid(tmp_path)]
     with pytest.raises(RuntimeError):
-        Supervisor(entries, launcher, retries=0, stop=StopRequest(counts=True)).run(break_down)
+        supervise(make_grid(tmp_path), launcher, show=break_down)
     assert launcher.stops == [False]
 
 

@@ -156,7 +156,7 @@ def _try(trial: Any, config: Config, out: Path, slot: Slot, stop: StopRequest) -
         one = grid.run_beside_others(grid.changed(config, trial.params), _run_name(trial), out)
         end = _train(trial, one, slot, stop)
     except (ValueError, OSError) as error:
-        trial.set_user_attr("message", str(error))
+        trial.set_user_attr("message", str(error) or repr(error))
         end = {"state": TrialState.FAIL}
     say(_in_words(trial.study.tell(trial, **end)) if end else f"{_run_name(trial)}  stopped")
 

@@ -80,7 +80,7 @@ class Supervisor:
         self._running: dict[str, Entry] = {}
         self._stops_passed_on = 0
 
-    def run(self, show: Callable[[], None]) -> None:
+    def run(self, show: Callable[[], object]) -> None:
         """Return when every run has ended, or a signal has ended those that were running.
 
         show: called at every look at them.
@@ -101,8 +101,9 @@ class Supervisor:
                 self._launcher.stop(at_once=False)
 
     def _start_what_can(self) -> None:
-        for _ in range(len(self._queue)):
-            if len(self._running) < self._launcher.at_once:
+        at_once = self._launcher.at_once
+        for _ in range(len(self._queue)):  # once each: what is busy is put back
+            if len(self._running) < at_once:
                 self._start(self._queue.popleft())
 
     def _start(self, entry: Entry) -> None:
