@@ -91,7 +91,6 @@ def test_evaluate_and_play(run: Path, capsys: pytest.CaptureFixture[str], tmp_pa
         ("evaluate", ["--epsilon", "2"], "--epsilon must be between 0 and 1, got 2"),
         ("evaluate", ["--protocol", "epoch", "--episodes", "5"], "--episodes is for --protocol nature"),
         ("resume", ["--steps", "100"], "can only grow"),
-        ("resume", ["--steps", "2000"], "--keep-replay"),
     ],
 )
 def test_what_a_run_cannot_do_is_one_clear_line(
@@ -225,6 +224,13 @@ def test_a_non_empty_folder_is_refused_with_the_resume_command(
 ) -> None:
     assert wn_rl("train", "seaquest", *QUICK, "--run-dir", str(finished)) == 2
     assert f"wn-rl resume {finished}" in capsys.readouterr().err
+
+
+def test_a_finished_run_without_its_replay_cannot_be_lengthened(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert wn_rl("resume", str(finished), "--steps", "2000") == 2
+    assert "--keep-replay" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_run_with_its_replay_grows_to_what_a_longer_run_would_be(tmp_path: Path) -> None:

@@ -274,7 +274,7 @@ def test_a_dry_run_prints_the_runs_their_steps_and_the_time(
         (["--retries", "-1"], "--retries"),
         (["--gpu-share", "0"], "--gpu-share"),
         (["--gpu-share", "1.5"], "--gpu-share"),
-        (["--gpu-share", "0.5", "--device", "cpu"], "--device cpu"),
+        (["--gpu-share", "0.5", "--device", "cpu"], "--gpu-share needs a CUDA device"),
         (["--address", "x:1"], "--launcher ray"),
         (["--launcher", "ray", "--workers", "2"], "--workers"),
         (["--launcher", "ray", "--device", "cuda:1"], "--device must be auto, cpu or cuda"),

@@ -106,8 +106,6 @@ def _check(options: Compare, others: Sequence[str]) -> None:
     require_free(others, OF_ONE_RUN, "--games and --out")
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is a file: name a folder")
-    if options.gpu_share is not None and options.device == "cpu":
-        raise ValueError("--gpu-share is the share of a GPU, and --device cpu uses none")
     if options.launcher == "local" and options.address is not None:
         raise ValueError("--address is that of a Ray cluster: add --launcher ray")
     if options.launcher == "ray" and options.workers is not None:

@@ -27,7 +27,6 @@ from wn_rl.errors import UserError, counted, say
 from wn_rl.registry import did_you_mean
 from wn_rl.run.folder import RunFolder
 from wn_rl.run.signals import StopRequest
-from wn_rl.seeding import derive_seed
 
 try:
     import optuna
@@ -125,6 +124,8 @@ def _distribution(text: str, default: Any) -> Any:
 
 def _open_study(options: Tune, config: Config) -> Any:
     """The study in a folder, whose lock the caller holds; a new one if there is none."""
+    from wn_rl.seeding import derive_seed
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     file = options.out / "study.journal"
     Path(f"{file}.lock").unlink(missing_ok=True)  # a killed process left it, since we hold the lock of the folder
@@ -135,11 +136,12 @@ def _open_study(options: Tune, config: Config) -> Any:
     storage = optuna.storages.JournalStorage(backend)
     study = optuna.create_study(storage=storage, study_name="tune", direction="maximize", load_if_exists=True)
     trials = study.get_trials(deepcopy=False)
-    # The first five are drawn at random, and not pruned by one another.
-    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5)
-    study.sampler = optuna.samplers.TPESampler(
-        seed=derive_seed(config.seed, "tune", len(trials)), n_startup_trials=5
-    )
+    seed, startup = (
+        derive_seed(config.seed, "tune", len(trials)),
+        {"n_startup_trials": 5},
+    )  # random, and not pruned
+    study.pruner = optuna.pruners.MedianPruner(**startup)
+    study.sampler = optuna.samplers.TPESampler(seed=seed, **startup)
     asked = {"space": sorted(options.space), **flat(config)}
     grid.require_same(options.out, study.user_attrs.get("search", asked), asked)
     study.set_user_attr("search", asked)
