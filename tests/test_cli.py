@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,26 @@ from wn_rl.envs import games
 from wn_rl.registry import SUITES
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A finished MinAtar run, with a video of its second test."""
-    folder = tmp_path / "run"
+def make_run(folder: Path) -> Path:
+    """A finished MinAtar run, with a video of its second evaluation."""
     assert wn_rl("train", "breakout", *QUICK, "--evaluation.video-period", "2", "--run-dir", str(folder)) == 0
     return folder
 
 
-def test_a_run_leaves_config_metrics_checkpoints_and_video(run: Path) -> None:
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run for one test."""
+    return make_run(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that tests only look at."""
+    return make_run(tmp_path_factory.mktemp("finished") / "run")
+
+
+def test_a_run_leaves_config_metrics_checkpoints_and_video(finished: Path) -> None:
+    run = finished
     record = json.loads((run / "config.json").read_text())
     assert record["config"]["game"] == "breakout"
     assert record["config"]["optimizer"]["learning_rate"] == 3e-4
@@ -30,14 +42,14 @@ def test_a_run_leaves_config_metrics_checkpoints_and_video(run: Path) -> None:
     assert "no GPU used, torch 2" in record["machine"]
     rows = rows_of(run)
     training = [row for row in rows if "loss" in row]
-    tests = [row for row in rows if "eval/return_mean" in row]
+    evaluations = [row for row in rows if "eval/return_mean" in row]
     assert [row["step"] for row in training] == [200, 400, 600]
-    assert [row["step"] for row in tests] == [300, 600]
+    assert [row["step"] for row in evaluations] == [300, 600]
     assert {
         "step", "frames", "train/return", "loss", "q_mean", "epsilon", "frames_per_second",
         "norm_v/dense", "norm_g/dense",
     } <= set(training[-1])  # fmt: skip
-    assert {"eval/return_mean", "eval/episodes", "held_out_q"} <= set(tests[-1])
+    assert {"eval/return_mean", "eval/episodes", "held_out_q"} <= set(evaluations[-1])
     assert training[0]["epsilon"] == pytest.approx(1 - 0.9 * 100 / 200)
     assert training[-1]["loss"] > 0
     assert status_of(run)["status"] == "finished"
@@ -64,32 +76,28 @@ def test_evaluate_and_play(run: Path, capsys: pytest.CaptureFixture[str], tmp_pa
     assert video.stat().st_size > 1000
 
 
-def test_what_cannot_be_played_is_one_clear_line(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, says in [
-        (["--device", "gpu"], "no device 'gpu'"),
-        (["--epsilon", "2"], "--epsilon must be between 0 and 1"),
-        (["--seed", "-1"], "seed must be at least 0"),
-        (["--network", "worst"], "invalid choice 'worst' for argument '--network'"),
-        (["--video", str(run)], "is a folder"),
-    ]:
-        capsys.readouterr()
-        assert wn_rl("play", str(run), *arguments) == 2
-        lines = capsys.readouterr().err.strip().splitlines()
-        assert len(lines) == 1, lines
-        assert says in lines[0]
-
-
-def test_what_cannot_be_tested_is_one_clear_line(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, says in [
-        (["--num-envs", "0"], "--num-envs must be from 1 to 4096, got 0"),
-        (["--episodes", "0"], "--episodes must be at least 1, got 0"),
-        (["--epsilon", "2"], "--epsilon must be between 0 and 1, got 2"),
-        (["--protocol", "epoch", "--episodes", "5"], "--episodes is of --protocol nature"),
-    ]:
-        capsys.readouterr()
-        assert wn_rl("evaluate", str(run), *arguments) == 2
-        assert capsys.readouterr().err.startswith(f"wn-rl evaluate: {says}")
-    assert not (run / "evaluations.jsonl").exists()
+@pytest.mark.parametrize(
+    ("command", "flags", "says"),
+    [
+        ("play", ["--device", "gpu"], "no device 'gpu'"),
+        ("play", ["--epsilon", "2"], "--epsilon must be between 0 and 1, got 2"),
+        ("play", ["--seed", "-1"], "seed must be at least 0"),
+        ("play", ["--network", "worst"], "invalid choice 'worst' for argument '--network'"),
+        ("play", ["--video", "RUN"], "is a folder"),
+        ("evaluate", ["--num-envs", "0"], "--num-envs must be at least 1, got 0"),
+        ("evaluate", ["--episodes", "0"], "--episodes must be at least 1, got 0"),
+        ("evaluate", ["--epsilon", "2"], "--epsilon must be between 0 and 1, got 2"),
+        ("evaluate", ["--protocol", "epoch", "--episodes", "5"], "--episodes is for --protocol nature"),
+        ("resume", ["--steps", "100"], "can only grow"),
+    ],
+)
+def test_what_a_run_cannot_do_is_one_clear_line(
+    command: str, flags: list[str], says: str, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert wn_rl(command, str(finished), *(flag.replace("RUN", str(finished)) for flag in flags)) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert says in line
+    assert not (finished / "evaluations.jsonl").exists()
 
 
 def test_an_exported_agent_has_no_other_network(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,17 +160,7 @@ def test_doctor_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "breakout", "--preset", "papers"], "paper"),
         (["train", "breakout", "--track", "mlflow"], "mlflow"),
         (["train"], "GAME"),
-        (
-            [
-                "train",
-                "breakout",
-                "--network.name",
-                "minatar_cnn",
-                "--learning.replay-capacity",
-                "99999999999",
-            ],
-            "memory",
-        ),
+        (["train", "breakout", *QUICK, "--learning.replay-capacity", "99999999999"], "memory"),
         (["trian", "breakout"], "train"),
         (["resume", "no/such/run"], "no/such/run"),
         (["evaluate", "no/such/run"], "no/such/run"),
@@ -182,14 +180,27 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
 
 
 def test_a_video_that_cannot_be_written_is_one_clear_line(
-    run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    capsys.readouterr()
-    assert wn_rl("play", str(run), "--video", str(tmp_path / "file" / "game.mp4")) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    assert "game.mp4" in lines[0] or "file" in lines[0]
+    assert wn_rl("play", str(finished), "--video", str(tmp_path / "file" / "game.mp4")) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "file" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(OSError(28, "No space left"), 1), (FileNotFoundError(2, "gone"), 2), (ValueError("no"), 2)],
+)
+def test_only_what_trying_again_cannot_mend_ends_with_the_code_of_a_mistake(
+    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(arguments: Sequence[str]) -> int:
+        raise error
+
+    monkeypatch.setattr("wn_rl.commands.games.run", fail)
+    assert wn_rl("games") == code
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 @pytest.mark.skipif("__import__('torch').cuda.is_available()")
@@ -199,21 +210,17 @@ def test_cuda_on_a_cpu_box_says_what_to_do(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_non_empty_folder_is_refused_with_the_resume_command(
-    run: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    capsys.readouterr()
-    assert wn_rl("train", "seaquest", *QUICK, "--run-dir", str(run)) == 2
-    assert f"wn-rl resume {run}" in capsys.readouterr().err
+    assert wn_rl("train", "seaquest", *QUICK, "--run-dir", str(finished)) == 2
+    assert f"wn-rl resume {finished}" in capsys.readouterr().err
 
 
 def test_a_finished_run_without_its_replay_cannot_be_lengthened(
-    run: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    capsys.readouterr()
-    assert wn_rl("resume", str(run), "--steps", "100") == 2
-    assert "can only grow" in capsys.readouterr().err
-    assert wn_rl("resume", str(run), "--steps", "2000") == 2
-    assert "--keep-replay" in capsys.readouterr().err
+    assert wn_rl("resume", str(finished), "--steps", "2000") == 2
+    assert "--keep-replay" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_run_with_its_replay_grows_to_what_a_longer_run_would_be(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ _AT_LEAST_0 = Bound("at least 0", lambda number: number >= 0)
 _AT_LEAST_1 = Bound("at least 1", lambda number: number >= 1)
 
 Count = Annotated[int, _AT_LEAST_1]
+CountOrNone = Annotated[int | None, _AT_LEAST_1]
 CountOrZero = Annotated[int, _AT_LEAST_0]
 MoreThanOne = Annotated[int, Bound("at least 2", lambda number: number >= 2)]
 Seed = Annotated[int, _AT_LEAST_0, Bound("below 2**31", lambda number: number < 2**31)]
@@ -40,12 +41,15 @@ _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
 
 
 def check_values(part: Any, prefix: str = "") -> None:
-    """ValueError on the first invalid value of a config or a part of one, in words of the flag that sets it."""
+    """ValueError on the first invalid value of a dataclass of settings, in words of the flag that sets it.
+
+    Fields whose type is not Annotated may have any value.
+    """
     for name, hint in typing.get_type_hints(type(part), include_extras=True).items():
         value = getattr(part, name)
         if dataclasses.is_dataclass(value):
             check_values(value, f"{name}.")
-        else:
+        elif typing.get_origin(hint) is Annotated:
             kind, *extras = typing.get_args(hint)
             _check_value(f"--{prefix}{name.replace('_', '-')}", value, kind, extras)
 

@@ -12,10 +12,9 @@ from grid_tools import leave, make_grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wn_rl.commands._shared import parse_flags
-from wn_rl.commands.train import Train, _preset_of
+from wn_rl.commands.train import read_flags
 from wn_rl.compare.arms import Arm, parse_arms
-from wn_rl.compare.grid import Run, changed, clear_debris, expand, flags_of, look, read_grids, write_grid
+from wn_rl.compare.grid import Run, changed, expand, flags_of, look, prepare, write_grid
 from wn_rl.config import Config, to_json
 from wn_rl.errors import UserError
 from wn_rl.presets import classic, laptop, minatar
@@ -83,18 +82,11 @@ def test_a_run_has_its_own_threads_and_the_group_of_the_comparison(tmp_path: Pat
     assert run.config.group == "ours"
 
 
-def test_an_arm_without_a_rate_takes_that_of_its_preset() -> None:
-    runs = expand([minatar("breakout"), classic("cartpole")], parse_arms(["weight_norm", "normal"]), [1], OUT)
-    assert [run.config.optimizer.learning_rate for run in runs] == [3e-4, 1e-4, 1e-3, 1e-3]
-
-
-def test_arms_are_products_where_they_are_so_meant() -> None:
-    assert parse_arms(["weight_norm:3e-4", "normal:1e-4,3e-4", "batch_norm"]) == (
-        Arm("weight_norm", 3e-4),
-        Arm("normal", 1e-4),
-        Arm("normal", 3e-4),
-        Arm("batch_norm"),
-    )
+def test_arms_are_products_and_one_without_a_rate_takes_that_of_its_preset() -> None:
+    arms = parse_arms(["weight_norm", "normal:1e-4,3e-4"])
+    assert arms == (Arm("weight_norm"), Arm("normal", 1e-4), Arm("normal", 3e-4))
+    runs = expand([minatar("breakout"), classic("cartpole")], arms, [1], OUT)
+    assert [run.config.optimizer.learning_rate for run in runs] == [3e-4, 1e-4, 3e-4, 1e-3, 1e-4, 3e-4]
 
 
 def test_arms_have_options_which_are_in_their_names_and_configs(tmp_path: Path) -> None:
@@ -126,15 +118,15 @@ def test_options_that_a_method_cannot_have_are_refused(arm: str, flag: str, tmp_
     ("text", "says"),
     [
         ("weightnorm", "did you mean weight_norm"),
-        ("", "no parameterization ''"),
+        ("", "unknown parameterization ''"),
         ("normal:", "'' in 'normal:'"),
         ("normal:0", "'0' in 'normal:0'"),
         ("normal:1e-4,-1", "'-1'"),
         ("normal:nan", "'nan'"),
         ("normal:inf", "'inf'"),
         ("normal:fast", "'fast'"),
-        ("weight_norm+scale=3", "no option 'scale'"),
-        ("weight_norm+log-scale", "'' in 'weight_norm+log-scale' is no number"),
+        ("weight_norm+scale=3", "unknown option 'scale'"),
+        ("weight_norm+log-scale", "'' in 'weight_norm+log-scale' is not a number"),
     ],
 )
 def test_arms_that_are_none_are_refused(text: str, says: str) -> None:
@@ -162,8 +154,7 @@ def test_a_grid_that_names_a_run_twice_or_none_is_refused() -> None:
 @given(st.data())
 def test_train_reads_from_the_flags_of_a_config_that_config(preset: str, data: st.DataObject) -> None:
     config = _changed(PRESETS[preset]("breakout"), data)
-    flags = flags_of(config)
-    assert parse_flags(Train, flags, default=Train(_preset_of(flags))).config == config
+    assert read_flags(flags_of(config)).config == config
 
 
 def _changed(config: Config, data: st.DataObject) -> Config:
@@ -172,7 +163,7 @@ def _changed(config: Config, data: st.DataObject) -> Config:
     return dataclasses.replace(
         config,
         seed=draw(st.integers(0, 2**31 - 1)),
-        suite=draw(st.sampled_from(["atari", "minatar", "classic"])),
+        suite=draw(st.sampled_from(["atari", "minatar"])),
         keep_replay=draw(st.booleans()),
         track=tuple(draw(st.lists(st.sampled_from(["jsonl", "wandb", "console"]), unique=True))),
         group=draw(st.sampled_from([None, "a group", "x=1"])),
@@ -216,22 +207,10 @@ def _damage(run: Run, how: str) -> None:
         config.write_bytes(how.encode())
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "a file",
-        "no config",
-        "a folder",
-        "no rights",
-        "",
-        "{",
-        "[]",
-        "{}",
-        '{"config": {}}',
-        '{"config": 3}',
-        "\x80",
-    ],
-)
+TEXTS = ["", "{", "[]", "{}", '{"config": {}}', '{"config": 3}', "\x80"]
+
+
+@pytest.mark.parametrize("how", ["a file", "no config", "a folder", "no rights", *TEXTS])
 def test_an_unreadable_folder_is_named(how: str, tmp_path: Path) -> None:
     (run,) = make_grid(tmp_path, seeds=1)
     _damage(run, how)
@@ -243,7 +222,7 @@ def test_an_unreadable_folder_is_named(how: str, tmp_path: Path) -> None:
     found = look(run)
     run.path.chmod(0o755)
     assert found.state == ("finished" if readable else "unreadable")
-    assert readable or run.name in found.message
+    assert readable or found.message
     assert "\n" not in found.message
 
 
@@ -281,7 +260,7 @@ def test_only_what_a_run_left_that_never_began_is_removed(tmp_path: Path) -> Non
     (began.path / "wandb").mkdir()
     assert [look(run).state for run in (killed, began, stranger)] == ["waiting", "waiting", "unreadable"]
     for run in (killed, began):
-        clear_debris(run)
+        assert prepare(run)
     assert [path.name for path in killed.path.iterdir()] == [".lock"]
     assert (began.path / "wandb").exists()
 
@@ -301,18 +280,6 @@ def test_the_grid_is_recorded(tmp_path: Path) -> None:
         "seed": 2,
         "steps": 1000,
     }
-    (grid,) = read_grids(tmp_path)
-    assert [(cell.name, cell.arm) for cell in grid.runs] == [(run.name, Arm("normal", 0.001)) for run in runs]
-
-
-def test_a_grid_is_read_with_the_options_of_its_arms_and_none_where_there_is_none(tmp_path: Path) -> None:
-    arm = Arm("weight_norm", 0.001, (("log_scale", 3.0), ("max_v_norm", 1.5)))
-    write_grid(make_grid(tmp_path, seeds=1, arms=("weight_norm+log-scale=3+max-v-norm=1.5:0.001",)), ["mine"])
-    assert read_grids(tmp_path)[0].runs[0].arm == arm
-    assert read_grids(tmp_path / "elsewhere") == []
-    (tmp_path / "comparison.json").write_text("[")
-    with pytest.raises(UserError, match=r"comparison\.json cannot be read"):
-        read_grids(tmp_path)
 
 
 def test_a_second_grid_of_a_folder_joins_the_first_unless_it_holds_it(tmp_path: Path) -> None:
@@ -328,15 +295,12 @@ def test_a_second_grid_of_a_folder_joins_the_first_unless_it_holds_it(tmp_path: 
     assert commands() == ["another arm", "more seeds", "few seeds"]
 
 
-def test_a_damaged_record_of_grids_is_replaced_with_a_word(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "comparison.json").write_text('{"grids": [{}]}')
-    write_grid(make_grid(tmp_path, seeds=1), ["mine"])
-    assert "comparison.json cannot be read: " in capsys.readouterr().err
-    assert [grid["command"] for grid in json.loads((tmp_path / "comparison.json").read_text())["grids"]] == [
-        ["mine"]
-    ]
+@pytest.mark.parametrize("text", ["[", '{"grids": [{}]}', "[]", '{"grids": 3}'])
+def test_a_damaged_record_of_grids_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "comparison.json").write_text(text)
+    with pytest.raises(UserError, match=r"comparison\.json is damaged"):
+        write_grid(make_grid(tmp_path, seeds=1), ["mine"])
+    assert (tmp_path / "comparison.json").read_text() == text
 
 
 def test_a_config_of_another_version_is_unreadable_and_says_so(tmp_path: Path) -> None:

@@ -9,17 +9,16 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from grid_tools import leave, make_grid
-from run_tools import wn_rl
 
 from wn_rl import machine
-from wn_rl.commands.compare import share_cores
 from wn_rl.commands.resume import Resume
 from wn_rl.compare import launch
-from wn_rl.compare.grid import Entry, Run, changed, look
-from wn_rl.compare.launch import Ended, LocalLauncher, Slot, Supervisor, local_slots, num_cores, prepare
+from wn_rl.compare.grid import Entry, Run, changed, look, prepare, share_cores
+from wn_rl.compare.launch import Ended, LocalLauncher, Slot, Supervisor, local_slots, num_cores
 from wn_rl.config import Role, names_of
 from wn_rl.errors import UserError
 from wn_rl.presets import laptop, minatar
@@ -42,17 +41,14 @@ def crash(run: Run) -> int:
 class PlayLauncher:
     """Runs end when they are looked at, as their acts say; the last act is repeated."""
 
-    def __init__(self, acts: dict[str, list[Act]] | None = None, room: int = 2) -> None:
-        self.acts, self.room = acts or {}, room
+    def __init__(self, acts: dict[str, list[Act]] | None = None, at_once: int = 2) -> None:
+        self.acts, self.at_once = acts or {}, at_once
         self.started: list[str] = []
         self.most = 0
         self.stops: list[bool] = []
         self.going: list[Run] = []
         self.on_start: Callable[[Run], None] = lambda run: None
-        self.patient = False  # whether runs go on until they are stopped
-
-    def has_room(self) -> bool:
-        return len(self.going) < self.room
+        self.ends_at_stop = 0  # how many stops it takes to end the runs
 
     def start(self, run: Run) -> None:
         self.on_start(run)
@@ -61,7 +57,7 @@ class PlayLauncher:
         self.most = max(self.most, len(self.going))
 
     def ended(self) -> list[Ended]:
-        if self.patient:
+        if len(self.stops) < self.ends_at_stop:
             return []
         over, self.going = self.going, []
         return [self._end_of(run) for run in over]
@@ -73,16 +69,16 @@ class PlayLauncher:
 
     def stop(self, *, at_once: bool) -> None:
         self.stops.append(at_once)
-        self.patient = False
         for run in self.going:
             self.acts[run.name] = [lambda run: leave(run, "interrupted", "saved") or 143]
 
 
 def supervise(
-    runs: tuple[Run, ...], launcher: PlayLauncher, *, retries: int = 1, stop: StopRequest | None = None
+    runs: Sequence[Run], launcher: PlayLauncher, retries: int = 1, show: Callable[[list[Entry]], object] = len
 ) -> list[Entry]:
-    entries = [look(run) for run in runs]
-    Supervisor(entries, launcher, retries=retries, stop=stop or StopRequest(counts=True)).run(lambda: None)
+    entries, stop = [look(run) for run in runs], StopRequest(counts=True)
+    with stop.listening():
+        Supervisor(entries, launcher, retries=retries, stop=stop).run(lambda: show(entries))
     return entries
 
 
@@ -92,7 +88,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_runs_finish_in_the_order_of_the_grid_so_many_at_once(tmp_path: Path) -> None:
-    runs, launcher = make_grid(tmp_path, seeds=5), PlayLauncher(room=2)
+    runs, launcher = make_grid(tmp_path, seeds=5), PlayLauncher(at_once=2)
     entries = supervise(runs, launcher)
     assert [entry.state for entry in entries] == ["finished"] * 5
     assert launcher.started == [run.name for run in runs]
@@ -122,41 +118,30 @@ def test_a_run_that_fails_is_tried_so_often_and_stops_no_other(retries: int, tmp
     assert launcher.started.count(good.name) == launcher.started.count(other.name) == 1
 
 
-def test_a_run_that_fails_once_finishes(tmp_path: Path) -> None:
-    runs = make_grid(tmp_path)
-    launcher = PlayLauncher({runs[1].name: [crash, finish]})
-    assert [entry.state for entry in supervise(runs, launcher)] == ["finished"] * 3
-
-
-def test_what_the_user_must_mend_is_not_tried_again_and_the_log_says_why(tmp_path: Path) -> None:
-    runs = make_grid(tmp_path, seeds=1)
-    runs[0].log.parent.mkdir(parents=True)
-    runs[0].log.write_text("run folder: x\nwn-rl train: too little memory\n")
-    launcher = PlayLauncher({runs[0].name: [lambda run: 2]})
-    (entry,) = supervise(runs, launcher, retries=5)
-    assert (entry.state, entry.message) == ("failed", "wn-rl train: too little memory")
-    assert len(launcher.started) == 1
-
-
 @pytest.mark.parametrize(
-    ("error", "code"),
-    [(OSError(28, "No space left"), 1), (FileNotFoundError(2, "gone"), 2), (ValueError("no"), 2)],
+    ("codes", "state", "message"),
+    [
+        ([1, 0], "finished", ""),
+        ([1, 1], "failed", "wn-rl train: too little memory"),
+        ([2, 0], "failed", "wn-rl train: too little memory"),  # what the user must mend is not tried again
+        ([1, -9], "failed", "it was killed by signal 9 (Killed)"),
+    ],
 )
-def test_only_what_trying_again_cannot_mend_ends_with_the_code_of_a_mistake(
-    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_why_a_run_failed_is_what_its_log_says_last(
+    codes: list[int], state: str, message: str, tmp_path: Path
 ) -> None:
-    def fail(arguments: Sequence[str]) -> int:
-        raise error
+    (run,) = runs = make_grid(tmp_path, seeds=1)
+    run.log.parent.mkdir(parents=True)
+    run.log.write_text("run folder: x\nwn-rl train: too little memory\n")
 
-    monkeypatch.setattr("wn_rl.commands.games.run", fail)
-    assert wn_rl("games") == code
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    def end(run: Run) -> int:
+        return codes.pop(0) or finish(run)
 
-
-def test_a_kill_is_named(tmp_path: Path) -> None:
-    runs = make_grid(tmp_path, seeds=1)
-    (entry,) = supervise(runs, PlayLauncher({runs[0].name: [lambda run: -9]}), retries=0)
-    assert entry.message == "it was killed by signal 9 (Killed)"
+    starts = 1 if codes[0] == 2 else 2
+    launcher = PlayLauncher({run.name: [end]})
+    (entry,) = supervise(runs, launcher)
+    assert (entry.state, entry.message) == (state, message)
+    assert len(launcher.started) == starts
 
 
 def test_a_run_that_cannot_be_started_stops_no_other(tmp_path: Path) -> None:
@@ -191,18 +176,16 @@ def test_a_folder_that_cannot_be_looked_into_after_a_run_stops_no_other(
 
 def test_a_run_that_another_process_works_on_waits_for_it_and_the_rest_does_not(tmp_path: Path) -> None:
     held, free = runs = make_grid(tmp_path, seeds=2)
-    launcher = PlayLauncher(room=1)
-    entries = [look(run) for run in runs]
+    launcher, seen = PlayLauncher(at_once=1), []
     with contextlib.ExitStack() as stack:
         stack.enter_context(RunFolder(held.path).lock())
-        seen = []
 
-        def let_go_when_the_rest_is_done() -> None:
+        def let_go_when_the_rest_is_done(entries: list[Entry]) -> None:
             seen.append(entries[0].state)
             if entries[1].state == "finished":
                 stack.close()
 
-        Supervisor(entries, launcher, retries=0, stop=StopRequest(counts=True)).run(let_go_when_the_rest_is_done)
+        entries = supervise(runs, launcher, 0, let_go_when_the_rest_is_done)
     assert "busy" in seen
     assert launcher.started == [free.name, held.name]
     assert [entry.state for entry in entries] == ["finished", "finished"]
@@ -217,15 +200,12 @@ def test_a_run_that_another_process_took_first_waits_without_having_failed(tmp_p
         other.enter_context(RunFolder(run.path).lock())
         return 2
 
-    launcher = PlayLauncher({run.name: [too_late, finish]})
-    entries = [look(run) for run in runs]
-
-    def other_ends() -> None:
+    def other_ends(entries: list[Entry]) -> None:
         if entries[0].state == "busy":
             other.close()
 
-    Supervisor(entries, launcher, retries=0, stop=StopRequest(counts=True)).run(other_ends)
-    assert (entries[0].state, entries[0].failures) == ("finished", 0)
+    (entry,) = supervise(runs, PlayLauncher({run.name: [too_late, finish]}), 0, other_ends)
+    assert (entry.state, entry.failures) == ("finished", 0)
 
 
 def test_a_run_that_another_process_finished_meanwhile_is_not_started(tmp_path: Path) -> None:
@@ -235,7 +215,7 @@ def test_a_run_that_another_process_finished_meanwhile_is_not_started(tmp_path: 
         leave(second, "finished")
         return finish(run)
 
-    launcher = PlayLauncher({first.name: [finish_both]}, room=1)
+    launcher = PlayLauncher({first.name: [finish_both]}, at_once=1)
     assert [entry.state for entry in supervise(runs, launcher)] == ["finished", "finished"]
     assert launcher.started == [first.name]
 
@@ -248,52 +228,34 @@ def test_a_folder_that_becomes_another_run_stops_no_other(tmp_path: Path) -> Non
         (second.path / "config.json").rename(first.path / "config.json")
         return 1
 
-    entries = supervise(runs, PlayLauncher({first.name: [swap]}, room=1))
+    entries = supervise(runs, PlayLauncher({first.name: [swap]}, at_once=1))
     assert entries[0].state == "failed"
     assert "seed" in entries[0].message
 
 
 @pytest.mark.parametrize(("signals", "stops"), [(1, [False]), (2, [False, True])])
 def test_signals_stop_what_runs_and_start_nothing_more(signals: int, stops: list[bool], tmp_path: Path) -> None:
-    runs, launcher, stop = make_grid(tmp_path, seeds=4), PlayLauncher(), StopRequest(counts=True)
-    launcher.patient = True
-    entries = [look(run) for run in runs]
-    sent = 0
+    launcher = PlayLauncher()
+    launcher.ends_at_stop = signals
 
-    def send() -> None:
-        nonlocal sent
-        if sent < signals:
-            sent += 1
+    def send(entries: list[Entry]) -> None:
+        if len(launcher.stops) < signals:
             os.kill(os.getpid(), signal.SIGTERM)
-            launcher.patient = sent < signals
 
-    stop_of = launcher.stop
-
-    def stop_unless_patient(*, at_once: bool) -> None:
-        patient = launcher.patient
-        stop_of(at_once=at_once)
-        launcher.patient = patient
-
-    launcher.stop = stop_unless_patient  # type: ignore[method-assign]
-    with stop.listening():
-        Supervisor(entries, launcher, retries=3, stop=stop).run(send)
+    entries = supervise(make_grid(tmp_path, seeds=4), launcher, 3, send)
     assert launcher.stops == stops
     assert [entry.state for entry in entries] == ["interrupted", "interrupted", "waiting", "waiting"]
-    assert (stop.count, stop.signal_number) == (signals, signal.SIGTERM)
 
 
 def test_an_error_of_our_own_leaves_no_run_behind(tmp_path: Path) -> None:
     launcher = PlayLauncher()
 
-    def break_down() -> None:
+    def break_down(entries: list[Entry]) -> None:
         raise RuntimeError
 
-    launcher.patient = True
-    supervisor = Supervisor(
-        [look(run) for run in make_grid(tmp_path)], launcher, retries=0, stop=StopRequest(counts=True)
-    )
+    launcher.ends_at_stop = 1
     with pytest.raises(RuntimeError):
-        supervisor.run(break_down)
+        supervise(make_grid(tmp_path), launcher, show=break_down)
     assert launcher.stops == [False]
 
 
@@ -336,7 +298,7 @@ def test_a_new_run_is_trained_and_one_that_began_is_resumed(
         (new, ["train", "breakout", "--preset", "minatar", "--device", "cpu", "--run-dir", str(new.path)]),
         (began, ["resume", str(began.path), "--device", "cpu"]),
     ]:
-        launcher = LocalLauncher([Slot("cpu")])
+        launcher = LocalLauncher([Slot("cpu", 1)])
         launcher.start(run)
         assert [ended.exit_code for ended in end_of(launcher)] == [3]
         printed = run.log.read_text().split()
@@ -347,16 +309,14 @@ def test_a_new_run_is_trained_and_one_that_began_is_resumed(
 def test_each_run_sees_the_gpu_of_its_slot(interpreter: Callable[[str], None], tmp_path: Path) -> None:
     interpreter('echo "gpu $CUDA_VISIBLE_DEVICES"')
     runs = make_grid(tmp_path, seeds=2)
-    launcher = LocalLauncher([Slot("cuda", "3"), Slot("cuda", "5")])
+    launcher = LocalLauncher([Slot("cuda", 1, {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in ("3", "5")])
+    assert launcher.at_once == 2
     for run in runs:
-        assert launcher.has_room()
         launcher.start(run)
-    assert not launcher.has_room()
     ended = end_of(launcher)
     while len(ended) < 2:
         ended += end_of(launcher)
     assert [run.log.read_text().strip() for run in runs] == ["gpu 3", "gpu 5"]
-    assert launcher.has_room()
 
 
 def test_a_run_goes_on_with_what_resume_takes_of_the_settings_asked_for_now(
@@ -365,7 +325,7 @@ def test_a_run_goes_on_with_what_resume_takes_of_the_settings_asked_for_now(
     interpreter('echo "$@"')
     (run,) = make_grid(tmp_path, seeds=1)
     leave(run, "interrupted")
-    launcher = LocalLauncher([Slot("cpu")])
+    launcher = LocalLauncher([Slot("cpu", 1)])
     asked = {"log_period": 7, "accelerate": "compile", "track": ("jsonl", "wandb"), "keep_replay": True}
     launcher.start(dataclasses.replace(run, config=changed(run.config, asked)))
     end_of(launcher)
@@ -394,7 +354,7 @@ def test_runs_are_asked_to_stop_or_are_killed(
 ) -> None:
     interpreter("trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done")
     (run,) = make_grid(tmp_path, seeds=1)
-    launcher = LocalLauncher([Slot("cpu")])
+    launcher = LocalLauncher([Slot("cpu", 1)])
     launcher.start(run)
     wait_for(lambda: "ready" in run.log.read_text())
     launcher.stop(at_once=at_once)
@@ -407,6 +367,7 @@ def test_a_run_ends_when_the_comparison_is_killed(tmp_path: Path) -> None:
     parent = f"""
 import sys, time
 from pathlib import Path
+from typing import Any
 from grid_tools import make_grid
 from wn_rl.compare.launch import LocalLauncher, Slot
 tmp = Path({str(tmp_path)!r})
@@ -414,7 +375,7 @@ script = tmp / "interpreter"
 script.write_text("#!/bin/sh\\ntrap 'echo saved; exit 0' TERM; echo $$; for i in $(seq 500); do sleep 0.05; done")
 script.chmod(0o755)
 sys.executable = str(script)
-LocalLauncher([Slot("cpu")]).start(make_grid(tmp, seeds=1)[0])
+LocalLauncher([Slot("cpu", 1)]).start(make_grid(tmp, seeds=1)[0])
 time.sleep(60)
 """
     tests = Path(__file__).parents[1]
@@ -456,23 +417,28 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
-def test_workers_are_as_many_as_the_cores_have_threads_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert local_slots("cpu", threads=1) == [Slot("cpu")] * num_cores()
+def test_cpu_slots_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert local_slots("cpu", threads=1) == [Slot("cpu", 1)] * num_cores()
     monkeypatch.setattr("wn_rl.compare.launch.num_cores", lambda: 8)
-    assert [len(local_slots("cpu", threads=threads)) for threads in (1, 3, 8, 100)] == [8, 2, 1, 1]
-    assert len(local_slots("cpu", threads=4, workers=5)) == 5
+    slots = [local_slots("cpu", threads=threads) for threads in (1, 3, 8, 100)]
+    assert [(len(some), some[0].cores) for some in slots] == [(8, 1), (2, 4), (1, 8), (1, 8)]
+    assert local_slots("cpu", threads=4, workers=5) == [Slot("cpu", 1)] * 5
     with pytest.raises(UserError, match="--gpu-share"):
         local_slots("cpu", threads=1, gpu_share=0.5)
 
 
 @pytest.mark.usefixtures("two_gpus")
 def test_gpus_are_shared_evenly_and_no_further_than_they_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert local_slots("auto", threads=1) == [Slot("cuda", "0"), Slot("cuda", "1")]
-    halves = local_slots("cuda", threads=1, gpu_share=0.5)
-    assert [slot.gpu for slot in halves] == ["0", "1", "0", "1"]
-    assert len(local_slots("cuda", threads=1, gpu_share=0.1)) == 8  # the cores bound it
-    assert len(local_slots("cuda", threads=1, gpu_share=0.1, workers=3)) == 3
-    assert local_slots("cuda:1", threads=1) == [Slot("cuda", "1")]
+    def gpus(device: str, **options: Any) -> list[str]:
+        slots = local_slots(device, threads=1, **options)
+        assert all((slot.device, slot.cores) == ("cuda", 8 // len(slots)) for slot in slots)
+        return [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots]
+
+    assert gpus("auto") == ["0", "1"]
+    assert gpus("cuda", gpu_share=0.5) == ["0", "1", "0", "1"]
+    assert len(gpus("cuda", gpu_share=0.1)) == 8  # the cores bound it
+    assert len(gpus("cuda", gpu_share=0.1, workers=3)) == 3
+    assert gpus("cuda:1") == ["1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    assert local_slots("cuda:1", threads=1) == [Slot("cuda", "7")]
-    assert [slot.gpu for slot in local_slots("cuda", threads=1)] == ["4", "7"]
+    assert gpus("cuda:1") == ["7"]
+    assert gpus("cuda") == ["4", "7"]

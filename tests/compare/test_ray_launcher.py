@@ -68,7 +68,7 @@ def test_a_cluster_that_is_not_there_is_one_clear_line(capsys: pytest.CaptureFix
     flags = ["--launcher", "ray", "--address", "127.0.0.1:1", "--out", str(out)]
     assert wn_rl("compare", *GRID, *flags) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "no Ray cluster can be reached at 127.0.0.1:1" in line
+    assert "no Ray cluster could be reached at 127.0.0.1:1" in line
     assert not out.exists()
 
 

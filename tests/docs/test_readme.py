@@ -10,7 +10,7 @@ import pytest
 
 from bench.measure import Row
 from wn_rl import cli
-from wn_rl.commands import compare, train
+from wn_rl.commands import compare, train, tune
 from wn_rl.commands._shared import parse_flags
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +36,11 @@ def test_commands_are_accepted(command: list[str]) -> None:
     if command[1] == "compare":  # which takes the flags of train too
         grid, others = parse_flags(compare.Compare, arguments, return_unknown_args=True)
         assert compare._runs_of(grid, others)
+        return
+    if command[1] == "tune":  # which does so too
+        search, others = parse_flags(tune.Tune, arguments, return_unknown_args=True)
+        config = train.read_flags([search.game, *others]).config
+        assert all(tune._parse(text, config) for text in search.space)
         return
     options = getattr(importlib.import_module(f"wn_rl.commands.{command[1]}"), command[1].title())
     default = {"default": train.Train(train._preset_of(arguments))} if command[1] == "train" else {}

@@ -6,47 +6,53 @@ import itertools
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from wn_rl.config import Config, SuiteName, from_json
+from wn_rl.config import Config, from_json
+from wn_rl.config_checks import check_values
 from wn_rl.errors import UserError, say
-from wn_rl.presets import default_preset, preset_for_frames
-from wn_rl.registry import PRESETS, SUITES
 from wn_rl.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from torch import nn
 
+RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
 
+# Flags of `wn-rl train` that do not fit many runs, each with a game and a folder of its own.
+OF_ONE_RUN = ("env_id", "run_dir", "run_name")
 _SHOWN = 3  # of the flags that may have been meant
-# tyro's words on a value that is of no member of a union, from which it goes on with the error of each.
+# What tyro says of a value that fits no member of a union; the error of each member follows.
 _OPTIONAL = re.compile(r"no type matching \{None\}\|(\S+) could be instantiated from \['(.*?)'\]\. Got errors:.*")
 
 
 def parse_flags(command: type[Any], arguments: Sequence[str], **kwargs: Any) -> Any:
-    """The command's flags. What tyro would say in a box is raised as a ValueError of one line."""
+    """The command's flags; with return_unknown_args, beside those that it does not have.
+
+    Raises:
+        ValueError: tyro, or `check_values`, refuses them. What tyro would say in a box is in one line.
+    """
     prog = f"wn-rl {command.__name__.lower()}"
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(command, prog=prog, args=arguments, **kwargs)
+            parsed = tyro.cli(command, prog=prog, args=arguments, **kwargs)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise ValueError(f"{_text_of_box(complaint.getvalue())} (see {prog} --help)") from None
+    check_values(parsed[0] if isinstance(parsed, tuple) else parsed)
+    return parsed
 
 
 def _text_of_box(box: str) -> str:
     """Of what tyro drew in a box (framed, or titled without UTF-8) the first paragraph, and flags it guessed."""
     lines = [line.strip(" │") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
-    framed = any(line.startswith("╭") for line in lines)
-    lines = [line for line in lines if line and line[0] not in "╭╰"]
-    if not framed:
-        lines = lines[2:]  # a title and a rule
+    is_framed = any(line.startswith("╭") for line in lines)
+    lines = [line for line in lines if line and line[0] not in "╭╰"][0 if is_framed else 2 :]  # a title and a rule
     paragraph = " ".join(itertools.takewhile(lambda line: set(line) not in ({"─"}, {"-"}), lines))
     paragraph = _OPTIONAL.sub(r"'\2' is neither None nor \1", paragraph)
     _, _, guessed = " ".join(lines).partition("Perhaps you meant:")
@@ -54,39 +60,12 @@ def _text_of_box(box: str) -> str:
     return f"{paragraph}; did you mean {' or '.join(flags[:_SHOWN])}?" if flags else paragraph
 
 
-def suite_of(suite: SuiteName | None, preset: str | None) -> str:
-    """The suite that was named, else that of the preset, else Atari."""
-    return suite or (PRESETS[preset]("any").suite if preset else "atari")
-
-
-def preset_of(suite: str, game: str, device: str) -> str:
-    """By the suite, and by what there is: a CUDA device, and what a Gymnasium environment shows.
-
-    Raises:
-        ValueError: the environment is unknown or cannot be trained on, or a suite of the user's has no preset.
-    """
-    if suite == "gymnasium":
-        from wn_rl.envs import gymnasium_lanes
-
-        return preset_for_frames(gymnasium_lanes.describe(game).spec.frame_shape)
-    name = default_preset(suite, suite == "atari" and _has_cuda(device))
-    if name not in PRESETS and suite in SUITES:
-        raise ValueError(
-            f"the suite {suite} has no preset of its own: give --preset, "
-            "classic for vectors, minatar for small grids or laptop for images"
-        )
-    return name
-
-
-def _has_cuda(device: str) -> bool:
-    if device == "cpu":
-        return False
-    import torch
-
-    return torch.cuda.is_available()
-
-
-RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+def require_free(flags: Iterable[str], decided: Iterable[str], by: str) -> None:
+    """ValueError if a flag sets what other flags decide. decided: settings, names with dots."""
+    for word in flags:
+        flag = word.partition("=")[0].replace("_", "-")
+        if flag.startswith("--") and re.sub(r"(^|\.)no_", r"\1", flag[2:].replace("-", "_")) in decided:
+            raise ValueError(f"{flag} is decided by {by} here")
 
 
 def open_network(
@@ -94,10 +73,10 @@ def open_network(
 ) -> tuple[RunFolder, Config, "nn.Module", str]:
     """The folder of a run or of an exported agent, its config, its network and what to call that.
 
-    which: of a run's networks; None: the best. An agent has only one.
+    which: the network of a run; None: the best. An agent has only one.
 
     Raises:
-        UserError: the folder holds neither, its files are damaged, the agent says no game or one whose module is
+        UserError: the folder holds neither, its files are damaged, the agent names no game or one whose module is
             not imported yet, or which is given for an agent.
     """
     from wn_rl.export.agent import WEIGHTS, read_agent
@@ -121,7 +100,7 @@ def open_network(
 
 
 def progress(policy: str) -> Callable[[], None]:
-    """A function to call at every step of a test: it says every ten seconds that it goes on."""
+    """A function to call at every step of an evaluation, which says every ten seconds how far it is."""
     started = said = time.monotonic()
     steps = 0
 
@@ -130,6 +109,6 @@ def progress(policy: str) -> Callable[[], None]:
         steps += 1
         if time.monotonic() - said > 10:
             said = time.monotonic()
-            say(f"testing the {policy}: {steps:,} rows of steps in {said - started:.0f} s")
+            say(f"evaluating the {policy}: {steps:,} steps of each lane in {said - started:.0f} s")
 
     return tick

@@ -1,49 +1,36 @@
-"""`wn-rl compare`: train every run of a grid, going on after any kind of stop, and report them."""
+"""`wn-rl compare`: train every run of a grid, resuming after any kind of stop, and report them."""
 
 import dataclasses
 import difflib
-import re
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from wn_rl.commands._shared import parse_flags, preset_of, suite_of
+from wn_rl.commands._shared import OF_ONE_RUN, parse_flags, require_free
 from wn_rl.commands.report import Report, write
-from wn_rl.commands.train import Train
+from wn_rl.commands.train import read_flags
 from wn_rl.compare.arms import parse_arms
-from wn_rl.compare.grid import (
-    Entry,
-    Run,
-    changed,
-    differing_flags,
-    expand,
-    look,
-    require_evaluations,
-    write_grid,
-    write_wandb_sweep,
-)
+from wn_rl.compare.grid import Entry, Run, changed, differing_flags, expand, look, require_evaluations, write_grid
 from wn_rl.compare.launch import Launcher, LocalLauncher, Slot, Supervisor, local_slots
 from wn_rl.compare.progress import Display, duration, in_words, survey, total_seconds
 from wn_rl.compare.ray_launcher import RayLauncher
-from wn_rl.config import Config, Role, SuiteName, names_of
+from wn_rl.config import PresetName, Role, SuiteName, names_of
+from wn_rl.config_checks import Bound, Count, CountOrNone, CountOrZero, Seed
 from wn_rl.errors import UserError, say
-from wn_rl.machine import num_cores
 from wn_rl.registry import PRESETS, SUITES, import_flags
 from wn_rl.run.signals import StopRequest
-
-# Flags of `wn-rl train` that do not fit many runs, each with a game and a folder of its own.
-OF_ONE_RUN = ("env_id", "run_dir", "run_name")
 
 
 @dataclass(frozen=True)
 class Compare:
     """Train every run of a grid, games x arms x seeds, and then report them in DIR/report.
 
-    The same command, given again, completes the comparison: finished runs are left alone, stopped ones go on, and
-    failed ones are tried again.
+    The same command, given again, completes the comparison: finished runs are left alone, stopped ones are
+    resumed, and failed ones are tried again.
 
     Every flag of `wn-rl train` that the grid leaves open can be given too, and holds for all runs: --steps, say.
     """
@@ -58,23 +45,23 @@ class Compare:
     """Parameterizations, with their learning rates: weight_norm:3e-4 normal:1e-4,3e-4. Without rates: the
     preset's, or else the parameterization's default. After a plus, options of the method: weight_norm+log-scale=3,
     weight_norm+max-v-norm=1, normal+initialization=torch."""
-    seeds: int = 3
+    seeds: Count = 3
     """Runs of each arm on each game: how many seeds."""
-    first_seed: int = 1
+    first_seed: Seed = 1
     """The first of the seeds; the others follow it."""
-    preset: str | None = None
+    preset: PresetName | None = None
     """Where the defaults come from, as in `wn-rl train`; None: the suite's own."""
     device: str = "auto"
     """auto, cpu, cuda (all GPUs) or cuda:N."""
     launcher: Literal["local", "ray"] = "local"
     """local: processes on this machine. ray: tasks on a Ray cluster whose machines share the folder."""
-    workers: int | None = None
+    workers: CountOrNone = None
     """local: runs at once; None: cores / --torch-threads (1 unless given), and no more than GPUs have room for."""
-    gpu_share: float | None = None
+    gpu_share: Annotated[float | None, Bound("greater than 0 and at most 1", lambda share: 0 < share <= 1)] = None
     """Part of a GPU that a run takes, e.g. 0.25 for four runs on each; None: a whole one."""
     address: str | None = None
     """ray: the cluster's address; None: that of RAY_ADDRESS, or a new cluster on this machine."""
-    retries: int = 1
+    retries: CountOrZero = 1
     """Attempts after a failed one, for each run."""
     only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN ...")] = ()
     """Of all runs of the grid, these (names as --dry-run prints them), and no report."""
@@ -94,41 +81,31 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     _require_possible(options, runs)
     chosen = _chosen(runs, options.only)
-    threads = max(run.config.torch_threads for run in chosen)
+    threads, share = max(run.config.torch_threads for run in chosen), options.gpu_share
     slots = list[Slot]()
     if options.launcher == "local":
-        share, workers = options.gpu_share, options.workers
-        slots = local_slots(options.device, threads=threads, workers=workers, gpu_share=share)
-    cores = max(1, num_cores() // len(slots)) if slots else threads
-    entries = [look(dataclasses.replace(run, config=share_cores(run.config, cores))) for run in chosen]
+        slots = local_slots(options.device, threads=threads, workers=options.workers, gpu_share=share)
+    entries = [look(run) for run in chosen]
     if options.dry_run:
         _print_plan(entries, len(slots))
         return 0
     launcher: Launcher = LocalLauncher(slots)
     if not slots:
-        launcher = ray = RayLauncher(options.address, options.device, threads=threads, gpu_share=options.gpu_share)
+        launcher = RayLauncher(options.address, options.device, threads=threads, gpu_share=share)
     write_grid(runs, ["wn-rl", *import_flags(), *_command(options, others)])
-    exit_code = _train(entries, launcher, len(slots) or ray.at_once, options.retries)
+    exit_code = _train(entries, launcher, options.retries)
     if not options.only and exit_code <= 1 and any(entry.state == "finished" for entry in entries):
         print(write(Report((options.out,), options.out / "report")))
     return exit_code
 
 
 def _check(options: Compare, others: Sequence[str]) -> None:
-    """ValueError on flags that no grid or no launcher takes."""
+    """ValueError on flags that exclude each other, or that the grid decides."""
     require_free(others, names_of(Role.METHOD), "--arms")
     require_free(others, ["seed"], "--seeds and --first-seed")
     require_free(others, OF_ONE_RUN, "--games and --out")
-    for name, least in (("seeds", 1), ("first_seed", 0), ("retries", 0), ("workers", 1)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is a file: name a folder")
-    if options.gpu_share is not None and not 0 < options.gpu_share <= 1:
-        raise ValueError(f"--gpu-share must be greater than 0 and at most 1, got {options.gpu_share}")
-    if options.gpu_share is not None and options.device == "cpu":
-        raise ValueError("--gpu-share is the share of a GPU, and --device cpu uses none")
     if options.launcher == "local" and options.address is not None:
         raise ValueError("--address is that of a Ray cluster: add --launcher ray")
     if options.launcher == "ray" and options.workers is not None:
@@ -137,43 +114,19 @@ def _check(options: Compare, others: Sequence[str]) -> None:
         raise ValueError(f"--device must be auto, cpu or cuda with --launcher ray, got {options.device!r}")
 
 
-def require_free(flags: Sequence[str], decided: Iterable[str], by: str) -> None:
-    """ValueError if a flag sets what other flags decide. decided: settings, names with dots."""
-    for word in flags:
-        flag = word.partition("=")[0].replace("_", "-")
-        if flag.startswith("--") and re.sub(r"(^|\.)no_", r"\1", flag[2:].replace("-", "_")) in decided:
-            raise ValueError(f"{flag} is decided by {by} here")
-
-
 def _runs_of(options: Compare, others: Sequence[str]) -> tuple[Run, ...]:
-    if options.preset is not None and options.preset not in PRESETS:
-        raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {options.preset!r}")
-    own_suite = suite_of(options.suite, options.preset)
+    """The grid: the flags of `wn-rl train` for each game, times arms and seeds."""
+    own_suite = options.suite or (PRESETS[options.preset]("any").suite if options.preset else "atari")
+    shared = ["--device", options.device, *(["--preset", options.preset] if options.preset else []), *others]
     bases = []
     for name in options.games:
         suite, slash, game = name.partition("/")
         if not slash or (own_suite == "gymnasium" and suite not in SUITES):  # an id may have a slash
             suite, game = own_suite, name
-        bases.append(shared_config(suite, game, options.preset, options.device, others))
+        bases.append(read_flags([game, "--suite", suite, *shared]).config)
         require_evaluations(bases[-1])
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     return expand(bases, parse_arms(options.arms), seeds, options.out)
-
-
-def shared_config(suite: str, game: str, preset: str | None, device: str, flags: Sequence[str]) -> Config:
-    """The config that all runs of a game share: that of `wn-rl train GAME` with these flags."""
-    from wn_rl import envs
-
-    game = envs.normalize_game(suite, game)
-    default = Train(PRESETS[preset or preset_of(suite, game, device)](tyro.MISSING))
-    config: Config = parse_flags(Train, [game, "--suite", suite, *flags], default=default).config
-    return dataclasses.replace(config, device=device)
-
-
-def share_cores(config: Config, cores: int) -> Config:
-    """The config with so many threads for the run's emulators, if it has any and leaves their number open."""
-    is_open = SUITES[config.suite].pixels and config.environment.emulator_threads == 0
-    return changed(config, {"environment.emulator_threads": cores}) if is_open else config
 
 
 def _require_possible(options: Compare, runs: Sequence[Run]) -> None:
@@ -195,13 +148,13 @@ def _chosen(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
     for name in names:
         if name not in by_name:
             near = difflib.get_close_matches(name, by_name, n=1, cutoff=0)
-            raise UserError(f"--only: no run {name!r} in the grid; did you mean {near[0]}?")
+            raise UserError(f"--only: the grid has no run {name!r}; did you mean {near[0]}?")
     return [by_name[name] for name in dict.fromkeys(names) or by_name]
 
 
-def _train(entries: Sequence[Entry], launcher: Launcher, at_once: int, retries: int) -> int:
+def _train(entries: Sequence[Entry], launcher: Launcher, retries: int) -> int:
     """Train and show what is to run, and say what became of it; the exit code."""
-    stop, display = StopRequest(counts=True), Display(entries, at_once)
+    stop, display = StopRequest(counts=True), Display(entries, launcher.at_once)
     with stop.listening():
         try:
             Supervisor(entries, launcher, retries=retries, stop=stop).run(display.update)
@@ -213,34 +166,43 @@ def _train(entries: Sequence[Entry], launcher: Launcher, at_once: int, retries: 
         say(f"{entry.state}: {entry.run.name}: {entry.message}{log}")
     if stop.signal_number is not None:
         finished = sum(entry.state == "finished" for entry in entries)
-        say(f"stopped with {finished} of {len(entries)} runs finished; the same command goes on")
+        say(f"stopped with {finished} of {len(entries)} runs finished; the same command continues")
         return 128 + stop.signal_number
     return 1 if lost else 0
 
 
 def _print_plan(entries: Sequence[Entry], at_once: int) -> None:
-    """Print what would be done, and how long it would take if runs here tell. at_once: 0 where Ray decides it."""
-    rows = survey(entries)
-    print(*map(in_words, rows), sep="\n")
-    to_run = [row for row in rows if row.is_to_run]
-    steps = sum(max(0, row.entry.run.config.steps - row.step) for row in to_run)
+    """Print what would be done, and how long it takes if runs here tell. at_once: 0 where Ray decides it."""
+    found = survey(entries)
+    print(*map(in_words, found), sep="\n")
+    to_run = [progress for progress in found if progress.is_to_run]
+    steps = sum(progress.steps_left for progress in to_run)
     together = f"{at_once} at a time" if at_once else "one after the other; Ray runs what its cluster has room for"
-    seconds = total_seconds(rows, at_once or 1)
+    seconds = total_seconds(found, at_once or 1)
     time = "how long it takes is known once a run here, of each suite, has made some steps"
     if seconds is not None:
         time = f"about {duration(seconds)} by the speed of the runs here"
-    print(f"{len(to_run)} of {len(rows)} runs to do, {steps:,} steps, {together}: {time}")
+    print(f"{len(to_run)} of {len(found)} runs to do, {steps:,} steps, {together}: {time}")
 
 
 def _write_sweep(file: Path, options: Compare, others: Sequence[str], runs: Sequence[Run]) -> None:
-    """Write a sweep whose one parameter is the name of a run, for arms of unequal rates are not a product.
+    """Write a sweep whose one parameter is the name of a run, since arms of unequal rates are not a product.
 
     Each run is made once, in the same folders, and every agent resumes what another left.
     """
+    if "wandb" not in runs[0].config.track:  # its agents would see nothing
+        raise UserError("--wandb-sweep: an agent follows its runs in W&B: add --track jsonl wandb")
     out = options.out.resolve()
-    names = {"only": {"values": [run.name for run in runs]}}
     command = _command(dataclasses.replace(options, out=out), others)
-    write_wandb_sweep(file, runs[0].config.track, command, name=out.name, method="grid", parameters=names)
+    sweep = {
+        "name": out.name,
+        "method": "grid",
+        "parameters": {"only": {"values": [run.name for run in runs]}},
+        "program": "wn-rl",
+        "command": ["${env}", "${program}", *import_flags(), *command, "${args}"],
+    }
+    file.write_text(json.dumps(sweep, indent=2) + "\n")  # JSON is YAML
+    print(f"a sweep is in {file}; start it with: wandb sweep {file}")
 
 
 def _command(options: Compare, others: Sequence[str]) -> list[str]:

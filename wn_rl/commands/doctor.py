@@ -17,13 +17,8 @@ class Doctor:
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl doctor`."""
     parse_flags(Doctor, arguments)
-    import torch
-
     for name, value in describe().items():
         print(f"{name:<22} {value}")
-    preset = default_preset("atari", torch.cuda.is_available())
-    print(f"{'atari preset':<22} {preset}: wn-rl train breakout")
-    print(f"{'minatar preset':<22} wn-rl train breakout --suite minatar")
     return 0
 
 
@@ -35,20 +30,21 @@ def describe() -> dict[str, str]:
     from wn_rl.run.video import ffmpeg_path
     from wn_rl.run.wandb_sink import wandb_key_configured
 
-    cuda = cuda_obstacle()
-    devices = [] if cuda else range(torch.cuda.device_count())
+    obstacle = cuda_obstacle()
     lines = {name: version or "not installed" for name, version in versions().items() if name != "git_commit"}
     lines["git commit"] = git_commit() or "none: not run from a checkout"
     lines["cpu"] = processor()
     lines["free memory"] = f"{available_memory_bytes() / GIGABYTE:.1f} GB"
-    for index in devices:
+    if obstacle:
+        lines["cuda"] = f"no: {obstacle}"
+    for index in [] if obstacle else range(torch.cuda.device_count()):
         properties: Any = torch.cuda.get_device_properties(index)
         lines[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / GIGABYTE:.1f} GB"
-    if cuda:
-        lines["cuda"] = f"no: {cuda}"
     try:
         lines["ffmpeg"] = ffmpeg_path()
     except UserError as error:
         lines["ffmpeg"] = f"no: {error}"
     lines["wandb key"] = "configured" if wandb_key_configured() else "none: runs are logged offline"
+    lines["atari preset"] = f"{default_preset('atari', torch.cuda.is_available())}: wn-rl train breakout"
+    lines["minatar preset"] = "wn-rl train breakout --suite minatar"
     return lines

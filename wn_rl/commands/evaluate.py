@@ -1,14 +1,13 @@
-"""`wn-rl evaluate`: test a trained agent and set published scores beside its own."""
+"""`wn-rl evaluate`: evaluate a trained agent and set published scores beside its own."""
 
-import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from wn_rl.commands._shared import RunPath, open_network, parse_flags, progress
 from wn_rl.config import Config
-from wn_rl.config_checks import MAX_ENVS
+from wn_rl.config_checks import CountOrNone, Fraction, Lanes
 from wn_rl.errors import counted, say
 from wn_rl.run.files import append_line
 from wn_rl.run.folder import RunFolder
@@ -19,24 +18,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Test a trained agent on raw scores, lives ending nothing, from random starts."""
+    """Evaluate a trained agent on raw scores, with lives that end nothing, from random starts."""
 
     run: RunPath
     """The run's folder, or that of an exported agent."""
     protocol: Literal["nature", "epoch"] = "nature"
-    """nature: --episodes games of at most five minutes. epoch: as the tests in training."""
-    episodes: int | None = None
-    """Games of the nature protocol; None: 30 (Mnih et al. 2015)."""
-    epsilon: float = 0.05
+    """nature: --episodes episodes of at most five minutes. epoch: as the evaluations in training."""
+    episodes: CountOrNone = None
+    """Episodes of the nature protocol; None: 30 (Mnih et al. 2015)."""
+    epsilon: Fraction = 0.05
     """Exploration (Mnih et al. 2015: 0.05)."""
-    num_envs: int = 1
+    num_envs: Lanes = 1
     """Lanes; several are faster."""
     network: Literal["best", "latest"] | None = None
-    """Of a run: the network of its best test in training, or that of its last checkpoint; None: best."""
+    """Of a run: the network of its best evaluation in training, or that of its last checkpoint; None: best."""
     random_policy: bool = False
-    """Also test the random policy by the same protocol."""
+    """Also evaluate the random policy by the same protocol."""
     seed: int = 0
-    """Seed of the games."""
+    """Seed of the episodes."""
     device: str = "cpu"
     """Where the network runs: auto, cpu, cuda or cuda:N."""
 
@@ -46,49 +45,33 @@ def run(arguments: Sequence[str]) -> int:
     options = parse_flags(Evaluate, arguments)
     from wn_rl.agents.evaluation import NATURE_EPISODES, run_epoch_evaluation, run_nature_evaluation
 
-    _check(options)
+    if options.episodes is not None and options.protocol == "epoch":
+        raise ValueError("--episodes is for --protocol nature: an epoch is a number of steps, that of training")
     folder, config, network, name = open_network(options.run, options.network, options.device)
-    test = dataclasses.replace(config.evaluation, epsilon=options.epsilon, num_envs=options.num_envs)
-    config = dataclasses.replace(config, evaluation=test)
-    policies = [(name, options.epsilon)]
-    if options.random_policy:
-        policies.append(("random policy", 1.0))
-    for policy, epsilon in policies:
-        config = dataclasses.replace(config, evaluation=dataclasses.replace(test, epsilon=epsilon))
-        tick = progress(policy)
+    policies = {name: options.epsilon} | ({"random policy": 1.0} if options.random_policy else {})
+    for policy, epsilon in policies.items():
+        evaluation = replace(config.evaluation, epsilon=epsilon, num_envs=options.num_envs)
+        config, tick = replace(config, evaluation=evaluation), progress(policy)
         if options.protocol == "epoch":
-            games = run_epoch_evaluation(config, network, seed=options.seed, tick=tick)
+            played = run_epoch_evaluation(config, network, seed=options.seed, tick=tick)
         else:
             count = options.episodes or NATURE_EPISODES
-            games = run_nature_evaluation(config, network, seed=options.seed, num_episodes=count, tick=tick)
-        _tell_result(folder, config, policy, options, games)
+            played = run_nature_evaluation(config, network, seed=options.seed, num_episodes=count, tick=tick)
+        _record(folder, config, policy, options, played)
     if config.suite == "atari":
-        _tell_references(config.game)
+        _print_references(config.game)
     return 0
 
 
-def _check(options: Evaluate) -> None:
-    """ValueError on what is no test."""
-    if options.episodes is not None and options.protocol == "epoch":
-        raise ValueError("--episodes is of --protocol nature: an epoch is steps, as many as in training's tests")
-    if options.episodes is not None and options.episodes < 1:
-        raise ValueError(f"--episodes must be at least 1, got {options.episodes}")
-    if not 0 <= options.epsilon <= 1:
-        raise ValueError(f"--epsilon must be between 0 and 1, got {options.epsilon}")
-    if not 1 <= options.num_envs <= MAX_ENVS:
-        raise ValueError(f"--num-envs must be from 1 to {MAX_ENVS}, got {options.num_envs}")
-
-
-def _tell_result(folder: RunFolder, config: Config, policy: str, options: Evaluate, games: "Episodes") -> None:
+def _record(folder: RunFolder, config: Config, policy: str, options: Evaluate, played: "Episodes") -> None:
     """Print a result, then append it to evaluations.jsonl, with all that it takes to repeat it."""
     from wn_rl.agents.evaluation import nature_max_frames
 
-    test, is_epoch = config.evaluation, options.protocol == "epoch"
-    number, low, high = len(games.returns), min(games.returns), max(games.returns)
+    evaluation, is_epoch, returns = config.evaluation, options.protocol == "epoch", played.returns
     print(
-        f"{config.game}, {policy}: {games.return_mean:.2f} mean raw return of {counted(number, 'game')} "
-        f"(standard deviation {games.return_std:.2f}, least {low:g}, greatest {high:g}; "
-        f"{options.protocol} protocol, epsilon {test.epsilon:g})"
+        f"{config.game}, {policy}: {played.return_mean:.2f} mean raw return of {counted(len(returns), 'episode')} "
+        f"(standard deviation {played.return_std:.2f}, minimum {min(returns):g}, maximum {max(returns):g}; "
+        f"{options.protocol} protocol, epsilon {evaluation.epsilon:g})"
     )
     result = {
         "policy": policy,
@@ -96,14 +79,14 @@ def _tell_result(folder: RunFolder, config: Config, policy: str, options: Evalua
         "suite": config.suite,
         "parameterization": config.parameterization,
         "protocol": options.protocol,
-        "epsilon": test.epsilon,
+        "epsilon": evaluation.epsilon,
         "seed": options.seed,
-        "num_envs": test.num_envs,
-        "steps": test.steps if is_epoch else None,
+        "num_envs": evaluation.num_envs,
+        "steps": evaluation.steps if is_epoch else None,
         "max_episode_frames": config.environment.max_episode_frames if is_epoch else nature_max_frames(config),
-        "return_mean": games.return_mean,
-        "return_std": games.return_std,
-        "returns": list(games.returns),
+        "return_mean": played.return_mean,
+        "return_std": played.return_std,
+        "returns": list(returns),
     }
     try:
         append_line(folder.path / "evaluations.jsonl", json.dumps(result))
@@ -111,7 +94,7 @@ def _tell_result(folder: RunFolder, config: Config, policy: str, options: Evalua
         say(f"warning: the result is not in the run's folder: {error}")
 
 
-def _tell_references(game: str) -> None:
+def _print_references(game: str) -> None:
     """Print published scores beside ours, for the games that the papers share."""
     from wn_rl.report.published_scores import REFERENCE_SCORES, SOURCES
 

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from wn_rl.commands._shared import parse_flags
 from wn_rl.config import SuiteName
 
-_WIDTH_WITHOUT_A_TERMINAL = 100
-
 
 @dataclass(frozen=True)
 class Games:
     """List the games of each suite."""
 
     suite: SuiteName | None = None
-    """One suite only. gymnasium: some to choose from, for it takes any id that is registered, and MODULE:ID."""
+    """One suite only. gymnasium: some to choose from; it takes any registered ID, and MODULE:ID."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -24,7 +22,7 @@ def run(arguments: Sequence[str]) -> int:
     options = parse_flags(Games, arguments)
     from wn_rl import envs
 
-    width = shutil.get_terminal_size((_WIDTH_WITHOUT_A_TERMINAL, 24)).columns
+    width = shutil.get_terminal_size((100, 24)).columns  # 100 without a terminal
     for suite in [options.suite] if options.suite else envs.SUITES:
         games = f"{suite}: {' '.join(envs.games(suite))}"
         print(textwrap.fill(games, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))

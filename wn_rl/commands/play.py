@@ -1,4 +1,4 @@
-"""`wn-rl play`: let a trained agent play one game and write a video of it."""
+"""`wn-rl play`: let a trained agent play one episode and write a video of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,22 +6,23 @@ from pathlib import Path
 from typing import Literal
 
 from wn_rl.commands._shared import RunPath, open_network, parse_flags, progress
+from wn_rl.config_checks import Fraction
 
 
 @dataclass(frozen=True)
 class Play:
-    """Let a trained agent play one game and write a video of it."""
+    """Let a trained agent play one episode and write a video of it."""
 
     run: RunPath
     """The run's folder, or that of an exported agent."""
     video: Path | None = None
     """The mp4 file to write. None: videos/play-SEED.mp4 in the run's folder."""
-    epsilon: float = 0.05
+    epsilon: Fraction = 0.05
     """Exploration."""
     network: Literal["best", "latest"] | None = None
-    """Of a run: the network of its best test in training, or that of its last checkpoint; None: best."""
+    """Of a run: the network of its best evaluation in training, or that of its last checkpoint; None: best."""
     seed: int = 0
-    """Seed of the game."""
+    """Seed of the episode."""
     device: str = "cpu"
     """Where the network runs: auto, cpu, cuda or cuda:N."""
 
@@ -31,11 +32,9 @@ def run(arguments: Sequence[str]) -> int:
     options = parse_flags(Play, arguments)
     from wn_rl.run.play import record_episode
 
-    if not 0 <= options.epsilon <= 1:
-        raise ValueError(f"--epsilon must be between 0 and 1, got {options.epsilon}")
     folder, config, network, name = open_network(options.run, options.network, options.device)
     path = options.video or folder.videos / f"play-{options.seed}.mp4"
     tick = progress(name)
-    games = record_episode(config, network, path, seed=options.seed, epsilon=options.epsilon, tick=tick)
-    print(f"{path}: {config.game} by the {name}, return {games.returns[0]:g}")
+    played = record_episode(config, network, path, seed=options.seed, epsilon=options.epsilon, tick=tick)
+    print(f"{path}: {config.game} by the {name}, return {played.returns[0]:g}")
     return 0

@@ -17,7 +17,7 @@ class Push:
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """What `wn-rl export` wrote."""
     repo_id: str
-    """The repository, owner/name; it is made if need be."""
+    """The repository, owner/name; it is created if it does not exist."""
     private: bool = False
     """Make a new repository private."""
     dry_run: bool = False

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from wn_rl.commands._shared import parse_flags
+from wn_rl.config_checks import CountOrNone
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,9 @@ class Report:
     rates_from: tuple[Path, ...] = ()
     """Other runs to choose each parameterization's learning rate on, so that the seeds reported are fresh."""
     curves: tuple[Path, ...] = ()
-    """CSV files of other people's learning curves to draw beside ours: columns game, agent_steps, mean_return and,
-    if there are any, seed and suite (atari without)."""
-    until: int | None = None
+    """CSV files of other people's learning curves to draw beside ours: columns game, agent_steps and mean_return;
+    seed and suite (atari without) may be left out."""
+    until: CountOrNone = None
     """Compare all runs that reached this step, up to it. None: finished runs, each with those of its length."""
     videos: bool = True
     """Record one episode by the best network of each parameterization at its chosen rate."""
@@ -43,8 +44,6 @@ def write(options: Report) -> Path:
 
     if not options.runs:
         raise ValueError("name the folders of the runs to report (see wn-rl report --help)")
-    if options.until is not None and options.until < 1:
-        raise ValueError(f"--until must be at least 1, got {options.until}")
     curves = read_curves(options.curves)
     published = {suite: Published(curves=of_suite) for suite, of_suite in curves.items()}
     published["atari"] = Published(REFERENCE_SCORES, SOURCES, SHOWN, curves.get("atari", {}))

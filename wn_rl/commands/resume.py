@@ -1,4 +1,4 @@
-"""`wn-rl resume`: go on with a run that stopped."""
+"""`wn-rl resume`: continue a run that stopped."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,26 +15,28 @@ from wn_rl.run.folder import open_run
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with a run that stopped, from its last checkpoint."""
+    """Continue a run that stopped, from its last checkpoint. What is not given stays as it was. With another
+    device, accelerate or torch_threads, the run is not the same bit for bit.
+    """
 
     run: RunPath
     """The run's folder."""
     steps: int | None = None
     """Train to this many steps instead: a run can be made longer."""
     keep_replay: bool | None = None
-    """Keep the replay when the run finishes, or not; None: as it was started."""
+    """Keep the replay when the run finishes, or not."""
     device: str | None = None
-    """auto, cpu, cuda or cuda:N; None: as it was started, which alone goes on bit for bit."""
+    """auto, cpu, cuda or cuda:N."""
     track: TrackerNames | None = None
-    """Where metrics go; None: as it was started."""
+    """Where metrics go."""
     torch_threads: int | None = None
-    """CPU threads of torch; None: as it was started, which alone goes on bit for bit."""
+    """CPU threads of torch."""
     accelerate: Accelerate | None = None
-    """How updates are computed; None: as it was started, which alone goes on bit for bit."""
+    """How updates are computed."""
     checkpoint_period: int | None = None
-    """Steps between checkpoints; None: as it was started."""
+    """Steps between checkpoints."""
     emulator_threads: Annotated[int | None, tyro.conf.arg(name="environment.emulator-threads")] = None
-    """Threads of the emulator of several Atari lanes; None: as it was started. Results do not depend on it."""
+    """Threads of the emulator of several Atari lanes. Results do not depend on it."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -50,27 +52,23 @@ def run(arguments: Sequence[str]) -> int:
     if folder.is_finished() and changed.steps == config.steps:
         say(f"{folder.path} is finished at {config.steps:,} steps; --steps N makes it longer")
         return 0
-    before, now = last_session(record)["versions"], versions()
-    differing = [f"{name} was {old}, is {now.get(name)}" for name, old in before.items() if old != now.get(name)]
-    if differing:
-        say(f"warning: {'; '.join(differing)}: the run may not go on bit for bit")
     changed = set_torch_threads(changed)
-    for name in ("device", "accelerate", "torch_threads"):
-        old, new = getattr(config, name), getattr(changed, name)
-        if old != new:
-            say(f"warning: {name} was {old}, is {new}: the run does not go on bit for bit")
+    before = {**last_session(record)["versions"], **vars(config)}
+    now = {**versions(), **vars(changed)}
+    for name in (*last_session(record)["versions"], "device", "accelerate", "torch_threads"):
+        if before[name] != now.get(name):
+            say(f"warning: {name} was {before[name]}, is {now.get(name)}: the run may not be the same bit for bit")
     return train_in(changed, folder, {**record, "config": to_json(changed)}, resume=True).exit_code
 
 
 def _changed(config: Config, options: Resume) -> Config:
-    """The config with what the options say otherwise. ValueError: it cannot be."""
+    """The config with the options that are given. ValueError: it is invalid."""
     from wn_rl.machine import resolve_device
 
-    names = ("steps", "keep_replay", "track", "torch_threads", "accelerate", "checkpoint_period")
-    changes = {name: getattr(options, name) for name in names}
-    if options.device is not None:
-        changes["device"] = str(resolve_device(options.device))
-    if options.emulator_threads is not None:
-        threads = options.emulator_threads
-        changes["environment"] = dataclasses.replace(config.environment, emulator_threads=threads)
-    return dataclasses.replace(config, **{name: value for name, value in changes.items() if value is not None})
+    given = {name: value for name, value in vars(options).items() if name != "run" and value is not None}
+    if "device" in given:
+        given["device"] = str(resolve_device(given["device"]))
+    if "emulator_threads" in given:
+        threads = given.pop("emulator_threads")
+        given["environment"] = dataclasses.replace(config.environment, emulator_threads=threads)
+    return dataclasses.replace(config, **given)

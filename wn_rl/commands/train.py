@@ -10,9 +10,10 @@ from typing import Annotated
 
 import tyro
 
-from wn_rl.commands._shared import parse_flags, preset_of
+from wn_rl.commands._shared import parse_flags
 from wn_rl.config import Config
-from wn_rl.registry import PRESETS
+from wn_rl.presets import default_preset, preset_for_frames
+from wn_rl.registry import PRESETS, SUITES
 from wn_rl.run.folder import default_name
 
 
@@ -30,9 +31,23 @@ class Train:
 
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl train`."""
-    options = parse_flags(Train, arguments, default=Train(_preset_of(arguments)))
-    from wn_rl import envs
+    options = read_flags(arguments)
     from wn_rl.run.training import train
+
+    config = options.config
+    name = config.run_name or default_name(config.suite, config.game, config.parameterization, config.seed)
+    config = dataclasses.replace(config, run_name=name)
+    return train(config, options.run_dir or Path("runs") / name, command=["wn-rl", *sys.argv[1:]]).exit_code
+
+
+def read_flags(arguments: Sequence[str]) -> Train:
+    """The flags of `wn-rl train`: the preset that they ask for, with their changes and the game's full name.
+
+    Raises:
+        ValueError: they are invalid.
+    """
+    options: Train = parse_flags(Train, arguments, default=Train(_preset_of(arguments)))
+    from wn_rl import envs
 
     if list(arguments).count("--track") > 1:
         raise ValueError("--track is given twice: name every place after one --track")
@@ -40,34 +55,46 @@ def run(arguments: Sequence[str]) -> int:
     if options.env_id is not None and (config.suite, config.game) != ("gymnasium", options.env_id):
         raise ValueError("--env-id is a game of the suite gymnasium: give it without GAME and --suite")
     game = envs.normalize_game(config.suite, config.game)
-    name = config.run_name or default_name(config.suite, game, config.parameterization, config.seed)
-    config = dataclasses.replace(config, run_name=name)
-    return train(config, options.run_dir or Path("runs") / name, command=["wn-rl", *sys.argv[1:]]).exit_code
+    return dataclasses.replace(options, config=dataclasses.replace(config, game=game))
 
 
 def _preset_of(arguments: Sequence[str]) -> Config:
     """The preset that the flags ask for: it decides the defaults of all others."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("--preset", "--suite", "--device", "--env-id"):
-        parser.add_argument(name, nargs="?")  # a missing value is tyro's to refuse
-    hyphenated = [_with_hyphens(argument) for argument in arguments if argument not in ("-h", "--help")]
-    chosen, _ = parser.parse_known_args(hyphenated)
+    for names in (["--preset"], ["--suite"], ["--device"], ["--env-id", "--env_id"]):
+        parser.add_argument(*names, nargs="?")  # a missing value is tyro's to refuse
+    chosen, _ = parser.parse_known_args([word for word in arguments if word not in ("-h", "--help")])
     if chosen.env_id is not None:
-        preset = chosen.preset or preset_of("gymnasium", chosen.env_id, "cpu")
+        preset = chosen.preset or _preset_for_environment(chosen.env_id)
         return dataclasses.replace(_preset(preset, chosen.env_id), suite="gymnasium")
+    if chosen.preset is not None:
+        return _preset(chosen.preset, tyro.MISSING)
     suite = chosen.suite or "atari"
-    game = tyro.MISSING
-    if chosen.preset is None and suite == "gymnasium":
-        game = parse_flags(Train, arguments, default=Train(_preset("vectors", game))).config.game
-    return _preset(chosen.preset or preset_of(suite, game, chosen.device or "auto"), tyro.MISSING)
+    if suite == "gymnasium":
+        game = parse_flags(Train, arguments, default=Train(_preset("vectors", tyro.MISSING))).config.game
+        return _preset(_preset_for_environment(game), tyro.MISSING)
+    name = default_preset(suite, suite == "atari" and chosen.device != "cpu" and _has_cuda())
+    if name not in PRESETS and suite in SUITES:
+        raise ValueError(
+            f"the suite {suite} has no preset of its own: give --preset, "
+            "classic for vectors, minatar for small grids or laptop for images"
+        )
+    return _preset(name, tyro.MISSING)
 
 
-def _with_hyphens(argument: str) -> str:
-    """A flag as its help has it: tyro takes --env_id for --env-id."""
-    flag, equals, value = argument.partition("=")
-    return flag.replace("_", "-") + equals + value if flag.startswith("--") else argument
+def _preset_for_environment(game: str) -> str:
+    """By its observations. ValueError: the environment is unknown or cannot be trained on."""
+    from wn_rl.envs import gymnasium_lanes
+
+    return preset_for_frames(gymnasium_lanes.describe(game).spec.frame_shape)
 
 
 def _preset(name: str, game: str) -> Config:
     preset: Config = PRESETS.get(name, PRESETS["paper"])(game)
     return preset  # an unknown name is tyro's to refuse
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

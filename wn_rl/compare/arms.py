@@ -1,5 +1,6 @@
 """Arms of a comparison, and how they are typed: weight_norm:3e-4, normal+initialization=torch:1e-4,3e-4."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator
@@ -19,7 +20,7 @@ class Arm:
     parameterization: str
     learning_rate: float | None = None
     options: tuple[tuple[str, float | str], ...] = ()
-    """Names of `METHOD_OPTIONS`, and what they are; others are as in the settings that all runs share."""
+    """Values of some `METHOD_OPTIONS`, by name; the others are as in the settings that all runs share."""
 
     @property
     def method(self) -> "Arm":
@@ -48,7 +49,7 @@ def parse_arms(texts: Iterable[str]) -> tuple[Arm, ...]:
     (('log_scale', 3.0),)
 
     Raises:
-        UserError: a name is unknown, or a rate or the value of an option is none.
+        UserError: a name is unknown, or the value of a rate or an option is not a number.
     """
     return tuple(arm for text in texts for arm in _parse_arm(text))
 
@@ -57,21 +58,18 @@ def _parse_arm(text: str) -> Iterator[Arm]:
     method, colon, rates = text.partition(":")
     name, *given = method.split("+")
     if name not in PARAMETERIZATIONS:
-        known = ", ".join(PARAMETERIZATIONS)
-        hint = did_you_mean(name, PARAMETERIZATIONS)
-        raise UserError(f"--arms: no parameterization {name!r}: choose from {known}{hint}")
+        known, hint = ", ".join(PARAMETERIZATIONS), did_you_mean(name, PARAMETERIZATIONS)
+        raise UserError(f"--arms: unknown parameterization {name!r}: choose from {known}{hint}")
     options = tuple(_parse_option(option, text) for option in given)
-    if not colon:
-        yield Arm(name, None, options)
-        return
-    for rate in rates.split(","):
-        try:
-            value = float(rate)
-        except ValueError:
-            value = math.nan
-        if not 0 < value < math.inf:
-            raise UserError(f"--arms: {rate!r} in {text!r} is no learning rate: give numbers greater than 0")
-        yield Arm(name, value, options)
+    for rate in rates.split(",") if colon else [None]:
+        yield Arm(name, None if rate is None else _parse_rate(rate, text), options)
+
+
+def _parse_rate(text: str, arm: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise UserError(f"--arms: {text!r} in {arm!r} is not a learning rate: give numbers above 0")
 
 
 def _parse_option(text: str, arm: str) -> tuple[str, float | str]:
@@ -79,9 +77,9 @@ def _parse_option(text: str, arm: str) -> tuple[str, float | str]:
     flag, _, value = text.partition("=")
     name = flag.replace("-", "_")
     if name not in METHOD_OPTIONS:
-        flags = [option.replace("_", "-") for option in METHOD_OPTIONS]
-        raise UserError(f"--arms: no option {flag!r} in {arm!r}: choose from {', '.join(flags)}")
+        known = ", ".join(METHOD_OPTIONS).replace("_", "-")
+        raise UserError(f"--arms: unknown option {flag!r} in {arm!r}: choose from {known}")
     try:
         return name, value if isinstance(METHOD_OPTIONS[name], str) else float(value)
     except ValueError:
-        raise UserError(f"--arms: {value!r} in {arm!r} is no number") from None
+        raise UserError(f"--arms: {value!r} in {arm!r} is not a number") from None

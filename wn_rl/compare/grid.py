@@ -12,16 +12,16 @@ import json
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from wn_rl.compare.arms import Arm
-from wn_rl.config import Config, Role, flat, from_json, method_options, names_of
-from wn_rl.errors import UserError, in_one_line, say
-from wn_rl.registry import PRESETS, import_flags
-from wn_rl.run.folder import RunFolder, file_name, write_json
+from wn_rl.config import Config, Role, flat, method_options, names_of
+from wn_rl.errors import UserError, in_one_line
+from wn_rl.registry import PRESETS, SUITES
+from wn_rl.run.folder import RunFolder, file_name, open_run, write_json
 
 # What a run may leave that was killed before it wrote its config: it never took a step.
 _DEBRIS = re.compile(r"\.lock|\.config\.json\.\d+\.tmp|wandb|tensorboard")
@@ -36,8 +36,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of its folder: that of its cell, unless its config names it."""
-        return self.config.run_name or _cell_name(self.config)
+        """The name of its folder."""
+        return str(self.config.run_name)
 
     @property
     def path(self) -> Path:
@@ -48,33 +48,6 @@ class Run:
     def log(self) -> Path:
         """The file that its process prints to."""
         return self.out / "logs" / f"{self.name}.log"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A run of a grid, as comparison.json has it."""
-
-    name: str
-    suite: str
-    game: str
-    parameterization: str
-    options: dict[str, float | str]
-    learning_rate: float
-    seed: int
-    steps: int
-
-    @property
-    def arm(self) -> Arm:
-        """The arm that it is a run of."""
-        return Arm(self.parameterization, self.learning_rate, tuple(self.options.items()))
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What one command asked for. command: its words."""
-
-    command: list[str]
-    runs: list[Cell]
 
 
 State = Literal["waiting", "busy", "running", "finished", "interrupted", "failed", "unreadable"]
@@ -99,13 +72,38 @@ def expand(bases: Sequence[Config], arms: Sequence[Arm], seeds: Iterable[int], o
         UserError: an axis is empty, or names something twice.
         ValueError: a config is invalid.
     """
-    runs = tuple(Run(_config_of(base, arm, seed, out), out) for seed in seeds for base in bases for arm in arms)
+    runs = tuple(_cell(base, arm, seed, out) for seed in seeds for base in bases for arm in arms)
     if not runs:
         raise UserError("the grid is empty: it needs at least one game, one arm and one seed")
     [(name, count)] = Counter(run.name for run in runs).most_common(1)
     if count > 1:
         raise UserError(f"the grid names the run {name} twice: a game or an arm is given twice")
     return runs
+
+
+def _cell(base: Config, arm: Arm, seed: int, out: Path) -> Run:
+    """The run of one cell, named e.g. minatar-breakout-weight_norm-lr0.0003-seed1."""
+    values = {f"network.{name}": value for name, value in arm.options}
+    if arm.learning_rate is not None:
+        values["optimizer.learning_rate"] = arm.learning_rate
+    config = changed(base, {"parameterization": arm.parameterization, "seed": seed, **values})
+    options = (f"{name}-{value}" for name, value in method_options(vars(config.network)).items())
+    method = "-".join([config.parameterization, *options])
+    name = f"{config.suite}-{file_name(config.game)}-{method}-lr{config.learning_rate!r}-seed{seed}"
+    return run_beside_others(config, name, out)
+
+
+def run_beside_others(config: Config, name: str, out: Path) -> Run:
+    """One run of many in the folder `out`, which is its group, with the learning rate resolved.
+
+    It has one torch thread, unless it says how many, since the runs share the cores.
+    """
+    own = {
+        "run_name": name,
+        "group": config.group or out.resolve().name,
+        "torch_threads": config.torch_threads or 1,
+    }
+    return Run(changed(config, {**own, "optimizer.learning_rate": config.learning_rate}), out)
 
 
 def changed(config: Config, values: Mapping[str, Any]) -> Config:
@@ -123,14 +121,10 @@ def changed(config: Config, values: Mapping[str, Any]) -> Config:
     return dataclasses.replace(config, **own, **nested)
 
 
-def beside_others(config: Config, out: Path) -> Config:
-    """The config of one run of many, in the group of their folder `out`, with the learning rate resolved.
-
-    It has one torch thread, unless it says how many, since the runs share the cores.
-    """
-    rate, group = config.learning_rate, config.group or out.resolve().name
-    threads = config.torch_threads or 1
-    return changed(config, {"optimizer.learning_rate": rate, "torch_threads": threads, "group": group})
+def share_cores(config: Config, cores: int) -> Config:
+    """The config with this number of threads for the run's emulators, if it has any and leaves it open."""
+    is_open = SUITES[config.suite].pixels and config.environment.emulator_threads == 0
+    return changed(config, {"environment.emulator_threads": cores}) if is_open else config
 
 
 def require_evaluations(config: Config) -> None:
@@ -148,19 +142,13 @@ def flags_of(config: Config) -> list[str]:
     return [config.game, "--preset", config.preset, *differing_flags(flat(config), flat(preset))]
 
 
-def differing_flags(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[str]:
+def differing_flags(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
     """The flags, as tyro reads them, of the values that are not at their defaults; names with dots."""
-    for name, value in values.items():
-        if value != defaults[name]:
-            yield from flag_of(name, value)
+    return [word for name in values if values[name] != defaults[name] for word in _flag_of(name, values[name])]
 
 
-def flag_of(name: str, value: Any) -> list[str]:
-    """One flag as tyro reads it.
-
-    >>> flag_of("learning.clip_rewards", False), flag_of("track", ("jsonl", "wandb"))
-    (['--learning.no-clip-rewards'], ['--track', 'jsonl', 'wandb'])
-    """
+def _flag_of(name: str, value: Any) -> list[str]:
+    """E.g. --learning.no-clip-rewards, or --track jsonl wandb."""
     part, dot, last = name.replace("_", "-").rpartition(".")
     if isinstance(value, bool):
         return [f"--{part}{dot}{'' if value else 'no-'}{last}"]
@@ -173,130 +161,76 @@ def look(run: Run) -> Entry:
     Raises:
         UserError: the folder holds a run with other settings.
     """
+    try:
+        if not run.path.exists() or all(_DEBRIS.fullmatch(entry.name) for entry in run.path.iterdir()):
+            return Entry(run, "waiting")
+        folder, _, saved = open_run(run.path)
+        status = folder.read_status()
+    except (OSError, ValueError) as error:
+        return Entry(run, "unreadable", in_one_line(error))
+    require_same(run.path, flat(saved), flat(run.config))
+    if status.status == "finished":
+        return Entry(run, "finished")
+    return Entry(run, "waiting", f"failed before: {status.message}" if status.status == "failed" else "")
+
+
+def require_same(folder: Path, saved: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """UserError if a setting of two flat configs differs and decides results. folder: that of the saved one."""
+    free = names_of(Role.CIRCUMSTANCE, Role.RECORD)
+    for name, value in asked.items():
+        if name not in free and saved.get(name) != value:
+            raise UserError(
+                f"{folder} was started with {name} {saved.get(name)!r}, and this command asks for {value!r}: "
+                f"ask for the same, or choose another --out"
+            )
+
+
+def prepare(run: Run) -> bool:
+    """Whether no process works in the run's folder. If so, what a killed start left there is removed.
+
+    Raises:
+        UserError: the folder could not be made.
+    """
     folder = RunFolder(run.path)
     try:
-        if not folder.path.exists() or (folder.path.is_dir() and not any(_contents(folder.path))):
-            return Entry(run, "waiting")
-        saved = from_json(json.loads(folder.config_file.read_bytes())["config"])
-    except FileNotFoundError:
-        return Entry(run, "unreadable", f"{folder.path} has no config.json, and is not empty")
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        return Entry(run, "unreadable", f"{folder.config_file} cannot be read: {_in_words(error)}")
-    difference = decisive_difference(flat(saved), flat(run.config))
-    if difference:
-        name, theirs, ours = difference
-        raise UserError(
-            f"{run.path} was started with {name} {theirs!r}, and the grid asks for {ours!r}: "
-            f"ask for the same, or choose another --out"
-        )
-    return Entry(run, "finished") if folder.is_finished() else Entry(run, "waiting", _why_failed(folder))
-
-
-def decisive_difference(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first setting of two flat configs that differs and decides results: its name, and both values."""
-    free = names_of(Role.CIRCUMSTANCE, Role.RECORD)
-    differing = ((name, saved.get(name), asked[name]) for name in asked if saved.get(name) != asked[name])
-    return next((difference for difference in differing if difference[0] not in free), None)
-
-
-def clear_debris(run: Run) -> None:
-    """Remove what a run left that was killed before it began. The caller holds the run's lock."""
-    if RunFolder(run.path).config_file.exists():
-        return
-    for entry in run.path.iterdir():
-        if entry.name == ".lock" or not _DEBRIS.fullmatch(entry.name):
-            continue
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+        with folder.lock():
+            for entry in [] if folder.config_file.exists() else run.path.iterdir():
+                if _DEBRIS.fullmatch(entry.name) and entry.is_dir():
+                    shutil.rmtree(entry)
+                elif _DEBRIS.fullmatch(entry.name) and entry.name != ".lock":
+                    entry.unlink()
+    except UserError as error:
+        if isinstance(error.__cause__, BlockingIOError):
+            return False
+        raise
+    return True
 
 
 def write_grid(runs: Sequence[Run], command: Sequence[str]) -> None:
-    """Add a grid to comparison.json, in place of those that have no run which this one does not have."""
-    out, names = runs[0].out, {run.name for run in runs}
-    try:
-        grids = read_grids(out)
-    except UserError as error:
-        say(f"{error}; it is replaced, without the grids that were in it")
-        grids = []
-    kept = [grid for grid in grids if not {cell.name for cell in grid.runs} <= names]
-    grids = [*kept, Grid(list(command), [_cell_of(run) for run in runs])]
-    write_json(out / "comparison.json", {"grids": [dataclasses.asdict(grid) for grid in grids]})
-
-
-def read_grids(out: Path) -> list[Grid]:
-    """The grids that commands asked for in a folder, the oldest first; an empty list if none did.
+    """Add a grid to comparison.json, in place of those that have no run which this one does not have.
 
     Raises:
         UserError: comparison.json is damaged.
     """
-    file = out / "comparison.json"
+    file, names = runs[0].out / "comparison.json", {run.name for run in runs}
     try:
-        grids = json.loads(file.read_bytes())["grids"]
-        return [Grid(grid["command"], [Cell(**cell) for cell in grid["runs"]]) for grid in grids]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} cannot be read: {_in_words(error)}") from error
+        grids = json.loads(file.read_bytes())["grids"] if file.exists() else []
+        kept = [grid for grid in grids if not {cell["name"] for cell in grid["runs"]} <= names]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({error!r}): move it away") from error
+    write_json(file, {"grids": [*kept, {"command": list(command), "runs": [_record_of(run) for run in runs]}]})
 
 
-def write_wandb_sweep(file: Path, track: Sequence[str], command: Sequence[str], **sweep: Any) -> None:
-    """Write a sweep over flags of a command of wn-rl, which W&B's agents can run, and say how to start it.
-
-    track: where metrics go. sweep: further entries of the file: name, method, parameters.
-
-    Raises:
-        UserError: metrics do not go to W&B, whose agents would see nothing.
-    """
-    if "wandb" not in track:
-        raise UserError("--wandb-sweep: an agent follows its runs in W&B: add --track jsonl wandb")
-    sweep |= {
-        "program": "wn-rl",
-        "command": ["${env}", "${program}", *import_flags(), *command, "${args}"],
+def _record_of(run: Run) -> dict[str, Any]:
+    """A run as comparison.json has it."""
+    config = run.config
+    return {
+        "name": run.name,
+        "suite": config.suite,
+        "game": config.game,
+        "parameterization": config.parameterization,
+        "options": method_options(vars(config.network)),
+        "learning_rate": config.learning_rate,
+        "seed": config.seed,
+        "steps": config.steps,
     }
-    file.write_text(json.dumps(sweep, indent=2) + "\n")  # JSON is YAML
-    print(f"a sweep is in {file}; start it with: wandb sweep {file}")
-
-
-def _config_of(base: Config, arm: Arm, seed: int, out: Path) -> Config:
-    values = {f"network.{name}": value for name, value in arm.options}
-    if arm.learning_rate is not None:
-        values["optimizer.learning_rate"] = arm.learning_rate
-    config = changed(base, {"parameterization": arm.parameterization, "seed": seed, **values})
-    return dataclasses.replace(beside_others(config, out), run_name=_cell_name(config))
-
-
-def _cell_name(config: Config) -> str:
-    """E.g. minatar-breakout-weight_norm-lr0.0003-seed1."""
-    options = (f"{name}-{value}" for name, value in method_options(vars(config.network)).items())
-    method = "-".join([config.parameterization, *options])
-    return f"{config.suite}-{file_name(config.game)}-{method}-lr{config.learning_rate!r}-seed{config.seed}"
-
-
-def _cell_of(run: Run) -> Cell:
-    config, options = run.config, method_options(vars(run.config.network))
-    method = config.parameterization, options, config.learning_rate
-    return Cell(run.name, config.suite, config.game, *method, config.seed, config.steps)
-
-
-def _contents(folder: Path) -> Iterator[Path]:
-    """What is in a folder besides debris."""
-    return (entry for entry in folder.iterdir() if not _DEBRIS.fullmatch(entry.name))
-
-
-def _in_words(error: Exception) -> str:
-    """One line on what is wrong with a file."""
-    if isinstance(error, KeyError):
-        return f"it has no {error}"
-    text = error.strerror if isinstance(error, OSError) else str(error)
-    return in_one_line(text or type(error).__name__)
-
-
-def _why_failed(folder: RunFolder) -> str:
-    """What status.json says of a run that failed; nothing for one that was stopped or killed."""
-    try:
-        status = json.loads(folder.status_file.read_bytes())
-        return f"failed before: {status['message']}" if status["status"] == "failed" else ""
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""

@@ -1,9 +1,8 @@
-"""Start many runs, each as a process of its own, and see to them until every one has ended.
+"""Start many runs, each as a process of its own, and watch them until every one has ended.
 
-A run is `wn-rl train` or `wn-rl resume` in a child process: a crash, a kill or a leak in one run touches no other,
-its signal handlers and torch threads are its own, and its folder, whose lock it holds, is all that passes between
-it and the comparison. So any invocation of the same comparison, also a second one beside the first, starts what
-no process is working on.
+A run is `wn-rl train` or `wn-rl resume` in a child process, so that a crash, a kill or a leak in one run touches
+no other. Its folder, whose lock it holds, is all that passes between it and the comparison: any invocation of the
+same comparison, also a second one beside the first, starts what no process is working on.
 
 A launcher decides where the processes run: `LocalLauncher` on this machine, `RayLauncher` on a cluster.
 """
@@ -17,10 +16,10 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from wn_rl.compare.grid import Entry, Run, State, clear_debris, flags_of, look
+from wn_rl.compare.grid import Entry, Run, State, flags_of, look, prepare, share_cores
 from wn_rl.config import flat
 from wn_rl.errors import UserError
 from wn_rl.machine import num_cores
@@ -30,7 +29,7 @@ from wn_rl.run.signals import StopRequest
 
 POLL_SECONDS = 0.2
 USER_ERROR = 2  # the exit code of a run that would fail again
-# The settings that a run goes on with as they are asked for now: those that `wn-rl resume` takes.
+# The settings of which a resumed run takes what is asked for now: those that `wn-rl resume` has.
 _RESUMABLE = (
     *("device", "accelerate", "torch_threads", "environment.emulator_threads"),
     *("track", "keep_replay", "checkpoint_period"),
@@ -50,8 +49,9 @@ class Ended:
 class Launcher(Protocol):
     """Where runs are computed. A run that was started is in `ended` once, whatever happens to it."""
 
-    def has_room(self) -> bool:
-        """Whether another run can be started now."""
+    @property
+    def at_once(self) -> int:
+        """How many runs it computes beside each other."""
         ...
 
     def start(self, run: Run) -> None:
@@ -80,16 +80,17 @@ class Supervisor:
         self._running: dict[str, Entry] = {}
         self._stops_passed_on = 0
 
-    def run(self, show: Callable[[], None]) -> None:
+    def run(self, show: Callable[[], object]) -> None:
         """Return when every run has ended, or a signal has ended those that were running.
 
         show: called at every look at them.
         """
         try:
             while self._running or (self._queue and not self._stop):
-                if self._stop:
-                    self._pass_on_the_stop()
-                else:
+                if self._stop.count > self._stops_passed_on:
+                    self._launcher.stop(at_once=self._stop.count > 1)
+                    self._stops_passed_on = self._stop.count
+                elif not self._stop:
                     self._start_what_can()
                 for ended in self._launcher.ended():
                     self._settle(self._running.pop(ended.run.name), ended)
@@ -99,16 +100,11 @@ class Supervisor:
             if self._running:  # after an error of our own: no run outlives its supervisor
                 self._launcher.stop(at_once=False)
 
-    def _pass_on_the_stop(self) -> None:
-        if self._stop.count > self._stops_passed_on:
-            self._launcher.stop(at_once=self._stop.count > 1)
-            self._stops_passed_on = self._stop.count
-
     def _start_what_can(self) -> None:
-        for _ in range(len(self._queue)):
-            if not self._launcher.has_room():
-                return
-            self._start(self._queue.popleft())
+        at_once = self._launcher.at_once
+        for _ in range(len(self._queue)):  # once each: what is busy is put back
+            if len(self._running) < at_once:
+                self._start(self._queue.popleft())
 
     def _start(self, entry: Entry) -> None:
         """Start a run, unless another invocation has finished it meanwhile or is working on it."""
@@ -119,7 +115,7 @@ class Supervisor:
             entry.state, entry.message = "running", ""
             self._running[entry.run.name] = entry
         except (OSError, UserError) as error:
-            self._fail(entry, str(error), final=True)
+            entry.state, entry.message = "failed", str(error)
 
     def _settle(self, entry: Entry, ended: Ended) -> None:
         """Decide what becomes of a run whose process has ended."""
@@ -129,10 +125,17 @@ class Supervisor:
                 return
             if self._stop:
                 entry.state = "interrupted" if RunFolder(entry.run.path).config_file.exists() else "waiting"
-            elif not (is_final and self._is_busy(entry)):  # the lock may have let another invocation in first
-                self._fail(entry, ended.message or _describe_end(entry.run, ended.exit_code), final=is_final)
+                return
+            if is_final and self._is_busy(entry):  # the lock may have let another invocation in first
+                return
+            message = ended.message or _describe_end(entry.run, ended.exit_code)
         except (OSError, UserError) as error:
-            self._fail(entry, str(error), final=True)
+            is_final, message = True, str(error)
+        entry.failures += 1
+        if is_final or entry.failures > self._retries:
+            entry.state, entry.message = "failed", message
+        else:
+            self._requeue(entry, "waiting", f"failed, to be tried again: {message}")
 
     def _is_over(self, entry: Entry) -> bool:
         """Whether its folder says that there is nothing to do; the entry then says so too."""
@@ -148,57 +151,47 @@ class Supervisor:
             self._requeue(entry, "busy", "another process works on it")
         return not is_free
 
-    def _fail(self, entry: Entry, message: str, *, final: bool) -> None:
-        entry.failures += 1
-        if final or entry.failures > self._retries:
-            entry.state, entry.message = "failed", message
-        else:
-            self._requeue(entry, "waiting", f"failed, to be tried again: {message}")
-
     def _requeue(self, entry: Entry, state: State, message: str) -> None:
         entry.state, entry.message = state, message
         self._queue.append(entry)
 
 
-def prepare(run: Run) -> bool:
-    """Whether no process works in the run's folder. If so, what a killed start left there is removed.
+@dataclass(frozen=True)
+class Slot:
+    """A place for one run.
 
-    Raises:
-        UserError: the folder cannot be made.
+    device: cpu or cuda. cores: threads for the emulators of the run. environment: variables added to those of
+    this process.
     """
-    try:
-        with RunFolder(run.path).lock():
-            clear_debris(run)
-    except UserError as error:
-        if isinstance(error.__cause__, BlockingIOError):
-            return False
-        raise
-    return True
+
+    device: str
+    cores: int
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def start_child(run: Run, device: str, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+def start_child(run: Run, slot: Slot) -> "subprocess.Popen[bytes]":
     """Start or resume a run in a process of its own, which ends if this thread does.
 
-    A terminal's Ctrl-C does not reach it: its parent tells it to stop. environment: added to that of this process.
+    A terminal's Ctrl-C does not reach it: its parent tells it to stop.
 
     Raises:
-        OSError: its log cannot be written, or the process could not be started.
+        OSError: its log could not be written, or the process could not be started.
     """
     run.log.parent.mkdir(parents=True, exist_ok=True)
     with run.log.open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "wn_rl.cli", *_arguments_of(run, device)],
+            [sys.executable, "-m", "wn_rl.cli", *_arguments_of(run, slot)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, **environment},
+            env={**os.environ, **slot.environment},
             start_new_session=True,
             preexec_fn=_tied_to(os.getpid()),
         )
 
 
-def _arguments_of(run: Run, device: str) -> list[str]:
-    config = dataclasses.replace(run.config, device=device)
+def _arguments_of(run: Run, slot: Slot) -> list[str]:
+    config = dataclasses.replace(share_cores(run.config, slot.cores), device=slot.device)
     if not RunFolder(run.path).config_file.exists():
         return ["train", *flags_of(config), "--run-dir", str(run.path)]
     arguments = ["resume", str(run.path)]
@@ -210,7 +203,7 @@ def _arguments_of(run: Run, device: str) -> list[str]:
 
 def _tied_to(parent: int) -> Callable[[], None] | None:
     """What a child does before it becomes the run: ask for SIGTERM at its parent's death, so that a run does not
-    live on beside the next invocation. Where the system has no such thing, the next invocation waits for the run.
+    outlive its invocation beside the next one. Where the system cannot do so, the next invocation waits for it.
     """
     if sys.platform != "linux":
         return None
@@ -231,29 +224,16 @@ def _describe_end(run: Run, exit_code: int) -> str:
     return last_line(run.log) or f"exit code {exit_code}"
 
 
-@dataclass(frozen=True)
-class Slot:
-    """A place for one run. gpu: what it sees as CUDA_VISIBLE_DEVICES; None: all that its parent sees."""
-
-    device: str
-    gpu: str | None = None
-
-
 class LocalLauncher:
     """Child processes of this one, each in a slot."""
 
     def __init__(self, slots: Sequence[Slot]) -> None:
-        self._free = list(slots)
+        self.at_once, self._free = len(slots), list(slots)
         self._children: list[tuple[Run, Slot, subprocess.Popen[bytes]]] = []
-
-    def has_room(self) -> bool:
-        """Whether a slot is free."""
-        return bool(self._free)
 
     def start(self, run: Run) -> None:
         """Start a process in the first free slot."""
-        slot = self._free[0]
-        process = start_child(run, slot.device, {} if slot.gpu is None else {"CUDA_VISIBLE_DEVICES": slot.gpu})
+        process = start_child(run, self._free[0])
         self._children.append((run, self._free.pop(0), process))
 
     def ended(self) -> list[Ended]:
@@ -272,9 +252,9 @@ class LocalLauncher:
 def local_slots(
     device: str, *, threads: int, workers: int | None = None, gpu_share: float | None = None
 ) -> list[Slot]:
-    """The slots of this machine for runs with so many torch threads.
+    """The slots of this machine for runs with this number of torch threads. They share its cores evenly.
 
-    workers: how many; None: as many as the cores have threads for, and the GPUs have room for. gpu_share: the
+    workers: how many; None: one for each `threads` cores, and no more than the GPUs have room for. gpu_share: the
     part of a GPU that a run takes; None: all of it.
 
     Raises:
@@ -282,15 +262,15 @@ def local_slots(
     """
     from wn_rl.machine import resolve_device
 
-    resolved = resolve_device(device)
-    most = workers or max(1, num_cores() // threads)
+    resolved, limit = resolve_device(device), workers or max(1, num_cores() // threads)
     if resolved.type == "cpu":
         if gpu_share is not None:
             raise UserError("--gpu-share needs a CUDA device, and the runs use the CPU")
-        return [Slot("cpu")] * most
+        return [Slot("cpu", max(1, num_cores() // limit))] * limit
     gpus = [_visible_gpus()[resolved.index or 0]] if ":" in device else _visible_gpus()
     runs_per_gpu = int(1 / (gpu_share or 1.0) + 1e-9)  # 10 at a share of 0.1
-    return [Slot("cuda", gpu) for _ in range(runs_per_gpu) for gpu in gpus][:most]
+    chosen = (gpus * runs_per_gpu)[:limit]
+    return [Slot("cuda", max(1, num_cores() // len(chosen)), {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in chosen]
 
 
 def _visible_gpus() -> list[str]:

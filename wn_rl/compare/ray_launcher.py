@@ -1,7 +1,7 @@
 """Runs on a Ray cluster, whose machines share the folder of the runs.
 
 A run is a Ray task that holds its process. If the machine or the worker dies, the task ends with an error. The
-supervisor tries it again, as any run that failed, and Ray starts it elsewhere, where it goes on from the last
+supervisor tries it again, as any run that failed, and Ray starts it elsewhere, where it is restored from the last
 checkpoint in the run's folder.
 """
 
@@ -11,11 +11,10 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
 from typing import Any
 
-from wn_rl.compare.grid import Run
-from wn_rl.compare.launch import POLL_SECONDS, Ended, prepare, start_child
+from wn_rl.compare.grid import Run, prepare
+from wn_rl.compare.launch import POLL_SECONDS, Ended, Slot, start_child
 from wn_rl.errors import UserError, in_one_line
 from wn_rl.registry import IMPORTS
 
@@ -23,12 +22,12 @@ _CONNECT_SECONDS = 10.0
 _LOCK_SECONDS = 300.0  # how long a task waits for a process of the run that has outlived its worker
 
 
-def train_here(run: Run, device: str, environment: Mapping[str, str]) -> int:
+def train_here(run: Run, slot: Slot) -> int:
     """The task: train in a child process to its end and return its exit code. A cancelled task has it save."""
     until = time.monotonic() + _LOCK_SECONDS
     while not prepare(run) and time.monotonic() < until:  # the process of a worker that died saves before it ends
         time.sleep(POLL_SECONDS)
-    child = start_child(run, device, environment)
+    child = start_child(run, slot)
     try:
         while child.poll() is None:  # a cancelled task is interrupted between two looks, not in a wait
             time.sleep(POLL_SECONDS)
@@ -40,39 +39,41 @@ def train_here(run: Run, device: str, environment: Mapping[str, str]) -> int:
 
 
 class RayLauncher:
-    """Tasks of a Ray cluster. Ray keeps those for which there is no room yet.
+    """Tasks of a Ray cluster.
 
     address: the cluster's; None: that of RAY_ADDRESS, or else a new cluster on this machine. device: auto, cpu or
     cuda; Ray decides which GPU a run gets. threads: cores that a run takes, those of its emulators included.
     gpu_share: the part of a GPU that it takes; None: all of one, where the device is CUDA.
 
     Raises:
-        UserError: Ray is not installed, the cluster cannot be reached, or it lacks what a run needs.
+        UserError: Ray is not installed, the cluster could not be reached, or it lacks what a run needs.
     """
 
     def __init__(self, address: str | None, device: str, *, threads: int, gpu_share: float | None) -> None:
         self._ray = _connect(address)
-        resources = self._ray.cluster_resources()
-        cores, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
+        gpus = self._ray.cluster_resources().get("GPU", 0.0)
         on_gpu = device == "cuda" or (device == "auto" and (gpus > 0 or gpu_share is not None))
         if on_gpu and not gpus:
             self._ray.shutdown()
             raise UserError("the Ray cluster has no GPU: use --device cpu, without --gpu-share")
-        self._device = "cuda" if on_gpu else "cpu"
-        share = (gpu_share or 1.0) if on_gpu else 0.0
-        self._task = self._ray.remote(train_here).options(num_cpus=threads, num_gpus=share, max_retries=0)
-        self.at_once = max(1, int(min(cores / threads, gpus / share if share else cores)))  # as the cluster is now
+        self._slot = Slot("cuda" if on_gpu else "cpu", threads, {IMPORTS: os.environ.get(IMPORTS, "")})
+        self._threads, self._share = threads, (gpu_share or 1.0) if on_gpu else 0.0
+        self._task = self._ray.remote(train_here).options(num_cpus=threads, num_gpus=self._share, max_retries=0)
         self._runs: dict[Any, Run] = {}  # by the reference of its task
 
-    def has_room(self) -> bool:
-        """Always: Ray keeps the queue."""
-        return True
+    @property
+    def at_once(self) -> int:
+        """How many runs the cluster, as it is now, has room for."""
+        resources = self._ray.cluster_resources()
+        room = [resources.get("CPU", 1.0) / self._threads]
+        if self._share:
+            room.append(resources.get("GPU", 0.0) / self._share)
+        return max(1, int(min(room)))
 
     def start(self, run: Run) -> None:
         """Hand a run to Ray."""
         there = dataclasses.replace(run, out=run.out.resolve())  # a worker's working directory is its own
-        extensions = {IMPORTS: os.environ.get(IMPORTS, "")}
-        self._runs[self._task.remote(there, self._device, extensions)] = run
+        self._runs[self._task.remote(there, self._slot)] = run
 
     def ended(self) -> list[Ended]:
         """The runs whose tasks have ended, or were lost for good."""
@@ -101,10 +102,10 @@ def _connect(address: str | None) -> Any:
 
     host, colon, port = (address or "").rpartition(":")
     try:
-        if colon and port.isdecimal() and "/" not in host:  # Ray itself would try for minutes, deaf to Ctrl-C
+        if colon and port.isdecimal() and "/" not in host:  # Ray itself would try for minutes, and ignore Ctrl-C
             socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         where = f" at {address}" if address else ""
-        raise UserError(f"no Ray cluster can be reached{where}: {in_one_line(error)}") from error
+        raise UserError(f"no Ray cluster could be reached{where}: {in_one_line(error)}") from error
     return ray
