@@ -37,23 +37,19 @@ def run(arguments: Sequence[str]) -> int:
 
 def write(options: Report) -> Path:
     """Write the report that the options ask for; the page's path. See `write_report` for what it raises."""
-    from wn_rl.report.published_curves import Published, read_curves
-    from wn_rl.report.published_scores import REFERENCE_SCORES, SHOWN, SOURCES
+    from wn_rl.report.published import read_curves
     from wn_rl.report.writer import write_report
 
     if not options.runs:
         raise ValueError("name the folders of the runs to report (see wn-rl report --help)")
     if options.until is not None and options.until < 1:
         raise ValueError(f"--until must be at least 1, got {options.until}")
-    curves = read_curves(options.curves)
-    published = {suite: Published(curves=of_suite) for suite, of_suite in curves.items()}
-    published["atari"] = Published(REFERENCE_SCORES, SOURCES, SHOWN, curves.get("atari", {}))
     return write_report(
         options.runs,
         options.out,
         rates_from=options.rates_from,
         until=options.until,
-        published=published,
+        curves=read_curves(options.curves),
         record_episode=record_best_episode if options.videos else None,
     )
 

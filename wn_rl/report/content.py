@@ -14,42 +14,50 @@ from wn_rl.errors import counted
 from wn_rl.report.comparison import Comparison, differing_settings, scaled_means
 from wn_rl.report.figures import Picture
 from wn_rl.report.findings import Finding, Findings, Pairs
-from wn_rl.report.read import Grids
+from wn_rl.report.published import SHOWN, SOURCES
+from wn_rl.report.read import Plans
 from wn_rl.report.render import Chapter, Clip, Fold, Table, say
-from wn_rl.report.words import game_title, listed, reading, score, seeds_between, with_interval
+from wn_rl.report.words import game_title, reading, score, with_interval
 
 MISSING = "\N{EN DASH}"
 
 
 def make_chapter(
     findings: Findings,
-    pictures: Mapping[str, Sequence[Picture]],
+    pictures: Mapping[str, Picture],
     clips: Sequence[Clip],
     failures: Sequence[str],
-    every: Sequence[Comparison],
-    grids: Grids,
+    comparisons: Sequence[Comparison],
+    plans: Plans,
 ) -> Chapter:
     """One comparison.
 
-    failures: why some clips could not be recorded. every: all comparisons of the report.
+    failures: why some clips could not be recorded. comparisons: all those of the report.
     """
+
+    def shown(*names: str) -> list[Picture]:
+        return [pictures[name] for name in names if name in pictures]
+
     comparison = findings.comparison
-    seeds = [len(comparison.runs_of(arm, game)) for arm in comparison.arms for game in comparison.games]
-    methods = listed([method.label for method in comparison.methods])
-    other_scores = [score_table(findings, metric) for metric in ("final", "area")]
-    published = _published_texts(findings)
+    seeds = sorted({len(comparison.runs_of(arm, game)) for arm in comparison.arms for game in comparison.games})
+    others = [score_table(findings, metric) for metric in ("final", "area")]
+    rates = _rates_texts(findings)
+    norms = shown("norm-v", "norm-g")
     folds = [
-        Fold("Other scores: the last evaluation, and the mean of the curve", (), other_scores),
-        *_rates_folds(findings, pictures["rates"]),
-        *([Fold("Published scores and curves: not measured as ours", published)] if published else []),
-        *([Fold("Norms of v and g", say("norms"), pictures=pictures["norms"])] if pictures["norms"] else []),
+        Fold("Other scores: the last evaluation, and the mean of the curve", tables=others),
+        Fold("Learning rates", rates, [rates_table(findings)] if rates else [], shown("rates-overview")),
+        Fold("Published scores and curves: not measured as ours", _published_texts(findings)),
+        Fold("Norms of v and g", say("norms") if norms else [], pictures=norms),
         Fold("Speed", say("speed"), [speed_table(comparison)]),
-        *([Fold("Recorded episodes", [*say("clips"), *failures], clips=clips)] if clips or failures else []),
+        Fold("Recorded episodes", [*say("clips"), *failures] if clips or failures else [], clips=clips),
         _settings_fold(comparison),
     ]
-    intro = say("intro", f=findings, methods=methods, seeds=seeds_between(seeds))
+    intro = say("intro", f=findings, fewest=seeds[0], most=seeds[-1])
+    notes = _notes(findings, comparisons, plans)
     table = score_table(findings, "maximum")
-    return Chapter(comparison.name, intro, pictures["curves"], table, _notes(findings, every, grids), folds)
+    return Chapter(
+        comparison.name, intro, shown("overview"), table, notes, [f for f in folds if f.texts or f.tables]
+    )
 
 
 def score_table(findings: Findings, metric: str) -> Table:
@@ -78,9 +86,10 @@ def _table_of_scores(findings: Findings, metric: str, arms: Sequence[Arm], colum
             cells = _cells(findings, metric, arm, game, list(columns.values()))
             rows += [[title, arm.label, *cells]] if set(cells) != {MISSING} else []
         if game and metric == "maximum" and arms == findings.chosen:
-            published = findings.published.scores.get(game, {})
-            shown = findings.published.shown.items()
-            rows += [[title, name, score(published[source])] for source, name in shown if source in published]
+            published = findings.published.get(game, {})
+            rows += [
+                [title, name, score(published[source])] for source, name in SHOWN.items() if source in published
+            ]
     human = [found for arm in arms if (found := findings.find("human_iqm", metric, arm, None))]
     rows += [[f"{len(each.games)} games, human-normalized", each.arm.label, _shown(each)] for each in human]
     header = ["game", "arm", "score [95% interval]", "seeds", *columns]
@@ -126,74 +135,64 @@ def speed_table(comparison: Comparison) -> Table:
     return Table(caption, ["method", "game", "machine", "runs", "median", "range"], rows)
 
 
-def _notes(findings: Findings, every: Sequence[Comparison], grids: Grids) -> list[str]:
+def _notes(findings: Findings, comparisons: Sequence[Comparison], plans: Plans) -> list[str]:
     """What a reader must know to trust the table."""
     comparison = findings.comparison
     here = {run.folder.resolve() for run in comparison.runs}
-    cells = {cell.folder.resolve(): cell for asked in grids.values() for cell in asked}
-    outs = {cells[folder].out for folder in here & cells.keys()}
-    asked = {at for at, cell in cells.items() if cell.out in outs and cell.suite == comparison.suite}
-    pairs = [
-        *findings.own.items(),
-        *((arm, other) for arm, other in findings.equal.items() if arm in findings.own),
-    ]
+    planned = {each.folder.resolve(): each for asked in plans.values() for each in asked}
+    outs = {planned[folder].out for folder in here & planned.keys()}
+    asked = {at for at, each in planned.items() if each.out in outs and each.cell.suite == comparison.suite}
+    pairs = {*findings.own.items(), *(pair for pair in findings.equal.items() if pair[0] in findings.own)}
     shown = [
         found for found in findings.numbers if found.metric == "maximum" and (found.arm, found.baseline) in pairs
     ]
-    over_games = [found for found in shown if found.game is None]
+    over_games = {found.quantity for found in shown if found.game is None}
     intervals = [found for found in shown if "difference" in found.quantity and found.estimate.low is not None]
     return say(
         "notes",
         f=findings,
-        published=any(game in findings.published.scores for game in comparison.games),
-        apart=differing_settings([other for other in every if other.suite == comparison.suite]),
+        published=any(game in findings.published for game in comparison.games),
+        apart=differing_settings([other for other in comparisons if other.suite == comparison.suite]),
         asked=len(asked),
         found=len(asked & here),
         without_score=sum(int(np.isnan(run.scores(comparison.num_epochs)).sum()) for run in comparison.runs),
         versions=len({json.dumps(run.versions, sort_keys=True) for run in comparison.runs}),
-        no_scale=bool(over_games) and not any(found.quantity == "iqm" for found in over_games),
+        no_scale=over_games == {"improvement"},
         intervals=len(intervals),
         fewest=min((found.fewest_seeds for found in intervals), default=0),
     )
 
 
-def _rates_folds(findings: Findings, pictures: Sequence[Picture]) -> list[Fold]:
-    """How each method came to its learning rate, and every arm; empty where each method has one rate."""
-    if findings.choice.basis == "single":
+def _rates_texts(findings: Findings) -> list[str]:
+    """How each method came to its learning rate; empty if each method has one rate."""
+    comparison, choice, other = findings.comparison, findings.choice, findings.choice.chosen_on
+    if choice.basis == "single":
         return []
-    comparison, choice = findings.comparison, findings.choice
-    other = choice.chosen_on
     identities = [{(run.game, run.arm, run.seed) for run in each.runs} for each in (comparison, other)]
-    texts = say(
+    means = scaled_means(other).items()
+    return say(
         "rates",
         f=findings,
-        means=[
-            f"{arm.label}: {MISSING if math.isnan(mean) else score(mean)}"
-            for arm, mean in scaled_means(other).items()
-        ],
+        means=[f"{arm.label}: {MISSING if math.isnan(mean) else score(mean)}" for arm, mean in means],
         fixed=[arm.label for method, arm in choice.arms.items() if method not in other.methods],
         unlike=[name for name in differing_settings([comparison, other]) if name != "steps"],
         shared=len(identities[0] & identities[1]) if choice.basis == "other runs" else 0,
     )
-    return [Fold("Learning rates", texts, [rates_table(findings)], pictures)]
 
 
 def _published_texts(findings: Findings) -> list[str]:
     """What makes published scores and curves unlike ours; empty if there are none."""
     comparison = findings.comparison
     texts = []
-    if any(game in findings.published.scores for game in comparison.games):
+    if any(game in findings.published for game in comparison.games):
         paper = flat(Config(comparison.games[0]))
-        unlike = [
-            f"{name} {_plain(value)} (paper {_plain(paper[name])})"
-            for name, value in comparison.settings.items()
-            if name in paper and value != paper[name]
-        ]
-        texts += say("published", f=findings, unlike=unlike)
+        settings = {name: value for name, value in comparison.settings.items() if value != paper.get(name, value)}
+        unlike = [f"{name} {_plain(value)} (paper {_plain(paper[name])})" for name, value in settings.items()]
+        texts += say("published", f=findings, sources=SOURCES, shown=SHOWN, unlike=unlike)
     reached = [
         f"{name} on {game_title(game)}: {score(points[-1][1])} at step {points[-1][0]:,}"
         for game in comparison.games
-        for name, points in findings.published_curves(game)
+        for name, points in findings.curves_of_others.get(game, ())
     ]
     return texts + (say("other_curves", reached=reached) if reached else [])
 

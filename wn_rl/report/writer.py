@@ -12,8 +12,8 @@ from wn_rl.report.comparison import Comparison, choose_rates, compare
 from wn_rl.report.content import make_chapter
 from wn_rl.report.figures import pictures_of
 from wn_rl.report.findings import Findings, examine
-from wn_rl.report.published_curves import Published
-from wn_rl.report.read import Grids, LeftOut, missing_runs, read_grids, read_runs
+from wn_rl.report.published import REFERENCE_SCORES, Curves
+from wn_rl.report.read import LeftOut, Plans, missing_runs, read_plans, read_runs
 from wn_rl.report.render import Clip, Fold, Table, render_markdown, render_page, say
 from wn_rl.report.tables import csv_tables
 from wn_rl.report.words import game_title, slug
@@ -23,7 +23,7 @@ from wn_rl.run.folder import RunFolder
 TITLE = "Weight normalization in deep Q-networks: what these runs show"
 BOOTSTRAP_SEED = 0
 VIDEO_SEED = 0
-FILES = "files.txt"  # what lies in these folders of a report, so that the next one takes nothing else away
+FILES = "files.txt"  # what is in these folders of a report, so that the next one removes nothing else
 _FOLDERS = (Path("figures"), Path("tables"), Path("videos"))
 
 RecordEpisode = Callable[[Path, Path, int], str]
@@ -36,14 +36,14 @@ def write_report(
     *,
     rates_from: Sequence[Path] = (),
     until: int | None = None,
-    published: Mapping[str, Published] = MappingProxyType({}),
+    curves: Mapping[str, Curves] = MappingProxyType({}),
     record_episode: RecordEpisode | None = None,
 ) -> Path:
     """Write report.html, report.md, tables/, figures/, videos/, their list and configs.json; the page's path.
 
     runs: run folders, or folders that hold them. rates_from: other runs to choose learning rates on; without any,
     they are chosen on the runs themselves. until: compare all runs that reached this step, up to it, but use all
-    of `rates_from`; without it, finished runs. published: by suite. record_episode: without it, no videos.
+    of `rates_from`; without it, finished runs. curves: of others, by suite. record_episode: without it, no videos.
 
     Raises:
         UserError: none of the runs can be compared, or the folder could not be written.
@@ -52,26 +52,26 @@ def write_report(
         raise UserError(f"{out} is a file: name a folder for the report")
     if RunFolder(out).config_file.exists():
         raise UserError(f"{out} is the folder of a run: name another one for the report")
-    every_run, left_out = read_runs(runs)
-    comparisons, unfit = compare(every_run, until)
-    grids, unreadable = read_grids(runs, [run.folder for run in every_run])
-    left_out += [*unreadable, *unfit, *missing_runs(grids)]
+    all_runs, left_out = read_runs(runs)
+    comparisons, unfit = compare(all_runs, until)
+    plans, unreadable = read_plans(runs, [run.folder for run in all_runs])
+    left_out += [*unreadable, *unfit, *missing_runs(plans)]
     others: list[Comparison] = []
     if rates_from:
         other_runs, unread = read_runs(rates_from)
         others, unused = compare(other_runs)  # whole, wherever the reported runs are cut
         left_out += [*unread, *unused]
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    every = [
-        examine(each, choose_rates(each, others), published.get(each.suite, Published()), rng)
-        for each in comparisons
-    ]
+    examined = []
+    for each in comparisons:
+        published = REFERENCE_SCORES if each.suite == "atari" else {}
+        examined.append(examine(each, choose_rates(each, others), published, curves.get(each.suite, {}), rng))
     out.mkdir(parents=True, exist_ok=True)
     with alone_in(out):  # two invocations of one comparison may end at once
         _remove_old_report(out)
-        configs = {str(run.folder): run.record for run in every_run}
+        configs = {str(run.folder): run.record for run in all_runs}
         files = {"configs.json": (json.dumps(configs, indent=1) + "\n").encode()}
-        files |= _report_files(every, grids, left_out, out, record_episode)
+        files |= _report_files(examined, plans, left_out, out, record_episode)
         for name, data in files.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             (out / name).write_bytes(data)
@@ -86,41 +86,41 @@ def _remove_old_report(out: Path) -> None:
 
 
 def _report_files(
-    every: Sequence[Findings], grids: Grids, left_out: Sequence[LeftOut], out: Path, record: RecordEpisode | None
+    examined: Sequence[Findings],
+    plans: Plans,
+    left_out: Sequence[LeftOut],
+    out: Path,
+    record: RecordEpisode | None,
 ) -> dict[str, bytes]:
     """Names and contents; videos are written on the way."""
-    files: dict[str, bytes] = {}
+    files = {f"tables/{name}": text.encode() for name, text in csv_tables(examined, left_out).items()}
     chapters = []
-    comparisons = [findings.comparison for findings in every]
-    for findings in every:
+    comparisons = [findings.comparison for findings in examined]
+    for findings in examined:
         pictures = pictures_of(findings)
         clips, failures = _record(findings, out, record) if record else ([], [])
-        chapters.append(make_chapter(findings, pictures, clips, failures, comparisons, grids))
-        for picture in [picture for group in pictures.values() for picture in group]:
-            files |= {
-                f"figures/{picture.name}.png": picture.png,
-                f"figures/{picture.name}.svg": picture.svg.encode(),
-            }
+        chapters.append(make_chapter(findings, pictures, clips, failures, comparisons, plans))
+        files |= {f"figures/{picture.name}.png": picture.png for picture in pictures.values()}
+        files |= {f"figures/{picture.name}.svg": picture.svg.encode() for picture in pictures.values()}
         files |= {clip.path: clip.mp4 for clip in clips}
-    files |= {f"tables/{name}": text.encode() for name, text in csv_tables(every, left_out).items()}
     files[FILES] = "".join(f"{name}\n" for name in sorted(files)).encode()
-    folds = _folds(grids, left_out)
+    folds = _folds(plans, left_out)
     files["report.md"] = render_markdown(TITLE, chapters, folds).encode()
     files["report.html"] = render_page(TITLE, chapters, folds).encode()
     return files
 
 
-def _folds(grids: Grids, left_out: Sequence[LeftOut]) -> list[Fold]:
+def _folds(plans: Plans, left_out: Sequence[LeftOut]) -> list[Fold]:
     """What concerns all comparisons."""
     folds = [Fold("How the numbers are made", say("method"))]
-    if grids:
-        begun = {command: sum(cell.began() for cell in cells) for command, cells in grids.items()}
+    if plans:
         texts = [
-            f"{begun[command]} of {len(cells)} runs have begun: {command}" for command, cells in grids.items()
+            f"{sum(run.began() for run in asked)} of {len(asked)} runs have begun: {command}"
+            for command, asked in plans.items()
         ]
         folds.append(Fold("Commands that asked for these runs", texts))
     if left_out:
-        unfinished = any(entry.run is not None and entry.run.status.status != "finished" for entry in left_out)
+        unfinished = any(entry.run and entry.run.status.status != "finished" for entry in left_out)
         rows = [[str(entry.folder), entry.reason] for entry in left_out]
         table = Table("Not in the numbers", ["folder", "reason"], rows)
         folds.append(Fold(f"Left out ({len(left_out)})", say("left_out", unfinished=unfinished), [table]))
