@@ -13,7 +13,7 @@ from wn_rl.envs import atari, atari_vector
 from wn_rl.envs import base as lanes
 from wn_rl.envs.atari_vector import AtariVector
 from wn_rl.envs.base import lane_seed
-from wn_rl.report.published import REFERENCE_SCORES, SOURCES
+from wn_rl.report.published_scores import REFERENCE_SCORES, SOURCES
 
 PAPER_GAMES = ["breakout", "enduro", "seaquest", "space_invaders"]
 

@@ -113,7 +113,7 @@ def _tell_result(folder: RunFolder, config: Config, policy: str, options: Evalua
 
 def _tell_references(game: str) -> None:
     """Print published scores beside ours, for the games that the papers share."""
-    from wn_rl.report.published import REFERENCE_SCORES, SOURCES
+    from wn_rl.report.published_scores import REFERENCE_SCORES, SOURCES
 
     if game in REFERENCE_SCORES:
         print("published, some by other protocols, the agents after 200M frames or so:")

@@ -20,9 +20,6 @@ class Report:
     """Folder to write report.html, report.md, tables/ and figures/ to."""
     rates_from: tuple[Path, ...] = ()
     """Other runs to choose each parameterization's learning rate on, so that the seeds reported are fresh."""
-    curves: tuple[Path, ...] = ()
-    """CSV files of other people's learning curves to draw beside ours: columns game, agent_steps, mean_return and,
-    if there are any, seed and suite (atari without)."""
     until: int | None = None
     """Compare all runs that reached this step, up to it. None: finished runs, each with those of its length."""
     videos: bool = True
@@ -37,7 +34,6 @@ def run(arguments: Sequence[str]) -> int:
 
 def write(options: Report) -> Path:
     """Write the report that the options ask for; the page's path. See `write_report` for what it raises."""
-    from wn_rl.report.published import read_curves
     from wn_rl.report.writer import write_report
 
     if not options.runs:
@@ -49,7 +45,6 @@ def write(options: Report) -> Path:
         options.out,
         rates_from=options.rates_from,
         until=options.until,
-        curves=read_curves(options.curves),
         record_episode=record_best_episode if options.videos else None,
     )
 

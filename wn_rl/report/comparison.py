@@ -63,10 +63,6 @@ class Comparison:
         """Arms without their learning rates."""
         return list(dict.fromkeys(arm.method for arm in self.arms))
 
-    @property
-    def one_rate_each(self) -> bool:
-        return len(self.arms) == len(self.methods)
-
     @cached_property
     def baseline(self) -> Arm:
         """The method that the others are compared with: of normal layers, those with the fewest options."""
@@ -99,9 +95,11 @@ def compare(runs: Iterable[Run], until: int | None = None) -> tuple[list[Compari
     Raises:
         UserError: nothing remains.
     """
+    free = names_of(Role.METHOD, Role.RUN, Role.CIRCUMSTANCE, Role.RECORD)
     kinds: dict[tuple[str, int, str], list[Run]] = {}
     for run in runs:
-        settings = json.dumps(shared_settings(run), sort_keys=True)
+        shared = {name: value for name, value in run.settings.items() if name not in free}
+        settings = json.dumps(shared, sort_keys=True)
         kinds.setdefault((run.suite, until or run.steps, settings), []).append(run)
     comparisons: list[Comparison] = []
     left_out: list[LeftOut] = []
@@ -121,30 +119,19 @@ def _fit_and_unfit(runs: Sequence[Run], horizon: int) -> tuple[tuple[Run, ...], 
     fit: dict[tuple[str, Arm, int], Run] = {}
     unfit = []
     for run in runs:
-        identity = (run.game, run.arm, run.seed)
-        if obstacle := _obstacle(run, horizon, fit.get(identity)):
-            unfit.append(LeftOut(run.folder, obstacle, run))
+        twin = fit.get((run.game, run.arm, run.seed))
+        if not run.reached(horizon):
+            message = f": {run.status.message}" if run.status.message else ""
+            reason = f"{run.status.status} at step {run.last_step:,} of {horizon:,}{message}"
+        elif np.isnan(run.scores(run.epochs_until(horizon))).all():
+            reason = f"has no evaluation score up to step {horizon:,}"
+        elif twin:
+            reason = f"has the settings and the seed of {twin.folder}, which is in the numbers"
         else:
-            fit[identity] = run
+            fit[run.game, run.arm, run.seed] = run
+            continue
+        unfit.append(LeftOut(run.folder, reason, run))
     return tuple(fit.values()), tuple(unfit)
-
-
-def _obstacle(run: Run, horizon: int, twin: Run | None) -> str | None:
-    """Why a run cannot be in a comparison; None if it can."""
-    if not run.reached(horizon):
-        reason = f"{run.status.status} at step {run.last_step:,} of {horizon:,}"
-        return f"{reason}: {run.status.message}" if run.status.message else reason
-    if np.isnan(run.scores(run.epochs_until(horizon))).all():
-        return f"has no evaluation score up to step {horizon:,}"
-    if twin is not None:
-        return f"has the settings and the seed of {twin.folder}, which is in the numbers"
-    return None
-
-
-def shared_settings(run: Run) -> dict[str, Any]:
-    """Settings that must be equal for two runs to be compared, names with dots."""
-    other = names_of(Role.METHOD, Role.RUN, Role.CIRCUMSTANCE, Role.RECORD)
-    return {name: value for name, value in run.settings.items() if name not in other}
 
 
 def differing_settings(comparisons: Sequence[Comparison]) -> list[str]:
@@ -184,8 +171,8 @@ def choose_rates(comparison: Comparison, others: Sequence[Comparison]) -> Choice
         rates = Counter(arm.method for arm in comparison.arms)
         fixed = {arm.method: arm for arm in comparison.arms if rates[arm.method] == 1 and arm.method not in best}
         return Choice(best | fixed, "other runs", same_suite[0])
-    basis: Literal["single", "same runs"] = "single" if comparison.one_rate_each else "same runs"
-    return Choice(best_arms(comparison), basis, comparison)
+    single = len(comparison.arms) == len(comparison.methods)
+    return Choice(best_arms(comparison), "single" if single else "same runs", comparison)
 
 
 def best_arms(comparison: Comparison) -> dict[Arm, Arm]:
@@ -208,20 +195,12 @@ def scaled_means(comparison: Comparison) -> dict[Arm, float]:
 
     NaN for an arm that lacks one of its method's games.
     """
-    by_game = [_scaled_scores(comparison, game) for game in comparison.games]
-    found = {}
-    for arm in comparison.arms:
-        of_method = [scores for scores in by_game if any(other.method == arm.method for other in scores)]
-        found[arm] = float(np.mean([scores.get(arm, math.nan) for scores in of_method]))
-    return found
-
-
-def _scaled_scores(comparison: Comparison, game: str) -> dict[Arm, float]:
-    """Of each arm that has runs of the game."""
-    means = {
-        arm: float(np.nanmax(comparison.scores(arm, game), axis=1).mean())
-        for arm in comparison.arms
-        if comparison.runs_of(arm, game)
-    }
-    low, high = min(means.values()), max(means.values())
-    return {arm: (mean - low) / (high - low) if high > low else 1.0 for arm, mean in means.items()}
+    scaled: dict[Arm, list[float]] = {arm: [] for arm in comparison.arms}
+    for game in comparison.games:
+        maxima = {arm: np.nanmax(comparison.scores(arm, game), axis=1) for arm in comparison.arms}
+        means = {arm: float(scores.mean()) for arm, scores in maxima.items() if scores.size}
+        low, high = min(means.values()), max(means.values())
+        means = {arm: (mean - low) / (high - low) if high > low else 1.0 for arm, mean in means.items()}
+        for arm in [arm for arm in comparison.arms if any(other.method == arm.method for other in means)]:
+            scaled[arm].append(means.get(arm, math.nan))
+    return {arm: float(np.mean(values)) for arm, values in scaled.items()}

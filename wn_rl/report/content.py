@@ -10,21 +10,18 @@ import numpy as np
 
 from wn_rl.compare.arms import Arm
 from wn_rl.config import Config, flat
-from wn_rl.errors import counted
 from wn_rl.report.comparison import Comparison, differing_settings, scaled_means
 from wn_rl.report.figures import Picture
 from wn_rl.report.findings import Finding, Findings, Pairs
-from wn_rl.report.published import SHOWN, SOURCES
+from wn_rl.report.published_scores import SHOWN, SOURCES
 from wn_rl.report.read import Plans
 from wn_rl.report.render import Chapter, Clip, Fold, Table, say
-from wn_rl.report.words import game_title, reading, score, with_interval
-
-MISSING = "\N{EN DASH}"
+from wn_rl.report.words import MISSING, game_title, reading, score, with_interval
 
 
 def make_chapter(
     findings: Findings,
-    pictures: Mapping[str, Picture],
+    pictures: Mapping[str, Sequence[Picture]],
     clips: Sequence[Clip],
     failures: Sequence[str],
     comparisons: Sequence[Comparison],
@@ -34,50 +31,49 @@ def make_chapter(
 
     failures: why some clips could not be recorded. comparisons: all those of the report.
     """
-
-    def shown(*names: str) -> list[Picture]:
-        return [pictures[name] for name in names if name in pictures]
-
     comparison = findings.comparison
     seeds = sorted({len(comparison.runs_of(arm, game)) for arm in comparison.arms for game in comparison.games})
     others = [score_table(findings, metric) for metric in ("final", "area")]
     rates = _rates_texts(findings)
-    norms = shown("norm-v", "norm-g")
+    norms = [*pictures["norm-v"], *pictures["norm-g"]]
+    made_by = Counter(", ".join(map(" ".join, run.versions.items())) for run in comparison.runs)
+    shared = {"suite": comparison.suite, **comparison.settings}
     folds = [
         Fold("Other scores: the last evaluation, and the mean of the curve", tables=others),
-        Fold("Learning rates", rates, [rates_table(findings)] if rates else [], shown("rates-overview")),
-        Fold("Published scores and curves: not measured as ours", _published_texts(findings)),
+        Fold("Learning rates", rates, [rates_table(findings)] if rates else [], pictures["rates-overview"]),
+        Fold("Published scores: not measured as ours", _published_texts(findings)),
         Fold("Norms of v and g", say("norms") if norms else [], pictures=norms),
         Fold("Speed", say("speed"), [speed_table(comparison)]),
         Fold("Recorded episodes", [*say("clips"), *failures] if clips or failures else [], clips=clips),
-        _settings_fold(comparison),
+        Fold("Settings and versions", say("settings", made_by=made_by), code=json.dumps(shared, indent=1)),
     ]
     intro = say("intro", f=findings, fewest=seeds[0], most=seeds[-1])
     notes = _notes(findings, comparisons, plans)
     table = score_table(findings, "maximum")
     return Chapter(
-        comparison.name, intro, shown("overview"), table, notes, [f for f in folds if f.texts or f.tables]
+        comparison.name, intro, pictures["overview"], table, notes, [f for f in folds if f.texts or f.tables]
     )
 
 
 def score_table(findings: Findings, metric: str) -> Table:
     """The chosen arms in each game and over games: scores, differences from the baseline, and what they show."""
     own = findings.own
-    equal = {arm: baseline for arm, baseline in findings.equal.items() if arm in own and own[arm] != baseline}
     columns = {f"difference from {baseline.label}": own for baseline in own.values()}
-    columns |= {f"from {findings.comparison.baseline.label} at the same rate": equal} if equal else {}
+    columns[f"from {findings.comparison.baseline.label} at the same rate"] = {
+        arm: baseline for arm, baseline in findings.equal.items() if arm in own and own[arm] != baseline
+    }
     return _table_of_scores(findings, metric, findings.chosen, columns)
 
 
 def rates_table(findings: Findings) -> Table:
     """Every arm by the maximum score, and its difference from the baseline at the same rate."""
-    heading = f"difference from {findings.comparison.baseline.label} at the same rate"
-    columns = {heading: findings.equal} if findings.equal else {}
+    columns = {f"difference from {findings.comparison.baseline.label} at the same rate": findings.equal}
     return _table_of_scores(findings, "maximum", findings.comparison.arms, columns)
 
 
 def _table_of_scores(findings: Findings, metric: str, arms: Sequence[Arm], columns: Mapping[str, Pairs]) -> Table:
-    """columns: headings, and the baseline that each arm is compared with there."""
+    """columns: headings, and the baseline that each arm is compared with there; empty ones are left out."""
+    columns = {heading: pairs for heading, pairs in columns.items() if pairs}
     rows: list[list[str]] = []
     games = findings.comparison.games
     for game in [*games, None]:
@@ -169,41 +165,20 @@ def _rates_texts(findings: Findings) -> list[str]:
     if choice.basis == "single":
         return []
     identities = [{(run.game, run.arm, run.seed) for run in each.runs} for each in (comparison, other)]
-    means = scaled_means(other).items()
     return say(
         "rates",
         f=findings,
-        means=[f"{arm.label}: {MISSING if math.isnan(mean) else score(mean)}" for arm, mean in means],
-        fixed=[arm.label for method, arm in choice.arms.items() if method not in other.methods],
+        means=scaled_means(other),
         unlike=[name for name in differing_settings([comparison, other]) if name != "steps"],
         shared=len(identities[0] & identities[1]) if choice.basis == "other runs" else 0,
     )
 
 
 def _published_texts(findings: Findings) -> list[str]:
-    """What makes published scores and curves unlike ours; empty if there are none."""
+    """What makes published scores unlike ours; empty if there are none."""
     comparison = findings.comparison
-    texts = []
-    if any(game in findings.published for game in comparison.games):
-        paper = flat(Config(comparison.games[0]))
-        settings = {name: value for name, value in comparison.settings.items() if value != paper.get(name, value)}
-        unlike = [f"{name} {_plain(value)} (paper {_plain(paper[name])})" for name, value in settings.items()]
-        texts += say("published", f=findings, sources=SOURCES, shown=SHOWN, unlike=unlike)
-    reached = [
-        f"{name} on {game_title(game)}: {score(points[-1][1])} at step {points[-1][0]:,}"
-        for game in comparison.games
-        for name, points in findings.curves_of_others.get(game, ())
-    ]
-    return texts + (say("other_curves", reached=reached) if reached else [])
-
-
-def _plain(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _settings_fold(comparison: Comparison) -> Fold:
-    made_by = Counter(", ".join(map(" ".join, run.versions.items())) for run in comparison.runs)
-    texts = [f"{counted(runs, 'run')}: {versions or 'no versions recorded'}" for versions, runs in made_by.items()]
-    texts.append("The config.json of every run, with its command, is in configs.json. These settings are shared:")
-    shared = {"suite": comparison.suite, **comparison.settings}
-    return Fold("Settings and versions", texts, code=json.dumps(shared, indent=1))
+    if not any(game in findings.published for game in comparison.games):
+        return []
+    paper = flat(Config(comparison.games[0]))
+    unlike = {name: value for name, value in comparison.settings.items() if value != paper.get(name, value)}
+    return say("published", f=findings, sources=SOURCES, shown=SHOWN, unlike=unlike, paper=paper)

@@ -1,7 +1,6 @@
 """The report's figures: panels that can be read in light and dark, on paper and on a page."""
 
 import io
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
 
 from wn_rl.compare.arms import Arm
 from wn_rl.report.comparison import rate_of
@@ -88,11 +87,11 @@ def make_picture(name: str, caption: str, panels: Sequence[Draw]) -> Picture:
     return Picture(name, caption, columns, png.getvalue(), svg.getvalue())
 
 
-def pictures_of(findings: Findings) -> dict[str, Picture]:
-    """The figures of a comparison by their names in `_CAPTIONS`, those that have something to show."""
+def pictures_of(findings: Findings) -> dict[str, list[Picture]]:
+    """The figures of a comparison by their names in `_CAPTIONS`; an empty list where there is nothing to show."""
     comparison = findings.comparison
     games = [game for game in comparison.games if any((arm, game) in findings.curves for arm in findings.chosen)]
-    rates = [] if comparison.one_rate_each else comparison.games
+    rates = comparison.games if len(comparison.arms) > len(comparison.methods) else []
     panels: dict[str, list[Draw]] = {
         "overview": [partial(_draw_curves, findings, game) for game in games],
         "rates-overview": [partial(_draw_rates, findings, game) for game in rates],
@@ -101,7 +100,8 @@ def pictures_of(findings: Findings) -> dict[str, Picture]:
     }
     prefix = slug(comparison.name)
     return {
-        name: make_picture(f"{prefix}-{name}", _CAPTIONS[name], drawn) for name, drawn in panels.items() if drawn
+        name: [make_picture(f"{prefix}-{name}", _CAPTIONS[name], drawn)] if drawn else []
+        for name, drawn in panels.items()
     }
 
 
@@ -113,28 +113,20 @@ def style_of(method: Arm, methods: Sequence[Arm]) -> dict[str, Any]:
 
 
 def _draw_curves(findings: Findings, game: str, axes: Axes) -> None:
-    """Figure 4 of the paper for one game."""
+    """Figure 4 of the paper for one game: means with their bands, or the single runs if these are few."""
     period = findings.comparison.evaluation_period
-    for (name, points), dashes in zip(findings.curves_of_others.get(game, ()), itertools.cycle(_DASHES)):
-        steps, scores = np.array(points).T
-        axes.plot(steps / period, scores, label=name, color=FOREGROUND, alpha=0.6, linestyle=dashes)
     for arm in [arm for arm in findings.chosen if (arm, game) in findings.curves]:
-        _draw_curve(findings, arm, game, axes)
+        runs = findings.comparison.scores(arm, game)
+        means, low, high = _ends(findings.curves[arm, game])
+        epochs = np.arange(1, len(means) + 1)
+        style = style_of(arm.method, findings.comparison.methods)
+        few = len(runs) < MIN_SEEDS
+        line = {**style, "markersize": 4 if len(epochs) <= 40 else 0, "linewidth": 1.3 if few else 1.8}
+        for scores in runs if few else [means]:
+            axes.plot(epochs, scores, label=arm.label, **line)
+        axes.fill_between(epochs, low, high, color=style["color"], alpha=0.2, linewidth=0)
     axes.set(title=game_title(game), xlabel=f"epoch ({period:,} agent steps each)", ylabel="evaluation score")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-
-
-def _draw_curve(findings: Findings, arm: Arm, game: str, axes: Axes) -> None:
-    """A mean with its band, or the single runs if these are few."""
-    runs = findings.comparison.scores(arm, game)
-    means, low, high = _ends(findings.curves[arm, game])
-    epochs = np.arange(1, len(means) + 1)
-    style = style_of(arm.method, findings.comparison.methods)
-    few = len(runs) < MIN_SEEDS
-    line = {**style, "markersize": 4 if len(epochs) <= 40 else 0, "linewidth": 1.3 if few else 1.8}
-    for scores in runs if few else [means]:
-        axes.plot(epochs, scores, label=arm.label, **line)
-    axes.fill_between(epochs, low, high, color=style["color"], alpha=0.2, linewidth=0)
 
 
 def _ends(estimates: Sequence[Estimate]) -> FloatArray:
@@ -157,11 +149,10 @@ def _draw_rates(findings: Findings, game: str, axes: Axes) -> None:
         ringed = [mean.arm in findings.chosen for mean in means]
         axes.scatter(rates[ringed], points[ringed], s=130, facecolors="none", edgecolors=FOREGROUND, zorder=3)
     ticks = sorted({rate_of(arm) for arm in findings.comparison.arms})
-    axes.set_xscale("log")
+    axes.set(title=game_title(game), xlabel="learning rate", ylabel="maximum score", xscale="log")
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.08)
-    axes.set(title=game_title(game), xlabel="learning rate", ylabel="maximum score")
 
 
 def _norm_panels(findings: Findings, kind: str) -> list[Draw]:
@@ -181,12 +172,7 @@ def _draw_norms(curves: Sequence[NormCurve], title: str, axes: Axes) -> None:
         axes.fill_between(curve.steps, growth.min(0), growth.max(0), color=colour, alpha=0.15, linewidth=0)
     axes.set(title=title, xlabel="agent steps", ylabel=f"|{curves[0].kind}|")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.xaxis.set_major_formatter(lambda value, _: _steps_label(value))
-
-
-def _steps_label(value: float) -> str:
-    """A number of steps for an axis: 0, 250k, 1.5M."""
-    return f"{value / 1e6:g}M" if value >= 1e6 else f"{value / 1e3:g}k" if value else "0"
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def plot_learning_curves(runs: Sequence[str | Path], *, baseline: float | None = None) -> Figure:
@@ -202,18 +188,16 @@ def plot_learning_curves(runs: Sequence[str | Path], *, baseline: float | None =
     for place, run in enumerate(runs):
         rows = RunFolder(Path(run)).read_rows()
         _, _, config = open_run(run)
-        colour = f"C{place}"
-        axes.plot(*series(rows, "train/return_last_100"), color=colour, alpha=0.5, linewidth=1)
-        steps, means = series(rows, "eval/return_mean")
+        axes.plot(*series(rows, "train/return_last_100"), color=f"C{place}", alpha=0.5, linewidth=1)
         _, deviations = series(rows, "eval/return_std")
-        bars: dict[str, Any] = {"yerr": deviations, "marker": "o", "markersize": 4, "capsize": 2}
+        style: Any = {"color": f"C{place}", "marker": "o", "markersize": 4, "capsize": 2}
         label = f"{config.game}, {config.parameterization}, seed {config.seed}"
-        axes.errorbar(steps, means, color=colour, label=label, **bars)
+        axes.errorbar(*series(rows, "eval/return_mean"), deviations, label=label, **style)
     if baseline is not None:
         axes.axhline(baseline, color="grey", linestyle="--", linewidth=1, label=f"random policy: {baseline:.2f}")
     axes.set(xlabel="agent steps", ylabel="raw return of an episode")
     axes.set_title("dots: evaluations, mean and standard deviation over episodes; thin line: training", fontsize=9)
-    axes.xaxis.set_major_formatter(lambda value, _: _steps_label(value))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure

@@ -10,14 +10,14 @@ import numpy as np
 from wn_rl.compare.arms import Arm
 from wn_rl.report import stats
 from wn_rl.report.comparison import Choice, Comparison
-from wn_rl.report.published import Curves, Scores
+from wn_rl.report.published_scores import Scores
 from wn_rl.report.read import series
 from wn_rl.report.stats import Estimate, FloatArray, Group
 
 METRICS: dict[str, Callable[[FloatArray], FloatArray]] = {
     "maximum": lambda scores: np.nanmax(scores, axis=1),
     "final": lambda scores: scores[:, -1],
-    "area": lambda scores: np.apply_along_axis(stats.area_under_curve, 1, scores),
+    "area": lambda scores: np.array([stats.area_under_curve(curve) for curve in scores]),
 }
 """Numbers of a run's evaluations: [seeds, epochs] to [seeds]. maximum is that of the paper's Table 3; final is the
 last evaluation; area is the mean height of the learning curve."""
@@ -86,8 +86,6 @@ class Findings:
     comparison: Comparison
     choice: Choice
     published: Scores
-    curves_of_others: Curves
-    """Up to the comparison's last step."""
     chosen: Sequence[Arm]
     """The arms at their chosen rates that have runs here."""
     own: Pairs
@@ -110,18 +108,10 @@ class Findings:
         return self._by_key.get((quantity, metric, arm, game, baseline))
 
 
-def examine(
-    comparison: Comparison, choice: Choice, published: Scores, others: Curves, rng: np.random.Generator
-) -> Findings:
-    """Every number of a comparison. published, others: what is published of its games."""
-    others = {
-        game: [
-            (name, cut) for name, points in curves if (cut := [p for p in points if p[0] <= comparison.horizon])
-        ]
-        for game, curves in others.items()
-    }
+def examine(comparison: Comparison, choice: Choice, published: Scores, rng: np.random.Generator) -> Findings:
+    """Every number of a comparison. published: scores of its games."""
     chosen = [choice.arms[method] for method in comparison.methods if choice.arms.get(method) in comparison.arms]
-    own, equal = _pairs_at_own_rates(comparison, choice), _pairs_at_equal_rates(comparison)
+    own, equal = _pairs(comparison, choice)
     pairs = dict.fromkeys((*own.items(), *equal.items()))  # a pair that answers both questions has one answer
     numbers = [found for pair in pairs for found in _differences(comparison, *pair, published, rng)]
     numbers += _means(comparison, rng)
@@ -132,25 +122,21 @@ def examine(
     }
     numbers += _human_normalized(comparison, chosen, published, rng)
     norms = list(_norm_curves(comparison))
-    return Findings(comparison, choice, published, others, chosen, own, equal, numbers, curves, norms)
+    return Findings(comparison, choice, published, chosen, own, equal, numbers, curves, norms)
 
 
-def _pairs_at_own_rates(comparison: Comparison, choice: Choice) -> Pairs:
-    baseline = choice.arms.get(comparison.baseline)
-    treatments = [choice.arms.get(method) for method in comparison.methods if method != comparison.baseline]
-    return {treatment: baseline for treatment in treatments if treatment and baseline}
-
-
-def _pairs_at_equal_rates(comparison: Comparison) -> Pairs:
-    of_baseline = {arm.learning_rate: arm for arm in comparison.arms if arm.method == comparison.baseline}
+def _pairs(comparison: Comparison, choice: Choice) -> tuple[Pairs, Pairs]:
+    """The methods and the baseline at their own rates, and at equal ones."""
+    at_rate = {arm.learning_rate: arm for arm in comparison.arms if arm.method == comparison.baseline}
     treatments = [arm for arm in comparison.arms if arm.method != comparison.baseline]
-    return {arm: of_baseline[arm.learning_rate] for arm in treatments if arm.learning_rate in of_baseline}
+    own = choice.arms.get(comparison.baseline)
+    chosen = [choice.arms[arm.method] for arm in treatments if own and arm.method in choice.arms]
+    equal = {arm: at_rate[arm.learning_rate] for arm in treatments if arm.learning_rate in at_rate}
+    return (dict.fromkeys(chosen, own) if own else {}), equal
 
 
 def _run_scores(comparison: Comparison, arm: Arm, game: str, metric: str) -> FloatArray:
     """The metric of each run, float [seeds], without the runs that lack it (their last evaluation, say)."""
-    if not comparison.runs_of(arm, game):
-        return np.zeros(0)
     values = METRICS[metric](comparison.scores(arm, game))
     return np.asarray(values[~np.isnan(values)])
 

@@ -73,9 +73,8 @@ class Run:
 
     @property
     def machine(self) -> str:
-        """Where the run was made; older records have the device and the version of torch only."""
-        older = f"{self.settings.get('device', 'unknown device')}, torch {self.versions.get('torch', 'unknown')}"
-        return str(self.record.get("machine") or older)
+        """Where the run was made."""
+        return str(self.record.get("machine", "unknown"))
 
     @property
     def frames_per_second(self) -> float:
@@ -177,12 +176,10 @@ class Planned:
     def folder(self) -> Path:
         return self.out / "runs" / self.cell.name
 
+    @property
     def began(self) -> bool:
-        """Whether the run has a config.json. If the folder may not be read, we assume so."""
-        try:
-            return (self.folder / "config.json").exists()
-        except PermissionError:
-            return True
+        """Whether the run has a config.json."""
+        return os.path.exists(self.folder / "config.json")  # False, not an error, in a locked folder
 
 
 Plans = dict[str, list[Planned]]
@@ -212,7 +209,7 @@ def missing_runs(plans: Plans) -> list[LeftOut]:
     failed = []
     never_began: dict[tuple[Path, Arm, str], list[str]] = {}
     planned_runs = {planned.folder: planned for asked in plans.values() for planned in asked}
-    for planned in [planned for planned in planned_runs.values() if not planned.began()]:
+    for planned in [planned for planned in planned_runs.values() if not planned.began]:
         out, cell = planned.out, planned.cell
         if planned.folder.exists():
             said = last_line(out / "logs" / f"{cell.name}.log") or "nothing"

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from wn_rl.errors import counted, in_one_line
 from wn_rl.report.figures import FOREGROUND, Picture
 from wn_rl.report.stats import COVERAGE, MIN_SEEDS, NUM_RESAMPLES
-from wn_rl.report.words import game_title, listed
+from wn_rl.report.words import game_title, listed, score
 
 MAX_EMBEDDED_BYTES = 2_000_000
 """A larger video is linked."""
@@ -105,8 +105,8 @@ def _template(name: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"counted": counted, "listed": listed, "max_embedded": MAX_EMBEDDED_BYTES}
-    environment.globals |= {"coverage": COVERAGE, "min_seeds": MIN_SEEDS, "num_resamples": NUM_RESAMPLES}
+    environment.globals.update(counted=counted, listed=listed, score=score, max_embedded=MAX_EMBEDDED_BYTES)
+    environment.globals.update(coverage=COVERAGE, min_seeds=MIN_SEEDS, num_resamples=NUM_RESAMPLES)
     environment.filters |= {
         "base64": lambda data: base64.b64encode(data).decode(),
         "html": lambda text: Markup(html.escape(text, quote=False)),

@@ -55,14 +55,10 @@ def bootstrap(
 ) -> Estimate:
     """The statistic of the groups, with its percentile interval if every game has MIN_SEEDS seeds.
 
-    Numbers are rounded, far below what scores mean, so that equal scores tie.
-
-    Raises:
-        ValueError: a group or one of its games has no score, or a score is not finite.
+    Every game needs at least one score, and all scores must be finite. Numbers are rounded, far below what scores
+    mean, so that equal scores tie.
     """
     arrays = [array for group in groups for array in group]
-    if not arrays or any(array.ndim != 1 or not array.size or not np.isfinite(array).all() for array in arrays):
-        raise ValueError("every game needs scores [seeds], all of them finite")
     largest = max(float(np.abs(array).max()) for array in arrays)
     decimals = max(9, 12 - math.ceil(math.log10(largest or 1.0)))
     point = round(float(statistic(*groups)), decimals)

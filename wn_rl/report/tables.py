@@ -9,7 +9,7 @@ import numpy as np
 
 from wn_rl.compare.arms import Arm
 from wn_rl.report.findings import METRICS, Findings
-from wn_rl.report.published import SOURCES
+from wn_rl.report.published_scores import SOURCES
 from wn_rl.report.read import LeftOut, Run
 from wn_rl.report.stats import Estimate
 from wn_rl.report.words import reading

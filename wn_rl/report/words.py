@@ -1,10 +1,13 @@
 """Numbers and findings in words: no claim that its interval does not carry."""
 
-import re
+import math
 from collections.abc import Sequence
 
 from wn_rl.errors import counted
 from wn_rl.report.stats import MIN_SEEDS, Estimate
+from wn_rl.run.folder import file_name
+
+MISSING = "\N{EN DASH}"
 
 
 def game_title(game: str) -> str:
@@ -14,11 +17,13 @@ def game_title(game: str) -> str:
 
 def slug(title: str) -> str:
     """A title as the name of a file: "minatar, 300,000 steps" to minatar-300000-steps."""
-    return re.sub(r"[^a-z0-9._]+", "-", title.lower().replace(",", "")).strip("-.")
+    return file_name(title.lower().replace(",", ""))
 
 
 def score(value: float) -> str:
-    """About three digits, and never zero for what is not zero: 1,448, 23.9, 0.62, 0.003."""
+    """About three digits, and zero only for zero: 1,448, 23.9, 0.62, 0.003; a dash for NaN."""
+    if math.isnan(value):
+        return MISSING
     size = abs(value)
     decimals = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.0995 or not size else 3
     text = f"{value:,.{decimals}f}" if size >= 0.0005 or not size else f"{value:.1g}"

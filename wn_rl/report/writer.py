@@ -1,9 +1,9 @@
 """From folders of runs to a folder with the report in it."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from wn_rl.report.comparison import Comparison, choose_rates, compare
 from wn_rl.report.content import make_chapter
 from wn_rl.report.figures import pictures_of
 from wn_rl.report.findings import Findings, examine
-from wn_rl.report.published import REFERENCE_SCORES, Curves
+from wn_rl.report.published_scores import REFERENCE_SCORES
 from wn_rl.report.read import LeftOut, Plans, missing_runs, read_plans, read_runs
 from wn_rl.report.render import Clip, Fold, Table, render_markdown, render_page, say
 from wn_rl.report.tables import csv_tables
@@ -36,14 +36,13 @@ def write_report(
     *,
     rates_from: Sequence[Path] = (),
     until: int | None = None,
-    curves: Mapping[str, Curves] = MappingProxyType({}),
     record_episode: RecordEpisode | None = None,
 ) -> Path:
     """Write report.html, report.md, tables/, figures/, videos/, their list and configs.json; the page's path.
 
     runs: run folders, or folders that hold them. rates_from: other runs to choose learning rates on; without any,
     they are chosen on the runs themselves. until: compare all runs that reached this step, up to it, but use all
-    of `rates_from`; without it, finished runs. curves: of others, by suite. record_episode: without it, no videos.
+    of `rates_from`; without it, finished runs. record_episode: without it, no videos.
 
     Raises:
         UserError: none of the runs can be compared, or the folder could not be written.
@@ -62,10 +61,10 @@ def write_report(
         others, unused = compare(other_runs)  # whole, wherever the reported runs are cut
         left_out += [*unread, *unused]
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    examined = []
-    for each in comparisons:
-        published = REFERENCE_SCORES if each.suite == "atari" else {}
-        examined.append(examine(each, choose_rates(each, others), published, curves.get(each.suite, {}), rng))
+    examined = [
+        examine(each, choose_rates(each, others), REFERENCE_SCORES if each.suite == "atari" else {}, rng)
+        for each in comparisons
+    ]
     out.mkdir(parents=True, exist_ok=True)
     with alone_in(out):  # two invocations of one comparison may end at once
         _remove_old_report(out)
@@ -100,8 +99,9 @@ def _report_files(
         pictures = pictures_of(findings)
         clips, failures = _record(findings, out, record) if record else ([], [])
         chapters.append(make_chapter(findings, pictures, clips, failures, comparisons, plans))
-        files |= {f"figures/{picture.name}.png": picture.png for picture in pictures.values()}
-        files |= {f"figures/{picture.name}.svg": picture.svg.encode() for picture in pictures.values()}
+        for picture in chain(*pictures.values()):
+            files[f"figures/{picture.name}.png"] = picture.png
+            files[f"figures/{picture.name}.svg"] = picture.svg.encode()
         files |= {clip.path: clip.mp4 for clip in clips}
     files[FILES] = "".join(f"{name}\n" for name in sorted(files)).encode()
     folds = _folds(plans, left_out)
@@ -114,16 +114,11 @@ def _folds(plans: Plans, left_out: Sequence[LeftOut]) -> list[Fold]:
     """What concerns all comparisons."""
     folds = [Fold("How the numbers are made", say("method"))]
     if plans:
-        texts = [
-            f"{sum(run.began() for run in asked)} of {len(asked)} runs have begun: {command}"
-            for command, asked in plans.items()
-        ]
-        folds.append(Fold("Commands that asked for these runs", texts))
+        folds.append(Fold("Commands that asked for these runs", say("commands", plans=plans)))
     if left_out:
-        unfinished = any(entry.run and entry.run.status.status != "finished" for entry in left_out)
         rows = [[str(entry.folder), entry.reason] for entry in left_out]
         table = Table("Not in the numbers", ["folder", "reason"], rows)
-        folds.append(Fold(f"Left out ({len(left_out)})", say("left_out", unfinished=unfinished), [table]))
+        folds.append(Fold(f"Left out ({len(left_out)})", say("left_out", left_out=left_out), [table]))
     return folds
 
 
