@@ -49,11 +49,11 @@ def write(options: Report) -> Path:
     )
 
 
-def record_best_episode(run: Path, video: Path, seed: int) -> str:
+def record_best_episode(run: Path, video: Path) -> str:
     """Let a run's best network play one episode on the CPU; returns which network it was and its return."""
     from wn_rl.run.loading import load_run
     from wn_rl.run.play import record_episode
 
     loaded = load_run(run)
-    played = record_episode(loaded.config, loaded.network, video, seed=seed, tick=lambda: None)
+    played = record_episode(loaded.config, loaded.network, video, seed=0, tick=lambda: None)
     return f"{loaded.name}, return {played.returns[0]:g}"

@@ -1,7 +1,4 @@
-"""Which runs may be compared, and at which learning rate each method is.
-
-They have the same suite, the same length, and the same settings except for the arm.
-"""
+"""Which runs may be compared, those alike in all but game, arm and seed; and the learning rate of each method."""
 
 import json
 import math
@@ -10,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -147,9 +144,8 @@ class Choice:
 
     arms: Mapping[Arm, Arm]
     """Methods that had runs to choose on, each with its rate."""
-    basis: Literal["single", "same runs", "other runs"]
-    """single: no method had two rates to choose from."""
-    chosen_on: Comparison
+    chosen_on: Comparison | None
+    """These runs or others; None if no method had two rates to choose from."""
 
 
 def choose_rates(comparison: Comparison, others: Sequence[Comparison]) -> Choice:
@@ -170,9 +166,9 @@ def choose_rates(comparison: Comparison, others: Sequence[Comparison]) -> Choice
         best = best_arms(same_suite[0])
         rates = Counter(arm.method for arm in comparison.arms)
         fixed = {arm.method: arm for arm in comparison.arms if rates[arm.method] == 1 and arm.method not in best}
-        return Choice(best | fixed, "other runs", same_suite[0])
-    single = len(comparison.arms) == len(comparison.methods)
-    return Choice(best_arms(comparison), "single" if single else "same runs", comparison)
+        return Choice(best | fixed, same_suite[0])
+    is_choice = len(comparison.arms) > len(comparison.methods)
+    return Choice(best_arms(comparison), comparison if is_choice else None)
 
 
 def best_arms(comparison: Comparison) -> dict[Arm, Arm]:

@@ -15,28 +15,24 @@ from wn_rl.report.figures import Picture
 from wn_rl.report.findings import Finding, Findings, Pairs
 from wn_rl.report.published_scores import SHOWN, SOURCES
 from wn_rl.report.read import Plans
-from wn_rl.report.render import Chapter, Clip, Fold, Table, say
+from wn_rl.report.render import Chapter, Fold, Table, say
 from wn_rl.report.words import MISSING, game_title, reading, score, with_interval
 
 
 def make_chapter(
     findings: Findings,
     pictures: Mapping[str, Sequence[Picture]],
-    clips: Sequence[Clip],
-    failures: Sequence[str],
+    episodes: Fold,
     comparisons: Sequence[Comparison],
     plans: Plans,
 ) -> Chapter:
-    """One comparison.
-
-    failures: why some clips could not be recorded. comparisons: all those of the report.
-    """
+    """One comparison, of all those in the report. Folds without texts and tables are left out."""
     comparison = findings.comparison
     seeds = sorted({len(comparison.runs_of(arm, game)) for arm in comparison.arms for game in comparison.games})
     others = [score_table(findings, metric) for metric in ("final", "area")]
     rates = _rates_texts(findings)
     norms = [*pictures["norm-v"], *pictures["norm-g"]]
-    made_by = Counter(", ".join(map(" ".join, run.versions.items())) for run in comparison.runs)
+    made_by = Counter(run.versions for run in comparison.runs)
     shared = {"suite": comparison.suite, **comparison.settings}
     folds = [
         Fold("Other scores: the last evaluation, and the mean of the curve", tables=others),
@@ -44,7 +40,7 @@ def make_chapter(
         Fold("Published scores: not measured as ours", _published_texts(findings)),
         Fold("Norms of v and g", say("norms") if norms else [], pictures=norms),
         Fold("Speed", say("speed"), [speed_table(comparison)]),
-        Fold("Recorded episodes", [*say("clips"), *failures] if clips or failures else [], clips=clips),
+        episodes,
         Fold("Settings and versions", say("settings", made_by=made_by), code=json.dumps(shared, indent=1)),
     ]
     intro = say("intro", f=findings, fewest=seeds[0], most=seeds[-1])
@@ -152,7 +148,7 @@ def _notes(findings: Findings, comparisons: Sequence[Comparison], plans: Plans) 
         asked=len(asked),
         found=len(asked & here),
         without_score=sum(int(np.isnan(run.scores(comparison.num_epochs)).sum()) for run in comparison.runs),
-        versions=len({json.dumps(run.versions, sort_keys=True) for run in comparison.runs}),
+        versions=len({run.versions for run in comparison.runs}),
         no_scale=over_games == {"improvement"},
         intervals=len(intervals),
         fewest=min((found.fewest_seeds for found in intervals), default=0),
@@ -161,8 +157,8 @@ def _notes(findings: Findings, comparisons: Sequence[Comparison], plans: Plans) 
 
 def _rates_texts(findings: Findings) -> list[str]:
     """How each method came to its learning rate; empty if each method has one rate."""
-    comparison, choice, other = findings.comparison, findings.choice, findings.choice.chosen_on
-    if choice.basis == "single":
+    comparison, other = findings.comparison, findings.choice.chosen_on
+    if other is None:
         return []
     identities = [{(run.game, run.arm, run.seed) for run in each.runs} for each in (comparison, other)]
     return say(
@@ -170,7 +166,7 @@ def _rates_texts(findings: Findings) -> list[str]:
         f=findings,
         means=scaled_means(other),
         unlike=[name for name in differing_settings([comparison, other]) if name != "steps"],
-        shared=len(identities[0] & identities[1]) if choice.basis == "other runs" else 0,
+        shared=len(identities[0] & identities[1]) if other is not comparison else 0,
     )
 
 

@@ -31,7 +31,6 @@ _DASHES = ("--", "-", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 _MAX_COLUMNS = 3
 _PANEL_INCHES = (4.7, 3.3)
 _STYLE: Any = {
-    "font.size": 10,
     "text.parse_math": False,  # names of games and arms are not formulas
     "axes.titlesize": 11,
     "axes.spines.top": False,

@@ -67,9 +67,11 @@ class Run:
         return self.last_step >= step and (evaluated or self.status.status == "finished")
 
     @cached_property
-    def versions(self) -> dict[str, str]:
+    def versions(self) -> str:
         """What config.json records of the code and its libraries; empty without a record."""
-        return {name: str(v) for name, v in self.record.get("versions", {}).items() if v}
+        return ", ".join(
+            f"{name} {version}" for name, version in self.record.get("versions", {}).items() if version
+        )
 
     @property
     def machine(self) -> str:

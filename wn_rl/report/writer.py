@@ -22,12 +22,11 @@ from wn_rl.run.folder import RunFolder
 
 TITLE = "Weight normalization in deep Q-networks: what these runs show"
 BOOTSTRAP_SEED = 0
-VIDEO_SEED = 0
 FILES = "files.txt"  # what is in these folders of a report, so that the next one removes nothing else
 _FOLDERS = (Path("figures"), Path("tables"), Path("videos"))
 
-RecordEpisode = Callable[[Path, Path, int], str]
-"""Run folder, mp4 file to write and seed of the game, to what played it and how it went."""
+RecordEpisode = Callable[[Path, Path], str]
+"""Run folder and mp4 file to write, to what played the episode and how it went; the seed is always the same."""
 
 
 def write_report(
@@ -97,12 +96,12 @@ def _report_files(
     comparisons = [findings.comparison for findings in examined]
     for findings in examined:
         pictures = pictures_of(findings)
-        clips, failures = _record(findings, out, record) if record else ([], [])
-        chapters.append(make_chapter(findings, pictures, clips, failures, comparisons, plans))
+        episodes = _record(findings, out, record) if record else Fold("No episodes")
+        chapters.append(make_chapter(findings, pictures, episodes, comparisons, plans))
         for picture in chain(*pictures.values()):
             files[f"figures/{picture.name}.png"] = picture.png
             files[f"figures/{picture.name}.svg"] = picture.svg.encode()
-        files |= {clip.path: clip.mp4 for clip in clips}
+        files |= {clip.path: clip.mp4 for clip in episodes.clips}
     files[FILES] = "".join(f"{name}\n" for name in sorted(files)).encode()
     folds = _folds(plans, left_out)
     files["report.md"] = render_markdown(TITLE, chapters, folds).encode()
@@ -122,7 +121,7 @@ def _folds(plans: Plans, left_out: Sequence[LeftOut]) -> list[Fold]:
     return folds
 
 
-def _record(findings: Findings, out: Path, record: RecordEpisode) -> tuple[list[Clip], list[str]]:
+def _record(findings: Findings, out: Path, record: RecordEpisode) -> Fold:
     """An episode by the best network of each chosen arm, on one seed; and why some could not be recorded."""
     comparison = findings.comparison
     clips, failures = [], []
@@ -131,9 +130,9 @@ def _record(findings: Findings, out: Path, record: RecordEpisode) -> tuple[list[
             run = max(comparison.runs_of(arm, game), key=lambda run: np.nanmax(run.scores(comparison.num_epochs)))
             path = f"videos/{slug(f'{comparison.name} {game} {arm.label}')}.mp4"
             try:
-                played = record(run.folder, out / path, VIDEO_SEED)
+                played = record(run.folder, out / path)
                 title = f"{game_title(game)}, {arm.label}, training seed {run.seed}: {played}"
                 clips.append(Clip(title, path, (out / path).read_bytes()))
             except Exception as error:  # whatever a game or a file may raise: the numbers are worth more
                 failures.append(f"No video of {arm.label} on {game_title(game)}: {error}")
-    return clips, failures
+    return Fold("Recorded episodes", [*say("clips"), *failures], clips=clips)
