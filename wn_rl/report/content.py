@@ -135,9 +135,7 @@ def _notes(findings: Findings, comparisons: Sequence[Comparison], plans: Plans) 
     outs = {planned[folder].out for folder in here & planned.keys()}
     asked = {at for at, each in planned.items() if each.out in outs and each.cell.suite == comparison.suite}
     pairs = {*findings.own.items(), *(pair for pair in findings.equal.items() if pair[0] in findings.own)}
-    shown = [
-        found for found in findings.numbers if found.metric == "maximum" and (found.arm, found.baseline) in pairs
-    ]
+    shown = [each for each in findings.numbers if each.metric == "maximum" and (each.arm, each.baseline) in pairs]
     over_games = {found.quantity for found in shown if found.game is None}
     intervals = [found for found in shown if "difference" in found.quantity and found.estimate.low is not None]
     return say(

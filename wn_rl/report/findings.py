@@ -71,12 +71,7 @@ class NormCurve:
     steps: FloatArray
     """[rows]"""
     norms: FloatArray
-    """[seeds, rows]"""
-
-    @property
-    def growth(self) -> float:
-        """The last value over the first one after initialization, mean over seeds."""
-        return float((self.norms[:, -1] / self.norms[:, 0]).mean())
+    """[seeds, rows]; the first row is the first one after initialization."""
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,11 @@ SOURCES = {
 }
 SHOWN = {"dqn_normal": "paper: normal", "dqn_weight_norm": "paper: weight norm", "dqn_nature": "Mnih et al."}
 """Sources that stand beside our scores, and what they are called there."""
-_IN_THE_ORDER_OF_SOURCES = {
+_SCORES = {  # in the order of SOURCES
     "breakout": (1.7, 31.8, 401.2, 410.0, 403.0),
     "enduro": (0.0, 309.6, 301.8, 1250.0, 1448.0),
     "seaquest": (68.4, 20182.0, 5286.0, 7188.0, 7375.0),
     "space_invaders": (148.0, 1652.0, 1976.0, 1779.0, 2179.0),
 }
-REFERENCE_SCORES: Scores = {
-    game: dict(zip(SOURCES, scores, strict=True)) for game, scores in _IN_THE_ORDER_OF_SOURCES.items()
-}
+REFERENCE_SCORES: Scores = {game: dict(zip(SOURCES, row, strict=True)) for game, row in _SCORES.items()}
 """Of games of the suite atari."""

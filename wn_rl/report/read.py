@@ -69,9 +69,8 @@ class Run:
     @cached_property
     def versions(self) -> str:
         """What config.json records of the code and its libraries; empty without a record."""
-        return ", ".join(
-            f"{name} {version}" for name, version in self.record.get("versions", {}).items() if version
-        )
+        versions = self.record.get("versions", {})
+        return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
 
     @property
     def machine(self) -> str:

@@ -109,5 +109,6 @@ def _norms(findings: Findings) -> Iterator[Cells]:
     for curve in findings.norms:
         place = {"game": curve.game, **_arm(curve.arm), "norm": curve.kind, "layer": curve.layer}
         steps = {"first_step": curve.steps[0], "last_step": curve.steps[-1]}
-        first, last = curve.norms[:, [0, -1]].mean(0)
-        yield {**place, **steps, "first": first, "last": last, "growth": curve.growth}
+        first, last = curve.norms[:, [0, -1]].T
+        growth = (last / first).mean()
+        yield {**place, **steps, "first": first.mean(), "last": last.mean(), "growth": growth}

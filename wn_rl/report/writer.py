@@ -67,9 +67,9 @@ def write_report(
     out.mkdir(parents=True, exist_ok=True)
     with alone_in(out):  # two invocations of one comparison may end at once
         _remove_old_report(out)
+        files = _report_files(examined, plans, left_out, out, record_episode)
         configs = {str(run.folder): run.record for run in all_runs}
-        files = {"configs.json": (json.dumps(configs, indent=1) + "\n").encode()}
-        files |= _report_files(examined, plans, left_out, out, record_episode)
+        files["configs.json"] = (json.dumps(configs, indent=1) + "\n").encode()
         for name, data in files.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             (out / name).write_bytes(data)
@@ -93,11 +93,10 @@ def _report_files(
     """Names and contents; videos are written on the way."""
     files = {f"tables/{name}": text.encode() for name, text in csv_tables(examined, left_out).items()}
     chapters = []
-    comparisons = [findings.comparison for findings in examined]
     for findings in examined:
         pictures = pictures_of(findings)
         episodes = _record(findings, out, record) if record else Fold("No episodes")
-        chapters.append(make_chapter(findings, pictures, episodes, comparisons, plans))
+        chapters.append(make_chapter(findings, pictures, episodes, [each.comparison for each in examined], plans))
         for picture in chain(*pictures.values()):
             files[f"figures/{picture.name}.png"] = picture.png
             files[f"figures/{picture.name}.svg"] = picture.svg.encode()
