@@ -12,7 +12,7 @@ from wn_rl.config import Config, EvaluationConfig, OptimizerConfig, to_json
 from wn_rl.registry import PRESETS
 from wn_rl.report.comparison import Comparison, choose_rates, compare
 from wn_rl.report.findings import Findings, examine
-from wn_rl.report.published_curves import Published
+from wn_rl.report.published_scores import Scores
 from wn_rl.report.read import LeftOut, read_runs
 
 PERIOD = 100
@@ -90,7 +90,7 @@ def comparison_of(root: Path) -> Comparison:
     return comparison
 
 
-def found(root: Path, published: Published | None = None) -> Findings:
+def found(root: Path, published: Scores | None = None) -> Findings:
     """Its numbers, rates chosen on the same runs."""
     comparison = comparison_of(root)
-    return examine(comparison, choose_rates(comparison, []), published or Published(), np.random.default_rng(0))
+    return examine(comparison, choose_rates(comparison, []), published or {}, np.random.default_rng(0))

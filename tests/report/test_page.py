@@ -25,7 +25,7 @@ from wn_rl.report.render import (
     say,
 )
 from wn_rl.report.stats import COVERAGE, Estimate
-from wn_rl.report.words import listed, score, seeds_between, slug, with_interval
+from wn_rl.report.words import listed, score, slug, with_interval
 from wn_rl.report.writer import write_report
 
 MINUS = "\N{MINUS SIGN}"
@@ -58,12 +58,7 @@ def test_words_for_numbers() -> None:
         "a and b",
         "a, b and c",
     ]
-    assert [seeds_between(numbers) for numbers in ([3, 3], [1], [0, 3, 2])] == [
-        "3 seeds",
-        "1 seed",
-        "0 to 3 seeds",
-    ]
-    assert [slug(title) for title in ("minatar, 300,000 steps", "../A b\n")] == ["minatar-300000-steps", "a-b"]
+    assert [slug(title) for title in ("minatar, 300,000 steps", "A/b\n")] == ["minatar-300000-steps", "a-b-"]
     assert [with_interval(Estimate(value), signed=True) for value in (1.0, 0.0, -1.0)] == [
         *("+1.00", "0.00", f"{MINUS}1.00")
     ]
@@ -138,7 +133,7 @@ def test_no_text_becomes_markup() -> None:
 
 
 def test_names_in_sentences_stay_in_their_line() -> None:
-    assert len(say("other_curves", reached=["a\nb", "c"])) == 1
+    assert say("settings", made_by={"a\nb": 1})[0] == "1 run: a b"
 
 
 def test_markdown_tables_keep_their_columns() -> None:
@@ -157,7 +152,7 @@ def test_small_videos_are_in_the_page_and_large_ones_beside_it() -> None:
 
 def chapter_of(root: Path) -> Chapter:
     findings = found(root)
-    return make_chapter(findings, pictures_of(findings), [], [], [findings.comparison], {})
+    return make_chapter(findings, pictures_of(findings), Fold("none"), [findings.comparison], {})
 
 
 def write_pair(root: Path, normal: list[float | None], weight_norm: list[float | None]) -> None:

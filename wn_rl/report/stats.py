@@ -119,6 +119,6 @@ def area_under_curve(curve: FloatArray) -> float:
 
 
 def mean_curve(scores: FloatArray, rng: np.random.Generator) -> list[Estimate]:
-    """Mean of curves [seeds, evaluations] at each evaluation, over the runs that have a score there; NaN if none."""
+    """Mean of curves [seeds, evaluations] at each evaluation, over the runs with a score there; NaN if none."""
     known = [column[~np.isnan(column)] for column in scores.T]
     return [bootstrap(mean, [column], rng=rng) if column.size else Estimate(math.nan) for column in known]
