@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import browse, frame, needs_chromium
-from report_tools import found, write_arm, write_run
+from report_tools import found, write_arm, write_pair, write_run
 
 from wn_rl.compare.arms import Arm
 from wn_rl.report.content import make_chapter
@@ -155,29 +155,20 @@ def chapter_of(root: Path) -> Chapter:
     return make_chapter(findings, pictures_of(findings), Fold("none"), [findings.comparison], {})
 
 
-def write_pair(root: Path, normal: list[float | None], weight_norm: list[float | None]) -> None:
-    """Three seeds with nearly the same evaluations in each arm."""
-    for parameterization, scores in (("normal", normal), ("weight_norm", weight_norm)):
-        curves = [[None if score is None else score + 0.01 * seed for score in scores] for seed in range(3)]
-        write_arm(root, curves, parameterization=parameterization, rate=1e-4)
-
-
 def test_the_notes_say_how_often_intervals_are_wrong_at_these_seeds(tmp_path: Path) -> None:
     assert COVERAGE == {3: 0.79, 5: 0.87, 10: 0.91}  # 1 / 0.21, 1 / 0.13 and 1 / 0.09
-    write_pair(tmp_path / "one", [1], [2])
+    write_pair(tmp_path / "one", [[1], [1.1], [1.2]], [[2], [2.1], [2.2]])
     (note,) = chapter_of(tmp_path / "one").notes
     assert note.startswith("The table rests on 1 separate 95% interval. With few seeds they are too narrow")
     assert "about 1 in 5 with 3 seeds, 1 in 8 with 5 and 1 in 11 with 10 still exclude zero" in note
     for game in ("breakout", "seaquest"):
-        write_arm(tmp_path / "two", [[1], [2], [4]], game=game, parameterization="normal", rate=1e-4)
-        write_arm(tmp_path / "two", [[1], [2], [3]], game=game, parameterization="weight_norm", rate=1e-4)
+        write_pair(tmp_path / "two", [[1], [2], [4]], [[1], [2], [3]], game=game)
     (note,) = chapter_of(tmp_path / "two").notes  # two games, and both together
     assert note.startswith("The table rests on 3 separate 95% intervals, not corrected for multiple comparisons.")
 
 
 def test_no_interval_needs_no_note(tmp_path: Path) -> None:
-    write_arm(tmp_path, [[1], [2]], parameterization="normal", rate=1e-4)
-    write_arm(tmp_path, [[1], [2]], parameterization="weight_norm", rate=1e-4)
+    write_pair(tmp_path, [[1], [2]], [[1], [2]])
     assert list(chapter_of(tmp_path).notes) == []
 
 
@@ -192,11 +183,11 @@ def test_runs_of_different_versions_are_noted(tmp_path: Path) -> None:
 
 
 def test_one_rate_each_has_no_fold_on_learning_rates_and_several_have_one(tmp_path: Path) -> None:
-    write_pair(tmp_path, [1], [2])
+    write_pair(tmp_path, [[1]], [[2]])
     chapter = chapter_of(tmp_path)
     assert "each method was run at one rate, so nothing was chosen" in chapter.intro[0]
     assert "Learning rates" not in [fold.title for fold in chapter.folds]
-    write_arm(tmp_path, [[3.0]], parameterization="normal", rate=3e-4)
+    write_arm(tmp_path, [[3.0]], rate=3e-4)
     chapter = chapter_of(tmp_path)
     assert "nothing was chosen" not in chapter.intro[0]
     assert chapter.notes[0].startswith("The learning rates were chosen on these same runs, so scores")
@@ -207,8 +198,7 @@ def test_one_rate_each_has_no_fold_on_learning_rates_and_several_have_one(tmp_pa
 
 def test_a_number_over_games_that_has_no_unit_is_explained(tmp_path: Path) -> None:
     for game in ("breakout", "seaquest"):
-        write_arm(tmp_path, [[-1.0]], game=game, parameterization="normal", rate=1e-4)
-        write_arm(tmp_path, [[2.0]], game=game, parameterization="weight_norm", rate=1e-4)
+        write_pair(tmp_path, [[-1.0]], [[2.0]], game=game)
     assert [note[:19] for note in chapter_of(tmp_path).notes] == ["A dash over games: "]
 
 
@@ -280,8 +270,7 @@ def test_the_page_in_a_browser(page: str, width: int, dark: bool, tmp_path: Path
 
 @needs_chromium
 def test_two_runs_fit_a_screen(tmp_path: Path) -> None:
-    for parameterization in ("normal", "weight_norm"):
-        write_run(tmp_path / "runs" / parameterization, [1.0, 2.0], parameterization=parameterization)
+    write_pair(tmp_path / "runs", [[1.0, 2.0]], [[1.0, 2.0]])
     page = write_report([tmp_path / "runs"], tmp_path / "out").read_text()
     measured = browse(frame(1300, f'srcdoc="{html.escape(page)}"'), MEASURE, tmp_path, dark=False)
     assert measured["height"] <= 900

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from report_tools import write_arm, write_run
+from report_tools import write_arm, write_pair, write_run
 
 from wn_rl.commands import report as command
 from wn_rl.compare import grid as sweep
@@ -23,10 +23,9 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
-def write_pair(root: Path, **settings: object) -> None:
-    """Three seeds an arm at one rate: weight norm 4 points higher."""
-    write_arm(root, [[1, 2], [2, 3], [3, 4]], parameterization="normal", rate=1e-4, **settings)
-    write_arm(root, [[5, 6], [6, 7], [7, 8]], parameterization="weight_norm", rate=1e-4, **settings)
+def write_runs(tmp_path: Path, **settings: object) -> None:
+    """Three seeds of each arm: weight norm 4 points higher."""
+    write_pair(tmp_path / "runs", [[1, 2], [2, 3], [3, 4]], [[5, 6], [6, 7], [7, 8]], **settings)
 
 
 def markdown_of(tmp_path: Path, *runs: Path, **options: object) -> str:
@@ -41,7 +40,7 @@ def left_out_in(tmp_path: Path) -> list[tuple[str, str]]:
 
 
 def test_the_tables_hold_the_known_answers(tmp_path: Path) -> None:
-    write_pair(tmp_path / "runs")
+    write_runs(tmp_path)
     write_report([tmp_path / "runs"], tmp_path / "out")
     tables = tmp_path / "out" / "tables"
     findings = rows_of(tables / "findings.csv")
@@ -70,7 +69,7 @@ def test_the_tables_hold_the_known_answers(tmp_path: Path) -> None:
 
 
 def test_a_report_is_the_same_every_time_in_all_its_forms(tmp_path: Path) -> None:
-    write_pair(tmp_path / "runs")
+    write_runs(tmp_path)
     pages = [write_report([tmp_path / "runs"], tmp_path / out) for out in ("one", "two")]
     assert pages[0].read_text() == pages[1].read_text()
     for page in (pages[0], pages[0].with_suffix(".md")):
@@ -79,7 +78,7 @@ def test_a_report_is_the_same_every_time_in_all_its_forms(tmp_path: Path) -> Non
 
 
 def test_every_figure_that_the_markdown_names_is_there(tmp_path: Path) -> None:
-    write_pair(tmp_path / "runs", norms=[1.0, 2.0])
+    write_runs(tmp_path, norms=[1.0, 2.0])
     write_arm(tmp_path / "runs", [[1, 2], [2, 3], [3, 4]], rate=1e-2)
     named = {part.split(")")[0] for part in markdown_of(tmp_path).split("](")[1:]}
     assert {name.removeprefix("figures/minatar-200-steps-") for name in named} == {
@@ -91,7 +90,7 @@ def test_every_figure_that_the_markdown_names_is_there(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_and_what_is_missing_is_said(tmp_path: Path) -> None:
-    write_pair(tmp_path / "runs")
+    write_runs(tmp_path)
     write_run(tmp_path / "runs" / "gaps", [None, 5], seed=8)
     write_run(tmp_path / "runs" / "failed", [1], seed=9, steps=200, status="failed", message="not finite")
     (tmp_path / "runs" / "broken").mkdir()
@@ -108,7 +107,7 @@ def test_what_is_left_out_and_what_is_missing_is_said(tmp_path: Path) -> None:
 
 
 def test_runs_of_two_lengths_are_two_chapters_that_say_so(tmp_path: Path) -> None:
-    write_pair(tmp_path / "runs")
+    write_runs(tmp_path)
     write_arm(tmp_path / "runs", [[1, 2, 3]], rate=1e-4, parameterization="normal", game="seaquest")
     text = markdown_of(tmp_path)
     assert "## minatar, 200 steps" in text
@@ -117,7 +116,7 @@ def test_runs_of_two_lengths_are_two_chapters_that_say_so(tmp_path: Path) -> Non
 
 
 def test_rates_can_be_chosen_on_other_runs_and_shared_seeds_are_noted(tmp_path: Path) -> None:
-    write_pair(tmp_path / "runs")
+    write_runs(tmp_path)
     write_arm(tmp_path / "runs", [[9, 9]], rate=3e-4, parameterization="normal")
     assert "The learning rates were chosen on these same runs" in markdown_of(tmp_path)
     write_arm(tmp_path / "rates", [[5]], rate=1e-4, parameterization="normal")
@@ -132,7 +131,7 @@ def test_rates_can_be_chosen_on_other_runs_and_shared_seeds_are_noted(tmp_path: 
 
 def test_runs_to_choose_rates_from_are_read_whole_and_noted_where_unlike(tmp_path: Path) -> None:
     """The choice falls at the third evaluation, after the step that the reported runs are cut at."""
-    write_pair(tmp_path / "runs")
+    write_runs(tmp_path)
     unlike = dataclasses.replace(minatar("breakout").learning, batch_size=32)
     for rate, scores in ((1e-4, [5, 5, 5]), (3e-4, [4, 4, 9])):
         write_arm(tmp_path / "rates", [scores], rate=rate, parameterization="normal", learning=unlike)
@@ -196,7 +195,7 @@ def test_a_run_that_failed_at_its_start_is_named_with_the_end_of_its_log(tmp_pat
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"grids": [{"command": [], "runs": [{}]}]}', '{"grids": [3]}'])
 def test_a_damaged_grid_is_named_and_the_runs_are_reported(text: str, tmp_path: Path) -> None:
-    write_pair(tmp_path / "runs")
+    write_runs(tmp_path)
     (tmp_path / "runs" / "comparison.json").write_text(text)
     assert "comparison.json |" in markdown_of(tmp_path)
 
@@ -209,7 +208,7 @@ def test_a_report_without_the_baseline_says_so(tmp_path: Path) -> None:
 def test_atari_has_published_scores_and_says_how_they_differ(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_pair(tmp_path / "runs", suite="atari", game="enduro")
+    write_runs(tmp_path, suite="atari", game="enduro")
     assert command.run([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--no-videos"]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "report.html")
     text = (tmp_path / "out" / "report.md").read_text()
@@ -225,7 +224,7 @@ def test_atari_has_published_scores_and_says_how_they_differ(
 
 def test_a_new_report_takes_away_the_old_one_and_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    write_pair(tmp_path / "runs", norms=[1.0, 2.0])
+    write_runs(tmp_path, norms=[1.0, 2.0])
     mine = [out / "figures" / "mine.png", out / "tables" / "mine.csv", out / "videos" / "game.mp4"]
     for file in mine:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -233,7 +232,7 @@ def test_a_new_report_takes_away_the_old_one_and_nothing_else(tmp_path: Path) ->
     write_report([tmp_path / "runs"], out)
     assert (out / "tables" / "norms.csv").exists()
     shutil.rmtree(tmp_path / "runs")
-    write_pair(tmp_path / "runs")
+    write_runs(tmp_path)
     write_report([tmp_path / "runs"], out)
     after = {path.relative_to(out) for path in out.glob("*/*")} - {path.relative_to(out) for path in mine}
     assert all(file.read_text() == "mine" for file in mine)
@@ -242,14 +241,14 @@ def test_a_new_report_takes_away_the_old_one_and_nothing_else(tmp_path: Path) ->
 
 
 def test_a_run_s_own_folder_is_no_place_for_a_report(tmp_path: Path) -> None:
-    write_pair(tmp_path / "runs")
+    write_runs(tmp_path)
     run = next((tmp_path / "runs").rglob("config.json")).parent
     with pytest.raises(UserError, match="is the folder of a run: name another one"):
         write_report([run], run)
 
 
 def test_videos_are_of_the_best_run_of_each_arm_on_one_seed(tmp_path: Path) -> None:
-    write_pair(tmp_path / "runs")
+    write_runs(tmp_path)
     seeds = []
 
     def record(run: Path, video: Path) -> str:
@@ -270,7 +269,7 @@ def test_a_video_that_fails_in_any_way_is_one_line_of_the_report(tmp_path: Path)
     def broken(run: Path, video: Path) -> str:
         raise RuntimeError("size mismatch")
 
-    write_pair(tmp_path / "runs")
+    write_runs(tmp_path)
     line = "No video of weight norm at 0.0001 on Breakout:"
     assert f"{line} size mismatch" in markdown_of(tmp_path, record_episode=broken)
     command.run([str(tmp_path / "runs"), "--out", str(tmp_path / "out")])  # these runs have no network
@@ -294,7 +293,7 @@ def test_what_cannot_be_reported_is_one_line_and_writes_nothing(
     arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_pair(tmp_path / "runs")
+    write_runs(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=says) as caught:
