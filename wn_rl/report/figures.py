@@ -26,7 +26,7 @@ FOREGROUND = "#1f2429"
 """Of text and axes; in a page it becomes the colour of the page's text."""
 PALETTE = ("#d9690a", "#2a7ee0", "#189a68", "#a45bd6", "#d6488b", "#84850f")
 """Each at least 3:1 against white and against the page's dark background (WCAG 1.4.11)."""
-_MARKERS = "soD^vP"  # as many as colours, like the dashes
+_MARKERS = "soD^vP"  # one for each colour, like the dashes
 _DASHES = ("--", "-", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 _MAX_COLUMNS = 3
 _PANEL_INCHES = (4.7, 3.3)
