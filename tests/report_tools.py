@@ -12,11 +12,13 @@ from wn_rl.config import Config, EvaluationConfig, OptimizerConfig, to_json
 from wn_rl.registry import PRESETS
 from wn_rl.report.comparison import Comparison, choose_rates, compare
 from wn_rl.report.findings import Findings, examine
-from wn_rl.report.published_curves import Published
+from wn_rl.report.published_scores import Scores
 from wn_rl.report.read import LeftOut, read_runs
 
 PERIOD = 100
 """Agent steps of an epoch."""
+Curves = Sequence[Sequence[float | None]]
+"""The evaluation scores of each seed."""
 
 
 def write_run(
@@ -34,7 +36,7 @@ def write_run(
     norms: Sequence[float] = (),
     updates: Sequence[int] = (),
     frames_per_second: float | None = None,
-    machine: str | None = None,
+    machine: str = "a CPU",
     versions: dict[str, str | None] | None = None,
     **changes: Any,
 ) -> Path:
@@ -63,8 +65,7 @@ def write_run(
     folder.mkdir(parents=True)
     command = ["wn-rl", "train", game, "--seed", str(seed)]
     record = {"config": to_json(config), "versions": versions or {"torch": "2.13.0"}, "command": command}
-    if machine is not None:
-        record["machine"] = machine
+    record["machine"] = machine
     (folder / "config.json").write_text(json.dumps(record))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     state = {"status": status, "step": len(scores) * PERIOD, "message": message}
@@ -72,11 +73,17 @@ def write_run(
     return folder
 
 
-def write_arm(root: Path, curves: Sequence[Sequence[float | None]], **settings: Any) -> None:
+def write_arm(root: Path, curves: Curves, **settings: Any) -> None:
     """One run a curve, with seeds from 1."""
     name = "-".join(str(value) for value in settings.values())
     for seed, scores in enumerate(curves, start=1):
         write_run(root / f"{name}-{seed}", scores, seed=seed, **settings)
+
+
+def write_pair(root: Path, normal: Curves, weight_norm: Curves, **settings: Any) -> None:
+    """Both arms at 1e-4."""
+    write_arm(root, normal, parameterization="normal", **settings)
+    write_arm(root, weight_norm, parameterization="weight_norm", **settings)
 
 
 def compared(*roots: Path, until: int | None = None) -> tuple[list[Comparison], list[LeftOut]]:
@@ -90,7 +97,7 @@ def comparison_of(root: Path) -> Comparison:
     return comparison
 
 
-def found(root: Path, published: Published | None = None) -> Findings:
+def found(root: Path, published: Scores | None = None) -> Findings:
     """Its numbers, rates chosen on the same runs."""
     comparison = comparison_of(root)
-    return examine(comparison, choose_rates(comparison, []), published or Published(), np.random.default_rng(0))
+    return examine(comparison, choose_rates(comparison, []), published or {}, np.random.default_rng(0))

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,13 @@ from wn_rl.compare.arms import Arm
 from wn_rl.config import NetworkConfig
 from wn_rl.errors import UserError
 from wn_rl.report.read import read_run, read_runs, series
-from wn_rl.run.folder import RunFolder
 
 
 def test_a_run_says_what_it_was_and_scored(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "a", [1.0, None, 3.0], parameterization="weight_norm", rate=3e-4, seed=7))
-    assert (run.suite, run.game, run.seed, run.steps, run.evaluation_period) == (
-        "minatar",
-        "breakout",
-        7,
-        300,
-        100,
-    )
-    assert run.arm == Arm("weight_norm", 3e-4)
-    assert run.arm.label == "weight norm at 0.0003"
+    which = run.suite, run.game, run.arm, run.seed
+    assert which == ("minatar", "breakout", Arm("weight_norm", 3e-4), 7)
+    assert (run.steps, run.evaluation_period) == (300, 100)
     np.testing.assert_equal(run.scores(4), [1, np.nan, 3, np.nan])
     assert (run.status.status, run.last_step) == ("finished", 300)
 
@@ -39,20 +33,17 @@ def test_options_make_another_method(
     parameterization: str, options: dict[str, Any], label: str, tmp_path: Path
 ) -> None:
     network = NetworkConfig(name="minatar_cnn", stack=1, **options)
-    method = read_run(
-        write_run(tmp_path / "a", [1.0], parameterization=parameterization, network=network)
-    ).arm.method
+    folder = write_run(tmp_path / "a", [1.0], parameterization=parameterization, network=network)
+    method = read_run(folder).arm.method
     assert method == Arm(parameterization, None, tuple(options.items()))
     assert method.label == label
 
 
-@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "null", '"3"', "true"])
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "null", '"3"'])
 def test_what_is_no_finite_number_is_a_missing_score(value: str, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a", [1.0, 2.0])
-    text = (
-        (folder / "metrics.jsonl").read_text().replace('"eval/return_mean": 2.0', f'"eval/return_mean": {value}')
-    )
-    (folder / "metrics.jsonl").write_text(text)
+    metrics = folder / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace('"eval/return_mean": 2.0', f'"eval/return_mean": {value}'))
     np.testing.assert_equal(read_run(folder).scores(2), [1, np.nan])
 
 
@@ -83,6 +74,7 @@ def test_series_leaves_out_rows_without_the_metric(tmp_path: Path) -> None:
         ("config.json", "{}", "config.json has no config"),
         ("config.json", '{"config": {"suite": "atari"}}', "config.json has no game"),
         ("config.json", '{"config": 3}', "does not describe a run"),
+        ("metrics.jsonl", "", "has no metrics"),
         ("metrics.jsonl", "{\n{}\n", "metrics.jsonl is damaged"),
         ("metrics.jsonl", '{"loss": 3}\n', "a row without a step"),
         ("metrics.jsonl", "3\n", "a row without a step"),
@@ -96,17 +88,15 @@ def test_a_damaged_run_is_named_skipped_and_the_rest_is_read(
 ) -> None:
     write_run(tmp_path / "whole", [1.0])
     damaged = write_run(tmp_path / "damaged", [1.0])
-    (damaged / file).write_bytes(text.encode("latin-1"))
+    (damaged / file).unlink()
+    if text:
+        (damaged / file).write_bytes(text.encode("latin-1"))
     runs, left_out = read_runs([tmp_path])
     assert [run.folder.name for run in runs] == ["whole"]
     assert [entry.folder for entry in left_out] == [damaged]
     assert says in left_out[0].reason
-
-
-def test_a_run_without_metrics_is_named(tmp_path: Path) -> None:
-    write_run(tmp_path / "whole", [1.0])
-    (write_run(tmp_path / "bare", [1.0]) / "metrics.jsonl").unlink()
-    assert "has no metrics" in read_runs([tmp_path])[1][0].reason
+    with pytest.raises(UserError, match=rf"none of the runs could be read: .*{says}"):
+        read_runs([damaged])
 
 
 def test_a_run_that_was_killed_before_its_first_step_is_not_started(tmp_path: Path) -> None:
@@ -131,14 +121,14 @@ def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path: Path, monkeypat
     write_run(tmp_path / "whole", [1.0])
     locked = tmp_path / "locked"
     locked.mkdir()
-    listing = Path.iterdir
+    listing = os.scandir
 
-    def refuse(path: Path) -> object:  # the tests may run as root, whom no mode stops
-        if path == locked:
-            raise PermissionError(13, "Permission denied")
+    def refuse(path: str) -> object:  # the tests may run as root, whom no mode stops
+        if Path(path) == locked:
+            raise PermissionError(13, "Permission denied", path)
         return listing(path)
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     _, left_out = read_runs([tmp_path])
     assert [entry.folder for entry in left_out] == [locked]
 
@@ -151,14 +141,3 @@ def test_a_place_without_runs_is_one_clear_line(tmp_path: Path) -> None:
             read_runs([tmp_path / "whole", wrong])
         assert str(wrong) in str(caught.value)
         assert "\n" not in str(caught.value)
-
-
-def test_only_damaged_runs_are_one_clear_line(tmp_path: Path) -> None:
-    (write_run(tmp_path / "a", [1.0]) / "config.json").write_text("{")
-    with pytest.raises(UserError, match=r"none of the runs could be read: .*config.json is damaged"):
-        read_runs([tmp_path])
-
-
-def test_rows_are_plain_json(tmp_path: Path) -> None:
-    rows = RunFolder(write_run(tmp_path / "a", [1.5], norms=[2.0])).read_rows()
-    assert (rows[0]["norm_v/conv"], rows[1]["eval/return_mean"]) == (2.0, 1.5)

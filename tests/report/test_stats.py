@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from wn_rl.report import stats
 from wn_rl.report.stats import Estimate, bootstrap
 
+DIFFERENCE = stats.difference(stats.mean)
 SCORES = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=8).map(np.array)
 
 
@@ -14,65 +15,43 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def test_a_difference_by_hand() -> None:
-    found = bootstrap(stats.difference_of_means, [np.array([3.0, 4, 5])], [np.array([1.0, 1, 1])], rng=rng())
-    assert found == Estimate(3.0, 2.0, 5.0 - 1.0)  # the 27 resamples of 3, 4, 5 are all the same in 1/27 > 2.5%
-
-
-def test_two_seeds_give_a_point_and_no_interval() -> None:
-    found = bootstrap(stats.difference_of_means, [np.array([3.0, 5.0])], [np.arange(9.0)], rng=rng())
-    assert found == Estimate(0.0)
-    assert found.side_of(0) is None
-
-
-def test_ties_give_an_interval_that_holds_zero() -> None:
-    same = [np.full(5, 2.0)]
-    found = bootstrap(stats.difference_of_means, same, same, rng=rng())
-    assert found == Estimate(0.0, 0.0, 0.0)
-    assert found.side_of(0) == 0
-
-
-def test_runs_that_agree_to_the_last_digit_are_no_finding() -> None:
-    found = bootstrap(stats.difference_of_means, [np.full(3, 2.0)], [np.full(3, 1.0)], rng=rng())
-    assert (found, found.side_of(0)) == (Estimate(1.0, 1.0, 1.0), None)
-
-
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_equal_scores_tie_whatever_their_scale_and_number(scale: float) -> None:
-    found = bootstrap(stats.difference_of_means, [np.full(3, 0.1 * scale)], [np.full(7, 0.1 * scale)], rng=rng())
-    assert (found.point, found.side_of(0)) == (0.0, 0)
+@pytest.mark.parametrize(
+    ("treatment", "baseline", "estimate", "sign"),
+    [
+        ([3.0, 4, 5], [1.0, 1, 1], Estimate(3.0, 2.0, 4.0), 1),  # the 27 resamples: all 3 in 1/27 > 2.5% of them
+        ([3.0, 5.0], np.arange(9.0), Estimate(0.0), None),  # two seeds have no interval
+        ([2.0] * 5, [2.0] * 5, Estimate(0.0, 0.0, 0.0), 0),
+        ([2.0] * 3, [1.0] * 3, Estimate(1.0, 1.0, 1.0), None),  # that runs agree to the last digit proves nothing
+        *[([0.1 * scale] * 3, [0.1 * scale] * 7, Estimate(0.0, 0.0, 0.0), 0) for scale in (1e-6, 1.0, 1e6)],
+    ],
+)
+def test_differences_by_hand(
+    treatment: list[float], baseline: list[float], estimate: Estimate, sign: int | None
+) -> None:
+    found = bootstrap(DIFFERENCE, [np.array(treatment)], [np.array(baseline)], rng=rng())
+    assert (found, found.sign) == (estimate, sign)
 
 
 @pytest.mark.parametrize(
     ("low", "high", "side"), [(0.1, 1, 1), (-1, -0.1, -1), (-1, 1, 0), (0.0, 1, 0), (-1, 0.0, 0)]
 )
 def test_an_interval_that_ends_at_zero_holds_it(low: float, high: float, side: int) -> None:
-    assert Estimate(0.5, low, high).side_of(0) == side
-
-
-@pytest.mark.parametrize("scores", [np.array([]), np.array([1.0, np.nan, 2.0]), np.array([1.0, np.inf, 2.0])])
-def test_scores_that_are_none_are_refused(scores: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="finite"):
-        bootstrap(stats.mean, [scores], rng=rng())
+    assert Estimate(0.5, low, high).sign == side
 
 
 def test_intervals_are_those_of_scipy() -> None:
     x, y = rng(1).normal(1, 1, 12), rng(2).normal(0, 2, 9)
-    found = bootstrap(stats.difference_of_means, [x], [y], rng=rng(), num_resamples=50_000)
-    theirs = scipy.stats.bootstrap(
-        (x, y),
-        lambda a, b, axis: a.mean(axis) - b.mean(axis),
-        method="percentile",
-        n_resamples=50_000,
-        rng=rng(5),
-    ).confidence_interval
+    found = bootstrap(DIFFERENCE, [x], [y], rng=rng(), num_resamples=50_000)
+    options = {"method": "percentile", "n_resamples": 50_000, "rng": rng(5)}
+    theirs = scipy.stats.bootstrap((x, y), lambda a, b, axis: a.mean(axis) - b.mean(axis), **options)
+    theirs = theirs.confidence_interval
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.03)
 
 
 def test_intervals_repeat_with_the_generator_and_leave_the_global_one_alone() -> None:
     groups = [rng(1).normal(size=5)], [rng(2).normal(size=5)]
     before = np.random.get_state()[1].tolist()  # noqa: NPY002
-    once, again, other = (bootstrap(stats.difference_of_means, *groups, rng=rng(seed)) for seed in (3, 3, 4))
+    once, again, other = (bootstrap(DIFFERENCE, *groups, rng=rng(seed)) for seed in (3, 3, 4))
     assert once == again != other
     assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
 
@@ -101,23 +80,19 @@ def test_the_interquartile_mean_is_scipys_trimmed_mean(games: list[np.ndarray]) 
 @settings(deadline=None)
 @given(SCORES, SCORES)
 def test_the_probability_of_improvement_is_mann_whitneys_u(x: np.ndarray, y: np.ndarray) -> None:
-    u = (
-        scipy.stats.mannwhitneyu(x, y, method="asymptotic", use_continuity=False).statistic
-        if np.ptp([*x, *y])
-        else 0
-    )
-    expected = u / (x.size * y.size) if np.ptp([*x, *y]) else 0.5
-    assert stats.probability_of_improvement([x], [y]) == pytest.approx(expected)
+    assume(np.ptp([*x, *y]))
+    u = scipy.stats.mannwhitneyu(x, y, method="asymptotic", use_continuity=False).statistic
+    assert stats.probability_of_improvement([x], [y]) == pytest.approx(u / (x.size * y.size))
 
 
-def test_the_probability_of_improvement_over_games_is_their_mean() -> None:
+def test_the_probability_of_improvement_over_games_is_their_mean_and_a_tie_counts_half() -> None:
     x, y = [np.array([2.0, 2]), np.array([1.0])], [np.array([1.0, 1]), np.array([1.0])]
     assert stats.probability_of_improvement(x, y) == (1 + 0.5) / 2
 
 
 def test_statistics_work_along_the_last_axis() -> None:
     x, y = rng(1).normal(size=(7, 5)), rng(2).normal(size=(7, 4))
-    for statistic in (stats.difference_of_means, stats.probability_of_improvement):
+    for statistic in (DIFFERENCE, stats.probability_of_improvement):
         rows = [statistic([x[row]], [y[row]]) for row in range(7)]
         np.testing.assert_allclose(statistic([x], [y]), rows)
     np.testing.assert_allclose(
@@ -127,8 +102,6 @@ def test_statistics_work_along_the_last_axis() -> None:
 
 def test_normalized_scores() -> None:
     assert stats.normalize([np.array([10.0, 20.0])], [10.0], [15.0])[0].tolist() == [0.0, 2.0]
-    with pytest.raises(ValueError, match="above its low"):
-        stats.normalize([np.array([1.0])], [1.0], [1.0])
 
 
 @pytest.mark.parametrize(
@@ -143,7 +116,7 @@ def test_normalized_scores() -> None:
     ],
 )
 def test_the_area_under_a_curve(curve: list[float], area: float) -> None:
-    np.testing.assert_equal(stats.area_under_curve(np.array([curve, curve], dtype=float)), [area, area])
+    np.testing.assert_equal(stats.area_under_curve(np.array(curve, dtype=float)), area)
 
 
 def test_a_mean_curve_with_missing_evaluations() -> None:
@@ -164,15 +137,6 @@ def test_an_evaluation_of_a_curve_has_the_interval_of_its_scores() -> None:
 @pytest.mark.parametrize(("seeds", "stated"), stats.COVERAGE.items())
 def test_intervals_hold_the_truth_as_often_as_the_documentation_says(seeds: int, stated: float) -> None:
     draws = rng(seeds)
-    held = [
-        bootstrap(
-            stats.difference_of_means,
-            [draws.normal(size=seeds)],
-            [draws.normal(size=seeds)],
-            rng=draws,
-            num_resamples=1000,
-        ).side_of(0)
-        == 0
-        for _ in range(1000)
-    ]
+    groups = [([draws.normal(size=seeds)], [draws.normal(size=seeds)]) for _ in range(1000)]
+    held = [bootstrap(DIFFERENCE, *pair, rng=draws, num_resamples=1000).sign == 0 for pair in groups]
     assert np.mean(held) == pytest.approx(stated, abs=0.035)  # two and a half standard errors

@@ -21,9 +21,6 @@ class Report:
     """Folder to write report.html, report.md, tables/ and figures/ to."""
     rates_from: tuple[Path, ...] = ()
     """Other runs to choose each parameterization's learning rate on, so that the seeds reported are fresh."""
-    curves: tuple[Path, ...] = ()
-    """CSV files of other people's learning curves to draw beside ours: columns game, agent_steps and mean_return;
-    seed and suite (atari without) may be left out."""
     until: CountOrNone = None
     """Compare all runs that reached this step, up to it. None: finished runs, each with those of its length."""
     videos: bool = True
@@ -38,30 +35,24 @@ def run(arguments: Sequence[str]) -> int:
 
 def write(options: Report) -> Path:
     """Write the report that the options ask for; the page's path. See `write_report` for what it raises."""
-    from wn_rl.report.published_curves import Published, read_curves
-    from wn_rl.report.published_scores import REFERENCE_SCORES, SHOWN, SOURCES
     from wn_rl.report.writer import write_report
 
     if not options.runs:
         raise ValueError("name the folders of the runs to report (see wn-rl report --help)")
-    curves = read_curves(options.curves)
-    published = {suite: Published(curves=of_suite) for suite, of_suite in curves.items()}
-    published["atari"] = Published(REFERENCE_SCORES, SOURCES, SHOWN, curves.get("atari", {}))
     return write_report(
         options.runs,
         options.out,
         rates_from=options.rates_from,
         until=options.until,
-        published=published,
         record_episode=record_best_episode if options.videos else None,
     )
 
 
-def record_best_episode(run: Path, video: Path, seed: int) -> str:
+def record_best_episode(run: Path, video: Path) -> str:
     """Let a run's best network play one episode on the CPU; returns which network it was and its return."""
     from wn_rl.run.loading import load_run
     from wn_rl.run.play import record_episode
 
     loaded = load_run(run)
-    played = record_episode(loaded.config, loaded.network, video, seed=seed, tick=lambda: None)
+    played = record_episode(loaded.config, loaded.network, video, seed=0, tick=lambda: None)
     return f"{loaded.name}, return {played.returns[0]:g}"

@@ -50,6 +50,33 @@ class Run:
         return self.out / "logs" / f"{self.name}.log"
 
 
+@dataclass(frozen=True)
+class Cell:
+    """A run of a grid, as comparison.json has it."""
+
+    name: str
+    suite: str
+    game: str
+    parameterization: str
+    options: dict[str, float | str]
+    learning_rate: float
+    seed: int
+    steps: int
+
+    @property
+    def arm(self) -> Arm:
+        """The arm that it is a run of."""
+        return Arm(self.parameterization, self.learning_rate, tuple(self.options.items()))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What one command asked for. command: its words."""
+
+    command: list[str]
+    runs: list[Cell]
+
+
 State = Literal["waiting", "busy", "running", "finished", "interrupted", "failed", "unreadable"]
 
 
@@ -212,25 +239,37 @@ def write_grid(runs: Sequence[Run], command: Sequence[str]) -> None:
     Raises:
         UserError: comparison.json is damaged.
     """
-    file, names = runs[0].out / "comparison.json", {run.name for run in runs}
+    out, names = runs[0].out, {run.name for run in runs}
+    kept = [grid for grid in read_grids(out) if not {cell.name for cell in grid.runs} <= names]
+    grids = [*kept, Grid(list(command), [_cell_of(run) for run in runs])]
+    write_json(out / "comparison.json", {"grids": [dataclasses.asdict(grid) for grid in grids]})
+
+
+def read_grids(out: Path) -> list[Grid]:
+    """The grids that commands asked for in a folder, the oldest first; an empty list if none did.
+
+    Raises:
+        UserError: comparison.json is damaged.
+    """
+    file = out / "comparison.json"
     try:
-        grids = json.loads(file.read_bytes())["grids"] if file.exists() else []
-        kept = [grid for grid in grids if not {cell["name"] for cell in grid["runs"]} <= names]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is damaged ({error!r}): move it away") from error
-    write_json(file, {"grids": [*kept, {"command": list(command), "runs": [_record_of(run) for run in runs]}]})
+        grids = json.loads(file.read_bytes())["grids"]
+        return [Grid(grid["command"], [Cell(**cell) for cell in grid["runs"]]) for grid in grids]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({in_one_line(repr(error))}): move it away") from error
 
 
-def _record_of(run: Run) -> dict[str, Any]:
-    """A run as comparison.json has it."""
+def _cell_of(run: Run) -> Cell:
     config = run.config
-    return {
-        "name": run.name,
-        "suite": config.suite,
-        "game": config.game,
-        "parameterization": config.parameterization,
-        "options": method_options(vars(config.network)),
-        "learning_rate": config.learning_rate,
-        "seed": config.seed,
-        "steps": config.steps,
-    }
+    return Cell(
+        run.name,
+        config.suite,
+        config.game,
+        config.parameterization,
+        method_options(vars(config.network)),
+        config.learning_rate,
+        config.seed,
+        config.steps,
+    )

@@ -1,14 +1,13 @@
-"""Which runs may be compared, and at which learning rate each method is.
-
-They have the same suite, the same length, and the same settings except for the arm.
-"""
+"""Which runs may be compared, those alike in all but game, arm and seed; and the learning rate of each method."""
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 
@@ -51,8 +50,10 @@ class Comparison:
 
     @cached_property
     def arms(self) -> list[Arm]:
-        """In the order of the registry, by learning rate within a method."""
-        return sorted({run.arm for run in self.runs}, key=lambda arm: (*method_order(arm.method), rate_of(arm)))
+        """In the order of the registry, unknown ones last, by learning rate within a method."""
+        names = [*PARAMETERIZATIONS, *sorted({run.arm.parameterization for run in self.runs})]
+        arms = {run.arm for run in self.runs}
+        return sorted(arms, key=lambda arm: (names.index(arm.parameterization), arm.method.label, rate_of(arm)))
 
     @cached_property
     def methods(self) -> list[Arm]:
@@ -61,47 +62,25 @@ class Comparison:
 
     @cached_property
     def baseline(self) -> Arm:
-        """The method that the others are compared with: normal layers, with the fewest options if several are."""
+        """The method that the others are compared with: of normal layers, those with the fewest options."""
         normal = [method for method in self.methods if method.parameterization == "normal"]
         return min(normal, key=lambda method: len(method.options), default=Arm("normal"))
 
-    def rates(self, method: Arm) -> list[float]:
-        """Learning rates at which the method was run, in any game."""
-        return [rate_of(arm) for arm in self.arms if arm.method == method]
-
-    @cached_property
-    def _runs_by_arm(self) -> dict[tuple[Arm, str], list[Run]]:
-        found: dict[tuple[Arm, str], list[Run]] = {}
-        for run in sorted(self.runs, key=lambda run: run.seed):
-            found.setdefault((run.arm, run.game), []).append(run)
-        return found
-
     def runs_of(self, arm: Arm, game: str) -> list[Run]:
         """By seed; empty without runs."""
-        return self._runs_by_arm.get((arm, game), [])
+        runs = [run for run in self.runs if (run.arm, run.game) == (arm, game)]
+        return sorted(runs, key=lambda run: run.seed)
 
     def scores(self, arm: Arm, game: str) -> FloatArray:
         """Mean raw return of each evaluation: float [seeds, epochs], NaN where one is missing."""
         runs = self.runs_of(arm, game)
         return np.array([run.scores(self.num_epochs) for run in runs]).reshape(len(runs), self.num_epochs)
 
-    def num_left_out(self, arm: Arm, status: str | None = None) -> int:
-        """Runs of the arm that are not in the numbers; with one status or any."""
-        runs = [entry.run for entry in self.left_out if entry.run is not None and entry.run.arm == arm]
-        return sum(status in (None, run.status.status) for run in runs)
-
 
 def rate_of(arm: Arm) -> float:
     """The learning rate of a finished run's arm, which always has one."""
     assert arm.learning_rate is not None
     return arm.learning_rate
-
-
-def method_order(method: Arm) -> tuple[int, str]:
-    """A key that sorts methods as the registry of parameterizations does; unknown ones come last."""
-    names = list(PARAMETERIZATIONS)
-    known = method.parameterization in names
-    return (names.index(method.parameterization) if known else len(names)), method.label
 
 
 def compare(runs: Iterable[Run], until: int | None = None) -> tuple[list[Comparison], list[LeftOut]]:
@@ -113,9 +92,11 @@ def compare(runs: Iterable[Run], until: int | None = None) -> tuple[list[Compari
     Raises:
         UserError: nothing remains.
     """
+    free = names_of(Role.METHOD, Role.RUN, Role.CIRCUMSTANCE, Role.RECORD)
     kinds: dict[tuple[str, int, str], list[Run]] = {}
     for run in runs:
-        settings = json.dumps(shared_settings(run), sort_keys=True)
+        shared = {name: value for name, value in run.settings.items() if name not in free}
+        settings = json.dumps(shared, sort_keys=True)
         kinds.setdefault((run.suite, until or run.steps, settings), []).append(run)
     comparisons: list[Comparison] = []
     left_out: list[LeftOut] = []
@@ -135,32 +116,19 @@ def _fit_and_unfit(runs: Sequence[Run], horizon: int) -> tuple[tuple[Run, ...], 
     fit: dict[tuple[str, Arm, int], Run] = {}
     unfit = []
     for run in runs:
-        identity = (run.game, run.arm, run.seed)
-        obstacle = _obstacle(run, horizon, fit.get(identity))
-        if obstacle:
-            unfit.append(LeftOut(run.folder, obstacle, run))
+        twin = fit.get((run.game, run.arm, run.seed))
+        if not run.reached(horizon):
+            message = f": {run.status.message}" if run.status.message else ""
+            reason = f"{run.status.status} at step {run.last_step:,} of {horizon:,}{message}"
+        elif np.isnan(run.scores(run.epochs_until(horizon))).all():
+            reason = f"has no evaluation score up to step {horizon:,}"
+        elif twin:
+            reason = f"has the settings and the seed of {twin.folder}, which is in the numbers"
         else:
-            fit[identity] = run
+            fit[run.game, run.arm, run.seed] = run
+            continue
+        unfit.append(LeftOut(run.folder, reason, run))
     return tuple(fit.values()), tuple(unfit)
-
-
-def _obstacle(run: Run, horizon: int, twin: Run | None) -> str | None:
-    """Why a run cannot be in a comparison; None if it can."""
-    if not run.reached(horizon):
-        reason = f"{run.status.status} at step {run.last_step:,} of {horizon:,}"
-        return f"{reason}: {run.status.message}" if run.status.message else reason
-    epochs = horizon // run.evaluation_period if run.evaluation_period else 0
-    if np.isnan(run.scores(epochs)).all():
-        return f"has no evaluation score up to step {horizon:,}"
-    if twin is not None:
-        return f"has the settings and the seed of {twin.folder}, which is in the numbers"
-    return None
-
-
-def shared_settings(run: Run) -> dict[str, Any]:
-    """Settings that must be equal for two runs to be compared, names with dots."""
-    other = names_of(Role.METHOD, Role.RUN, Role.CIRCUMSTANCE, Role.RECORD)
-    return {name: value for name, value in run.settings.items() if name not in other}
 
 
 def differing_settings(comparisons: Sequence[Comparison]) -> list[str]:
@@ -176,9 +144,8 @@ class Choice:
 
     arms: Mapping[Arm, Arm]
     """Methods that had runs to choose on, each with its rate."""
-    basis: Literal["single", "same runs", "other runs"]
-    """single: no method had two rates to choose from."""
-    chosen_on: Comparison
+    chosen_on: Comparison | None
+    """These runs or others; None if no method had two rates to choose from."""
 
 
 def choose_rates(comparison: Comparison, others: Sequence[Comparison]) -> Choice:
@@ -195,14 +162,13 @@ def choose_rates(comparison: Comparison, others: Sequence[Comparison]) -> Choice
             f"the {comparison.suite} runs to choose rates from differ in more than game, arm and seed "
             f"({', '.join(differing_settings(same_suite))}): name runs of one kind"
         )
-    single = {arm.method: arm for arm in comparison.arms if len(comparison.rates(arm.method)) == 1}
     if same_suite:
-        best = {**single, **best_arms(same_suite[0])}
-        return Choice(
-            {method: best[method] for method in sorted(best, key=method_order)}, "other runs", same_suite[0]
-        )
-    basis: Literal["single", "same runs"] = "single" if len(single) == len(comparison.methods) else "same runs"
-    return Choice(best_arms(comparison), basis, comparison)
+        best = best_arms(same_suite[0])
+        rates = Counter(arm.method for arm in comparison.arms)
+        fixed = {arm.method: arm for arm in comparison.arms if rates[arm.method] == 1 and arm.method not in best}
+        return Choice(best | fixed, same_suite[0])
+    is_choice = len(comparison.arms) > len(comparison.methods)
+    return Choice(best_arms(comparison), comparison if is_choice else None)
 
 
 def best_arms(comparison: Comparison) -> dict[Arm, Arm]:
@@ -211,14 +177,13 @@ def best_arms(comparison: Comparison) -> dict[Arm, Arm]:
     A rate that lacks one of the method's games cannot win, and a rate at which a run failed wins only if there
     is no other.
     """
-    means = {arm: mean for arm, mean in scaled_means(comparison).items() if not math.isnan(mean)}
-    best = {}
-    for method in comparison.methods:
-        complete = [arm for arm in means if arm.method == method]
-        eligible = [arm for arm in complete if not comparison.num_left_out(arm, status="failed")] or complete
-        if eligible:
-            best[method] = max(eligible, key=lambda arm: (means[arm], -rate_of(arm)))
-    return best
+    failed = {each.run.arm for each in comparison.left_out if each.run and each.run.status.status == "failed"}
+    means = scaled_means(comparison)
+    by_method = groupby([arm for arm in means if not math.isnan(means[arm])], key=lambda arm: arm.method)
+    return {
+        method: max(arms, key=lambda arm: (arm not in failed, means[arm], -rate_of(arm)))
+        for method, arms in by_method
+    }
 
 
 def scaled_means(comparison: Comparison) -> dict[Arm, float]:
@@ -226,20 +191,12 @@ def scaled_means(comparison: Comparison) -> dict[Arm, float]:
 
     NaN for an arm that lacks one of its method's games.
     """
-    scaled = {game: _scaled_scores(comparison, game) for game in comparison.games}
-    found = {}
-    for arm in comparison.arms:
-        games = [game for game in scaled if any(other.method == arm.method for other in scaled[game])]
-        found[arm] = float(np.mean([scaled[game].get(arm, math.nan) for game in games]))
-    return found
-
-
-def _scaled_scores(comparison: Comparison, game: str) -> dict[Arm, float]:
-    """Of each arm that has runs of the game."""
-    means = {
-        arm: float(np.nanmax(comparison.scores(arm, game), axis=1).mean())
-        for arm in comparison.arms
-        if comparison.runs_of(arm, game)
-    }
-    low, high = min(means.values()), max(means.values())
-    return {arm: (mean - low) / (high - low) if high > low else 1.0 for arm, mean in means.items()}
+    scaled: dict[Arm, list[float]] = {arm: [] for arm in comparison.arms}
+    for game in comparison.games:
+        maxima = {arm: np.nanmax(comparison.scores(arm, game), axis=1) for arm in comparison.arms}
+        means = {arm: float(scores.mean()) for arm, scores in maxima.items() if scores.size}
+        low, high = min(means.values()), max(means.values())
+        means = {arm: (mean - low) / (high - low) if high > low else 1.0 for arm, mean in means.items()}
+        for arm in [arm for arm in comparison.arms if any(other.method == arm.method for other in means)]:
+            scaled[arm].append(means.get(arm, math.nan))
+    return {arm: float(np.mean(values)) for arm, values in scaled.items()}

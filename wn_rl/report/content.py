@@ -10,66 +10,66 @@ import numpy as np
 
 from wn_rl.compare.arms import Arm
 from wn_rl.config import Config, flat
-from wn_rl.errors import counted
 from wn_rl.report.comparison import Comparison, differing_settings, scaled_means
 from wn_rl.report.figures import Picture
 from wn_rl.report.findings import Finding, Findings, Pairs
-from wn_rl.report.read import Grids
-from wn_rl.report.render import Chapter, Clip, Fold, Table, say
-from wn_rl.report.words import game_title, listed, reading, score, seeds_between, with_interval
-
-MISSING = "\N{EN DASH}"
+from wn_rl.report.published_scores import SHOWN, SOURCES
+from wn_rl.report.read import Plans
+from wn_rl.report.render import Chapter, Fold, Table, say
+from wn_rl.report.words import MISSING, game_title, reading, score, with_interval
 
 
 def make_chapter(
     findings: Findings,
     pictures: Mapping[str, Sequence[Picture]],
-    clips: Sequence[Clip],
-    failures: Sequence[str],
-    every: Sequence[Comparison],
-    grids: Grids,
+    episodes: Fold,
+    comparisons: Sequence[Comparison],
+    plans: Plans,
 ) -> Chapter:
-    """One comparison.
-
-    failures: why some clips could not be recorded. every: all comparisons of the report.
-    """
+    """One comparison, of all those in the report. Folds without texts and tables are left out."""
     comparison = findings.comparison
-    seeds = [len(comparison.runs_of(arm, game)) for arm in comparison.arms for game in comparison.games]
-    methods = listed([method.label for method in comparison.methods])
-    other_scores = [score_table(findings, metric) for metric in ("final", "area")]
-    published = _published_texts(findings)
+    seeds = sorted({len(comparison.runs_of(arm, game)) for arm in comparison.arms for game in comparison.games})
+    others = [score_table(findings, metric) for metric in ("final", "area")]
+    rates = _rates_texts(findings)
+    norms = [*pictures["norm-v"], *pictures["norm-g"]]
+    made_by = Counter(run.versions for run in comparison.runs)
+    shared = {"suite": comparison.suite, **comparison.settings}
     folds = [
-        Fold("Other scores: the last evaluation, and the mean of the curve", (), other_scores),
-        *_rates_folds(findings, pictures["rates"]),
-        *([Fold("Published scores and curves: not measured as ours", published)] if published else []),
-        *([Fold("Norms of v and g", say("norms"), pictures=pictures["norms"])] if pictures["norms"] else []),
+        Fold("Other scores: the last evaluation, and the mean of the curve", tables=others),
+        Fold("Learning rates", rates, [rates_table(findings)] if rates else [], pictures["rates-overview"]),
+        Fold("Published scores: not measured as ours", _published_texts(findings)),
+        Fold("Norms of v and g", say("norms") if norms else [], pictures=norms),
         Fold("Speed", say("speed"), [speed_table(comparison)]),
-        *([Fold("Recorded episodes", [*say("clips"), *failures], clips=clips)] if clips or failures else []),
-        _settings_fold(comparison),
+        episodes,
+        Fold("Settings and versions", say("settings", made_by=made_by), code=json.dumps(shared, indent=1)),
     ]
-    intro = say("intro", f=findings, methods=methods, seeds=seeds_between(seeds))
+    intro = say("intro", f=findings, fewest=seeds[0], most=seeds[-1])
+    notes = _notes(findings, comparisons, plans)
     table = score_table(findings, "maximum")
-    return Chapter(comparison.name, intro, pictures["curves"], table, _notes(findings, every, grids), folds)
+    return Chapter(
+        comparison.name, intro, pictures["overview"], table, notes, [f for f in folds if f.texts or f.tables]
+    )
 
 
 def score_table(findings: Findings, metric: str) -> Table:
     """The chosen arms in each game and over games: scores, differences from the baseline, and what they show."""
     own = findings.own
-    equal = {arm: baseline for arm, baseline in findings.equal.items() if arm in own and own[arm] != baseline}
     columns = {f"difference from {baseline.label}": own for baseline in own.values()}
-    columns |= {f"from {findings.comparison.baseline.label} at the same rate": equal} if equal else {}
+    columns[f"from {findings.comparison.baseline.label} at the same rate"] = {
+        arm: baseline for arm, baseline in findings.equal.items() if arm in own and own[arm] != baseline
+    }
     return _table_of_scores(findings, metric, findings.chosen, columns)
 
 
 def rates_table(findings: Findings) -> Table:
     """Every arm by the maximum score, and its difference from the baseline at the same rate."""
-    heading = f"difference from {findings.comparison.baseline.label} at the same rate"
-    columns = {heading: findings.equal} if findings.equal else {}
+    columns = {f"difference from {findings.comparison.baseline.label} at the same rate": findings.equal}
     return _table_of_scores(findings, "maximum", findings.comparison.arms, columns)
 
 
 def _table_of_scores(findings: Findings, metric: str, arms: Sequence[Arm], columns: Mapping[str, Pairs]) -> Table:
-    """columns: headings, and the baseline that each arm is compared with there."""
+    """columns: headings, and the baseline that each arm is compared with there; empty ones are left out."""
+    columns = {heading: pairs for heading, pairs in columns.items() if pairs}
     rows: list[list[str]] = []
     games = findings.comparison.games
     for game in [*games, None]:
@@ -78,9 +78,10 @@ def _table_of_scores(findings: Findings, metric: str, arms: Sequence[Arm], colum
             cells = _cells(findings, metric, arm, game, list(columns.values()))
             rows += [[title, arm.label, *cells]] if set(cells) != {MISSING} else []
         if game and metric == "maximum" and arms == findings.chosen:
-            published = findings.published.scores.get(game, {})
-            shown = findings.published.shown.items()
-            rows += [[title, name, score(published[source])] for source, name in shown if source in published]
+            published = findings.published.get(game, {})
+            rows += [
+                [title, name, score(published[source])] for source, name in SHOWN.items() if source in published
+            ]
     human = [found for arm in arms if (found := findings.find("human_iqm", metric, arm, None))]
     rows += [[f"{len(each.games)} games, human-normalized", each.arm.label, _shown(each)] for each in human]
     header = ["game", "arm", "score [95% interval]", "seeds", *columns]
@@ -126,85 +127,52 @@ def speed_table(comparison: Comparison) -> Table:
     return Table(caption, ["method", "game", "machine", "runs", "median", "range"], rows)
 
 
-def _notes(findings: Findings, every: Sequence[Comparison], grids: Grids) -> list[str]:
+def _notes(findings: Findings, comparisons: Sequence[Comparison], plans: Plans) -> list[str]:
     """What a reader must know to trust the table."""
     comparison = findings.comparison
     here = {run.folder.resolve() for run in comparison.runs}
-    cells = {cell.folder.resolve(): cell for asked in grids.values() for cell in asked}
-    outs = {cells[folder].out for folder in here & cells.keys()}
-    asked = {at for at, cell in cells.items() if cell.out in outs and cell.suite == comparison.suite}
-    pairs = [
-        *findings.own.items(),
-        *((arm, other) for arm, other in findings.equal.items() if arm in findings.own),
-    ]
-    shown = [
-        found for found in findings.numbers if found.metric == "maximum" and (found.arm, found.baseline) in pairs
-    ]
-    over_games = [found for found in shown if found.game is None]
+    planned = {each.folder.resolve(): each for asked in plans.values() for each in asked}
+    outs = {planned[folder].out for folder in here & planned.keys()}
+    asked = {at for at, each in planned.items() if each.out in outs and each.cell.suite == comparison.suite}
+    pairs = {*findings.own.items(), *(pair for pair in findings.equal.items() if pair[0] in findings.own)}
+    shown = [each for each in findings.numbers if each.metric == "maximum" and (each.arm, each.baseline) in pairs]
+    over_games = {found.quantity for found in shown if found.game is None}
     intervals = [found for found in shown if "difference" in found.quantity and found.estimate.low is not None]
     return say(
         "notes",
         f=findings,
-        published=any(game in findings.published.scores for game in comparison.games),
-        apart=differing_settings([other for other in every if other.suite == comparison.suite]),
+        published=any(game in findings.published for game in comparison.games),
+        apart=differing_settings([other for other in comparisons if other.suite == comparison.suite]),
         asked=len(asked),
         found=len(asked & here),
         without_score=sum(int(np.isnan(run.scores(comparison.num_epochs)).sum()) for run in comparison.runs),
-        versions=len({json.dumps(run.versions, sort_keys=True) for run in comparison.runs}),
-        no_scale=bool(over_games) and not any(found.quantity == "iqm" for found in over_games),
+        versions=len({run.versions for run in comparison.runs}),
+        no_scale=over_games == {"improvement"},
         intervals=len(intervals),
         fewest=min((found.fewest_seeds for found in intervals), default=0),
     )
 
 
-def _rates_folds(findings: Findings, pictures: Sequence[Picture]) -> list[Fold]:
-    """How each method came to its learning rate, and every arm; empty where each method has one rate."""
-    if findings.choice.basis == "single":
+def _rates_texts(findings: Findings) -> list[str]:
+    """How each method came to its learning rate; empty if each method has one rate."""
+    comparison, other = findings.comparison, findings.choice.chosen_on
+    if other is None:
         return []
-    comparison, choice = findings.comparison, findings.choice
-    other = choice.chosen_on
     identities = [{(run.game, run.arm, run.seed) for run in each.runs} for each in (comparison, other)]
-    texts = say(
+    return say(
         "rates",
         f=findings,
-        means=[
-            f"{arm.label}: {MISSING if math.isnan(mean) else score(mean)}"
-            for arm, mean in scaled_means(other).items()
-        ],
-        fixed=[arm.label for method, arm in choice.arms.items() if method not in other.methods],
+        means=scaled_means(other),
         unlike=[name for name in differing_settings([comparison, other]) if name != "steps"],
-        shared=len(identities[0] & identities[1]) if choice.basis == "other runs" else 0,
+        shared=len(identities[0] & identities[1]) if other is not comparison else 0,
     )
-    return [Fold("Learning rates", texts, [rates_table(findings)], pictures)]
 
 
 def _published_texts(findings: Findings) -> list[str]:
-    """What makes published scores and curves unlike ours; empty if there are none."""
+    """What makes published scores unlike ours; empty if there are none."""
     comparison = findings.comparison
-    texts = []
-    if any(game in findings.published.scores for game in comparison.games):
-        paper = flat(Config(comparison.games[0]))
-        unlike = [
-            f"{name} {_plain(value)} (paper {_plain(paper[name])})"
-            for name, value in comparison.settings.items()
-            if name in paper and value != paper[name]
-        ]
-        texts += say("published", f=findings, unlike=unlike)
-    reached = [
-        f"{name} on {game_title(game)}: {score(points[-1][1])} at step {points[-1][0]:,}"
-        for game in comparison.games
-        for name, points in findings.published_curves(game)
-    ]
-    return texts + (say("other_curves", reached=reached) if reached else [])
-
-
-def _plain(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _settings_fold(comparison: Comparison) -> Fold:
-    made_by = Counter(", ".join(map(" ".join, run.versions.items())) for run in comparison.runs)
-    texts = [f"{counted(runs, 'run')}: {versions or 'no versions recorded'}" for versions, runs in made_by.items()]
-    texts.append("The config.json of every run, with its command, is in configs.json. These settings are shared:")
-    shared = {"suite": comparison.suite, **comparison.settings}
-    return Fold("Settings and versions", texts, code=json.dumps(shared, indent=1))
+    if not any(game in findings.published for game in comparison.games):
+        return []
+    paper = flat(Config(comparison.games[0]))
+    unlike = {name: value for name, value in comparison.settings.items() if value != paper.get(name, value)}
+    return say("published", f=findings, sources=SOURCES, shown=SHOWN, unlike=unlike, paper=paper)

@@ -1,7 +1,6 @@
 """The report's figures: panels that can be read in light and dark, on paper and on a page."""
 
 import io
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
 
 from wn_rl.compare.arms import Arm
 from wn_rl.report.comparison import rate_of
@@ -27,12 +26,11 @@ FOREGROUND = "#1f2429"
 """Of text and axes; in a page it becomes the colour of the page's text."""
 PALETTE = ("#d9690a", "#2a7ee0", "#189a68", "#a45bd6", "#d6488b", "#84850f")
 """Each at least 3:1 against white and against the page's dark background (WCAG 1.4.11)."""
-_MARKERS = "soD^vP"
+_MARKERS = "soD^vP"  # one for each colour, like the dashes
 _DASHES = ("--", "-", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 _MAX_COLUMNS = 3
 _PANEL_INCHES = (4.7, 3.3)
 _STYLE: Any = {
-    "font.size": 10,
     "text.parse_math": False,  # names of games and arms are not formulas
     "axes.titlesize": 11,
     "axes.spines.top": False,
@@ -45,6 +43,15 @@ _STYLE: Any = {
     "svg.fonttype": "none",
 }
 
+_NORMS = "by layer over its first value after initialization: mean over seeds; bands: all seeds."
+_CAPTIONS = {
+    "overview": "Evaluation scores by epoch: means over seeds with pointwise 95% intervals; "
+    f"an arm with fewer than {MIN_SEEDS} seeds has a line for each run.",
+    "rates-overview": "Maximum score by learning rate: means over seeds with 95% intervals; "
+    "chosen rates are ringed.",
+    "norm-v": f"|v| {_NORMS}",
+    "norm-g": f"|g| {_NORMS}",
+}
 Draw = Callable[[Axes], None]
 
 
@@ -80,61 +87,45 @@ def make_picture(name: str, caption: str, panels: Sequence[Draw]) -> Picture:
 
 
 def pictures_of(findings: Findings) -> dict[str, list[Picture]]:
-    """The figures of a comparison by what they show: curves, rates, norms."""
-    comparison, prefix = findings.comparison, slug(findings.comparison.name)
-    pictures: dict[str, list[Picture]] = {"curves": [], "rates": []}
-    if findings.chosen:
-        caption = "Evaluation scores by epoch: means over seeds with pointwise 95% intervals"
-        games = [
-            game for game in comparison.games if any((arm, game) in findings.curves for arm in findings.chosen)
-        ]
-        panels = [partial(_draw_curves, findings, game) for game in games]
-        few = f"; an arm with fewer than {MIN_SEEDS} seeds has a line for each run"
-        pictures["curves"] = [make_picture(f"{prefix}-overview", f"{caption}{few}.", panels)]
-    if len(comparison.arms) > len(comparison.methods):
-        caption = "Maximum score by learning rate: means over seeds with 95% intervals; chosen rates are ringed."
-        panels = [partial(_draw_rates, findings, game) for game in comparison.games]
-        pictures["rates"] = [make_picture(f"{prefix}-rates-overview", caption, panels)]
-    pictures["norms"] = [picture for kind in "vg" for picture in _norms(findings, kind, f"{prefix}-norm-{kind}")]
-    return pictures
+    """The figures of a comparison by their names in `_CAPTIONS`; an empty list where there is nothing to show."""
+    comparison = findings.comparison
+    games = [game for game in comparison.games if any((arm, game) in findings.curves for arm in findings.chosen)]
+    rates = comparison.games if len(comparison.arms) > len(comparison.methods) else []
+    panels: dict[str, list[Draw]] = {
+        "overview": [partial(_draw_curves, findings, game) for game in games],
+        "rates-overview": [partial(_draw_rates, findings, game) for game in rates],
+        "norm-v": _norm_panels(findings, "v"),
+        "norm-g": _norm_panels(findings, "g"),
+    }
+    prefix = slug(comparison.name)
+    return {
+        name: [make_picture(f"{prefix}-{name}", _CAPTIONS[name], drawn)] if drawn else []
+        for name, drawn in panels.items()
+    }
 
 
 def style_of(method: Arm, methods: Sequence[Arm]) -> dict[str, Any]:
     """Keywords for matplotlib's plot: a method without options looks the same in all reports."""
     plain = [Arm("normal"), Arm("weight_norm"), Arm("batch_norm"), Arm("weight_norm_mean_only_bn")]
-    place = [*plain, *(other for other in methods if other not in plain)].index(method)
-    return {
-        "color": PALETTE[place % len(PALETTE)],
-        "marker": _MARKERS[place % len(_MARKERS)],
-        "linestyle": _DASHES[place % len(_DASHES)],
-    }
+    place = [*plain, *(other for other in methods if other not in plain)].index(method) % len(PALETTE)
+    return {"color": PALETTE[place], "marker": _MARKERS[place], "linestyle": _DASHES[place]}
 
 
 def _draw_curves(findings: Findings, game: str, axes: Axes) -> None:
-    """Figure 4 of the paper for one game."""
+    """Figure 4 of the paper for one game: means with their bands, or the single runs if these are few."""
     period = findings.comparison.evaluation_period
-    for (name, points), dashes in zip(findings.published_curves(game), itertools.cycle(_DASHES)):
-        steps, scores = np.array(points).T
-        axes.plot(steps / period, scores, label=name, color=FOREGROUND, alpha=0.6, linestyle=dashes)
     for arm in [arm for arm in findings.chosen if (arm, game) in findings.curves]:
-        _draw_curve(axes, findings, arm, game)
-    axes.set_title(game_title(game))
-    axes.set_xlabel(f"epoch ({period:,} agent steps each)")
-    axes.set_ylabel("evaluation score")
+        runs = findings.comparison.scores(arm, game)
+        means, low, high = _ends(findings.curves[arm, game])
+        epochs = np.arange(1, len(means) + 1)
+        style = style_of(arm.method, findings.comparison.methods)
+        few = len(runs) < MIN_SEEDS
+        line = {**style, "markersize": 4 if len(epochs) <= 40 else 0, "linewidth": 1.3 if few else 1.8}
+        for scores in runs if few else [means]:
+            axes.plot(epochs, scores, label=arm.label, **line)
+        axes.fill_between(epochs, low, high, color=style["color"], alpha=0.2, linewidth=0)
+    axes.set(title=game_title(game), xlabel=f"epoch ({period:,} agent steps each)", ylabel="evaluation score")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-
-
-def _draw_curve(axes: Axes, findings: Findings, arm: Arm, game: str) -> None:
-    """A mean with its band, or single runs if these are few."""
-    runs = findings.comparison.scores(arm, game)
-    means, low, high = _ends(findings.curves[arm, game])
-    epochs = np.arange(1, len(means) + 1)
-    style = style_of(arm.method, findings.comparison.methods)
-    few = len(runs) < MIN_SEEDS
-    line = {**style, "markersize": 4 if len(epochs) <= 40 else 0, "linewidth": 1.3 if few else 1.8}
-    for scores in runs if few else [means]:
-        axes.plot(epochs, scores, label=arm.label, **line)
-    axes.fill_between(epochs, low, high, color=style["color"], alpha=0.2, linewidth=0)
 
 
 def _ends(estimates: Sequence[Estimate]) -> FloatArray:
@@ -157,44 +148,30 @@ def _draw_rates(findings: Findings, game: str, axes: Axes) -> None:
         ringed = [mean.arm in findings.chosen for mean in means]
         axes.scatter(rates[ringed], points[ringed], s=130, facecolors="none", edgecolors=FOREGROUND, zorder=3)
     ticks = sorted({rate_of(arm) for arm in findings.comparison.arms})
-    axes.set_xscale("log")
+    axes.set(title=game_title(game), xlabel="learning rate", ylabel="maximum score", xscale="log")
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.08)
-    axes.set_title(game_title(game))
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("maximum score")
 
 
-def _norms(findings: Findings, kind: str, name: str) -> list[Picture]:
-    """Of the chosen arms that have norms, a panel for each arm and game."""
-    groups: dict[tuple[str, Arm], list[NormCurve]] = {}
+def _norm_panels(findings: Findings, kind: str) -> list[Draw]:
+    """One for each chosen arm that has norms and each game."""
+    groups: dict[str, list[NormCurve]] = {}
     for curve in findings.norms:
         if curve.kind == kind and curve.arm in findings.chosen:
-            groups.setdefault((curve.game, curve.arm), []).append(curve)
-    caption = f"|{kind}| by layer over its first value after initialization: mean over seeds; bands: all seeds."
-    panels = [partial(_draw_norms, curves, f"{game_title(g)}, {arm.label}") for (g, arm), curves in groups.items()]
-    return [make_picture(name, caption, panels)] if panels else []
+            groups.setdefault(f"{game_title(curve.game)}, {curve.arm.label}", []).append(curve)
+    return [partial(_draw_norms, curves, title) for title, curves in groups.items()]
 
 
 def _draw_norms(curves: Sequence[NormCurve], title: str, axes: Axes) -> None:
     for place, curve in enumerate(curves):
-        colour, dashes = PALETTE[place % len(PALETTE)], _DASHES[place % len(_DASHES)]
+        colour, dashes = PALETTE[place % len(PALETTE)], _DASHES[place % len(PALETTE)]
         growth = curve.norms / curve.norms[:, :1]
         axes.plot(curve.steps, growth.mean(0), color=colour, linestyle=dashes, label=curve.layer)
         axes.fill_between(curve.steps, growth.min(0), growth.max(0), color=colour, alpha=0.15, linewidth=0)
-    axes.set_title(title)
-    axes.set_xlabel("agent steps")
-    axes.set_ylabel(f"|{curves[0].kind}|")
+    axes.set(title=title, xlabel="agent steps", ylabel=f"|{curves[0].kind}|")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.xaxis.set_major_formatter(lambda value, _: _steps_label(value))
-
-
-def _steps_label(value: float) -> str:
-    """A number of steps for an axis: 250k, 1.5M."""
-    if value >= 1e6:
-        return f"{value / 1e6:g}M"
-    return f"{value / 1e3:g}k" if value else "0"
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def plot_learning_curves(runs: Sequence[str | Path], *, baseline: float | None = None) -> Figure:
@@ -210,19 +187,16 @@ def plot_learning_curves(runs: Sequence[str | Path], *, baseline: float | None =
     for place, run in enumerate(runs):
         rows = RunFolder(Path(run)).read_rows()
         _, _, config = open_run(run)
-        colour = f"C{place}"
-        axes.plot(*series(rows, "train/return_last_100"), color=colour, alpha=0.5, linewidth=1)
-        steps, means = series(rows, "eval/return_mean")
+        axes.plot(*series(rows, "train/return_last_100"), color=f"C{place}", alpha=0.5, linewidth=1)
         _, deviations = series(rows, "eval/return_std")
-        bars: dict[str, Any] = {"yerr": deviations, "marker": "o", "markersize": 4, "capsize": 2}
+        style: Any = {"color": f"C{place}", "marker": "o", "markersize": 4, "capsize": 2}
         label = f"{config.game}, {config.parameterization}, seed {config.seed}"
-        axes.errorbar(steps, means, color=colour, label=label, **bars)
+        axes.errorbar(*series(rows, "eval/return_mean"), deviations, label=label, **style)
     if baseline is not None:
         axes.axhline(baseline, color="grey", linestyle="--", linewidth=1, label=f"random policy: {baseline:.2f}")
-    axes.set_xlabel("agent steps")
-    axes.set_ylabel("raw return of an episode")
+    axes.set(xlabel="agent steps", ylabel="raw return of an episode")
     axes.set_title("dots: evaluations, mean and standard deviation over episodes; thin line: training", fontsize=9)
-    axes.xaxis.set_major_formatter(lambda value, _: _steps_label(value))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure

@@ -9,15 +9,15 @@ import numpy as np
 
 from wn_rl.compare.arms import Arm
 from wn_rl.report import stats
-from wn_rl.report.comparison import Choice, Comparison, rate_of
-from wn_rl.report.published_curves import Curve, Published
+from wn_rl.report.comparison import Choice, Comparison
+from wn_rl.report.published_scores import Scores
 from wn_rl.report.read import series
-from wn_rl.report.stats import Estimate, FloatArray
+from wn_rl.report.stats import Estimate, FloatArray, Group
 
 METRICS: dict[str, Callable[[FloatArray], FloatArray]] = {
     "maximum": lambda scores: np.nanmax(scores, axis=1),
     "final": lambda scores: scores[:, -1],
-    "area": stats.area_under_curve,
+    "area": lambda scores: np.array([stats.area_under_curve(curve) for curve in scores]),
 }
 """Numbers of a run's evaluations: [seeds, epochs] to [seeds]. maximum is that of the paper's Table 3; final is the
 last evaluation; area is the mean height of the learning curve."""
@@ -71,12 +71,7 @@ class NormCurve:
     steps: FloatArray
     """[rows]"""
     norms: FloatArray
-    """[seeds, rows]"""
-
-    @property
-    def growth(self) -> float:
-        """The last value over the first one after initialization, mean over seeds."""
-        return float((self.norms[:, -1] / self.norms[:, 0]).mean())
+    """[seeds, rows]; the first row is the first one after initialization."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,7 @@ class Findings:
 
     comparison: Comparison
     choice: Choice
-    published: Published
+    published: Scores
     chosen: Sequence[Arm]
     """The arms at their chosen rates that have runs here."""
     own: Pairs
@@ -99,9 +94,7 @@ class Findings:
 
     @cached_property
     def _by_key(self) -> dict[tuple[object, ...], Finding]:
-        return {
-            (found.quantity, found.metric, found.arm, found.game, found.baseline): found for found in self.numbers
-        }
+        return {(each.quantity, each.metric, each.arm, each.game, each.baseline): each for each in self.numbers}
 
     def find(
         self, quantity: str, metric: str, arm: Arm, game: str | None, baseline: Arm | None = None
@@ -109,19 +102,11 @@ class Findings:
         """The number of one game, or over games for None; None where there is no such number."""
         return self._by_key.get((quantity, metric, arm, game, baseline))
 
-    def published_curves(self, game: str) -> list[Curve]:
-        """Other people's curves up to the comparison's last step."""
-        curves = self.published.curves.get(game, ())
-        cut = [
-            (name, [point for point in points if point[0] <= self.comparison.horizon]) for name, points in curves
-        ]
-        return [(name, points) for name, points in cut if points]
 
-
-def examine(comparison: Comparison, choice: Choice, published: Published, rng: np.random.Generator) -> Findings:
-    """Every number of a comparison."""
+def examine(comparison: Comparison, choice: Choice, published: Scores, rng: np.random.Generator) -> Findings:
+    """Every number of a comparison. published: scores of its games."""
     chosen = [choice.arms[method] for method in comparison.methods if choice.arms.get(method) in comparison.arms]
-    own, equal = _pairs_at_own_rates(comparison, choice), _pairs_at_equal_rates(comparison)
+    own, equal = _pairs(comparison, choice)
     pairs = dict.fromkeys((*own.items(), *equal.items()))  # a pair that answers both questions has one answer
     numbers = [found for pair in pairs for found in _differences(comparison, *pair, published, rng)]
     numbers += _means(comparison, rng)
@@ -131,98 +116,85 @@ def examine(comparison: Comparison, choice: Choice, published: Published, rng: n
         if comparison.runs_of(arm, game)
     }
     numbers += _human_normalized(comparison, chosen, published, rng)
-    norms = list(norm_curves(comparison))
+    norms = list(_norm_curves(comparison))
     return Findings(comparison, choice, published, chosen, own, equal, numbers, curves, norms)
 
 
-def _pairs_at_own_rates(comparison: Comparison, choice: Choice) -> Pairs:
-    baseline = choice.arms.get(comparison.baseline)
-    treatments = [choice.arms.get(method) for method in comparison.methods if method != comparison.baseline]
-    return {treatment: baseline for treatment in treatments if treatment and baseline}
-
-
-def _pairs_at_equal_rates(comparison: Comparison) -> Pairs:
-    of_baseline = {rate_of(arm): arm for arm in comparison.arms if arm.method == comparison.baseline}
+def _pairs(comparison: Comparison, choice: Choice) -> tuple[Pairs, Pairs]:
+    """The methods and the baseline at their own rates, and at equal ones."""
+    at_rate = {arm.learning_rate: arm for arm in comparison.arms if arm.method == comparison.baseline}
     treatments = [arm for arm in comparison.arms if arm.method != comparison.baseline]
-    return {arm: of_baseline[rate_of(arm)] for arm in treatments if rate_of(arm) in of_baseline}
+    own = choice.arms.get(comparison.baseline)
+    chosen = [choice.arms[arm.method] for arm in treatments if own and arm.method in choice.arms]
+    equal = {arm: at_rate[arm.learning_rate] for arm in treatments if arm.learning_rate in at_rate}
+    return (dict.fromkeys(chosen, own) if own else {}), equal
 
 
-def run_scores(comparison: Comparison, arm: Arm, game: str, metric: str) -> FloatArray:
+def _run_scores(comparison: Comparison, arm: Arm, game: str, metric: str) -> FloatArray:
     """The metric of each run, float [seeds], without the runs that lack it (their last evaluation, say)."""
-    if not comparison.runs_of(arm, game):
-        return np.zeros(0)
     values = METRICS[metric](comparison.scores(arm, game))
-    known: FloatArray = values[~np.isnan(values)]
-    return known
+    return np.asarray(values[~np.isnan(values)])
 
 
 def _means(comparison: Comparison, rng: np.random.Generator) -> Iterator[Finding]:
     for game, arm, metric in product(comparison.games, comparison.arms, METRICS):
-        scores = run_scores(comparison, arm, game, metric)
+        scores = _run_scores(comparison, arm, game, metric)
         if scores.size:
             mean = stats.bootstrap(stats.mean, [scores], rng=rng)
             yield Finding("mean", metric, arm, None, (game,), mean, scores.size)
 
 
 def _differences(
-    comparison: Comparison, arm: Arm, baseline: Arm, published: Published, rng: np.random.Generator
+    comparison: Comparison, arm: Arm, baseline: Arm, published: Scores, rng: np.random.Generator
 ) -> Iterator[Finding]:
     """The arm against the baseline by each metric, in every game that both have and over these games."""
     for metric in METRICS:
-        pairs = {
-            game: (run_scores(comparison, arm, game, metric), run_scores(comparison, baseline, game, metric))
+        scores = {
+            game: [_run_scores(comparison, each, game, metric) for each in (arm, baseline)]
             for game in comparison.games
         }
-        pairs = {game: pair for game, pair in pairs.items() if all(scores.size for scores in pair)}
-        found: list[tuple[tuple[str, ...], str, Estimate]]
-        found = [((game,), *each) for game, pair in pairs.items() for each in _in_one_game(*pair, rng)]
-        found += [(tuple(pairs), *each) for each in _over_games(pairs, published, rng)] if len(pairs) > 1 else []
-        for games, quantity, estimate in found:
-            seeds, baseline_seeds = (min(pairs[game][side].size for game in games) for side in (0, 1))
-            yield Finding(quantity, metric, arm, baseline, games, estimate, seeds, baseline_seeds)
+        games = tuple(game for game in scores if all(side.size for side in scores[game]))
+        for together in [*((game,) for game in games), *([games] if len(games) > 1 else [])]:
+            treated, untreated = ([scores[game][side] for game in together] for side in (0, 1))
+            seeds, baseline_seeds = (min(map(len, group)) for group in (treated, untreated))
+            low = [published.get(game, {}).get("random", 0.0) for game in together]
+            for quantity, estimate in _contrasts(treated, untreated, low, rng):
+                yield Finding(quantity, metric, arm, baseline, together, estimate, seeds, baseline_seeds)
 
 
-_Named = Iterator[tuple[str, Estimate]]  # quantities and what they are
-
-
-def _in_one_game(treatment: FloatArray, baseline: FloatArray, rng: np.random.Generator) -> _Named:
-    yield "difference", stats.bootstrap(stats.difference_of_means, [treatment], [baseline], rng=rng)
-    yield "improvement", stats.bootstrap(stats.probability_of_improvement, [treatment], [baseline], rng=rng)
-
-
-def _over_games(
-    pairs: Mapping[str, tuple[FloatArray, FloatArray]], published: Published, rng: np.random.Generator
-) -> _Named:
-    treatment, baseline = ([pair[side] for pair in pairs.values()] for side in (0, 1))
+def _contrasts(
+    treatment: Group, baseline: Group, low: Sequence[float], rng: np.random.Generator
+) -> Iterator[tuple[str, Estimate]]:
+    """The quantities that compare two arms in one game or over several. low: the zero of each game's scale."""
+    if len(low) == 1:
+        yield "difference", stats.bootstrap(stats.difference(stats.mean), treatment, baseline, rng=rng)
     yield "improvement", stats.bootstrap(stats.probability_of_improvement, treatment, baseline, rng=rng)
-    low = [published.scores.get(game, {}).get("random", 0.0) for game in pairs]
     high = [float(scores.mean()) for scores in baseline]
-    if any(bottom >= top for bottom, top in zip(low, high, strict=True)):
+    if len(low) == 1 or any(bottom >= top for bottom, top in zip(low, high, strict=True)):
         return  # the scale does not exist in one of the games
     treatment, baseline = stats.normalize(treatment, low, high), stats.normalize(baseline, low, high)
-    yield "iqm", stats.bootstrap(stats.interquartile_mean, treatment, rng=rng)
-    yield "baseline_iqm", stats.bootstrap(stats.interquartile_mean, baseline, rng=rng)
-    difference = stats.difference_of_interquartile_means
-    yield "iqm_difference", stats.bootstrap(difference, treatment, baseline, rng=rng)
+    iqm = stats.interquartile_mean
+    yield "iqm", stats.bootstrap(iqm, treatment, rng=rng)
+    yield "baseline_iqm", stats.bootstrap(iqm, baseline, rng=rng)
+    yield "iqm_difference", stats.bootstrap(stats.difference(iqm), treatment, baseline, rng=rng)
 
 
 def _human_normalized(
-    comparison: Comparison, arms: Sequence[Arm], published: Published, rng: np.random.Generator
+    comparison: Comparison, arms: Sequence[Arm], published: Scores, rng: np.random.Generator
 ) -> Iterator[Finding]:
     """Each arm by each metric over its games whose random and human scores are published, if these are several."""
-    known = [game for game in comparison.games if {"random", "human"} <= published.scores.get(game, {}).keys()]
-    low, high = ({game: published.scores[game][source] for game in known} for source in ("random", "human"))
+    known = [game for game in comparison.games if {"random", "human"} <= published.get(game, {}).keys()]
     for arm, metric in product(arms, METRICS):
-        groups = {game: run_scores(comparison, arm, game, metric) for game in known}
+        groups = {game: _run_scores(comparison, arm, game, metric) for game in known}
         groups = {game: scores for game, scores in groups.items() if scores.size}
         if len(groups) > 1:
-            scaled = stats.normalize(list(groups.values()), [low[g] for g in groups], [high[g] for g in groups])
+            low, high = ([published[game][source] for game in groups] for source in ("random", "human"))
+            scaled = stats.normalize(list(groups.values()), low, high)
             iqm = stats.bootstrap(stats.interquartile_mean, scaled, rng=rng)
-            seeds = min(scores.size for scores in scaled)
-            yield Finding("human_iqm", metric, arm, None, tuple(groups), iqm, seeds)
+            yield Finding("human_iqm", metric, arm, None, tuple(groups), iqm, min(map(len, scaled)))
 
 
-def norm_curves(comparison: Comparison) -> Iterator[NormCurve]:
+def _norm_curves(comparison: Comparison) -> Iterator[NormCurve]:
     """Of every arm with norms in every game: v, then g, each by layer in the order of the network.
 
     Rows are those in which every run has the value. Rows before the first update show the layers before their
@@ -233,8 +205,7 @@ def norm_curves(comparison: Comparison) -> Iterator[NormCurve]:
         names = dict.fromkeys(name for rows in runs for row in rows for name in row)
         for name in [name for name in names if name.startswith(f"norm_{kind}/")]:
             lines = [dict(zip(*series(rows, name), strict=True)) for rows in runs]
-            steps = sorted(set.intersection(*map(set, lines)))
-            steps = [step for step in steps if step <= comparison.horizon]
+            steps = [s for s in sorted(set.intersection(*map(set, lines))) if s <= comparison.horizon]
             if steps:
                 norms = np.array([[line[step] for step in steps] for line in lines])
                 layer = name.partition("/")[2]

@@ -1,7 +1,7 @@
 """Finding the folders of runs, what the report needs of each, and what `wn-rl compare` was asked for."""
 
-import json
 import math
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from wn_rl.compare import grid
 from wn_rl.compare.arms import Arm
 from wn_rl.config import flat, method_options
 from wn_rl.errors import UserError, counted
@@ -46,13 +47,15 @@ class Run:
         """The last step that has a row; 0 without rows."""
         return max((int(row["step"]) for row in self.rows), default=0)
 
+    def epochs_until(self, step: int) -> int:
+        """Evaluations up to a step; 0 without evaluations."""
+        return step // self.evaluation_period if self.evaluation_period else 0
+
     @cached_property
     def evaluations(self) -> dict[int, float]:
         """Mean raw return of each evaluation by epoch, from 1; NaN for an evaluation without a finite score."""
-        if not self.evaluation_period:
-            return {}
         rows = [row for row in self.rows if "eval/return_mean" in row]
-        return {int(row["step"]) // self.evaluation_period: number(row["eval/return_mean"]) for row in rows}
+        return {self.epochs_until(row["step"]): number(row["eval/return_mean"]) for row in rows}
 
     def scores(self, epochs: int) -> FloatArray:
         """Mean raw return of the first evaluations, float [epochs]; NaN where one is missing."""
@@ -60,21 +63,19 @@ class Run:
 
     def reached(self, step: int) -> bool:
         """Whether the run came this far, including the evaluation at the step."""
-        epoch = step // self.evaluation_period if self.evaluation_period else 0
-        evaluated = max(self.evaluations, default=0) >= epoch or self.status.status == "finished"
-        return self.last_step >= step and evaluated
+        evaluated = max(self.evaluations, default=0) >= self.epochs_until(step)
+        return self.last_step >= step and (evaluated or self.status.status == "finished")
 
     @cached_property
-    def versions(self) -> dict[str, str]:
+    def versions(self) -> str:
         """What config.json records of the code and its libraries; empty without a record."""
-        versions = self.record.get("versions")
-        return {name: str(v) for name, v in versions.items() if v} if isinstance(versions, dict) else {}
+        versions = self.record.get("versions", {})
+        return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
 
     @property
     def machine(self) -> str:
-        """Where the run was made; older records have the device and the version of torch only."""
-        older = f"{self.settings.get('device', 'unknown device')}, torch {self.versions.get('torch', 'unknown')}"
-        return str(self.record.get("machine") or older)
+        """Where the run was made."""
+        return str(self.record.get("machine", "unknown"))
 
     @property
     def frames_per_second(self) -> float:
@@ -85,25 +86,22 @@ class Run:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A folder that is not in the numbers, and why."""
+    """A folder or file that is not in the numbers, and why."""
 
     folder: Path
     reason: str
     run: Run | None = None
-    """None if the folder could not be read."""
+    """None if it could not be read."""
 
 
 def number(value: Any) -> float:
     """A metric as a float; NaN for what is missing, not finite or not a number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return math.nan
-    return float(value)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
 
 
 def series(rows: Sequence[Row], name: str) -> tuple[list[int], list[float]]:
     """Steps and values of one metric; rows without a finite value are left out."""
-    points = [(row["step"], number(row.get(name))) for row in rows]
-    known = [(step, value) for step, value in points if not math.isnan(value)]
+    known = [(row["step"], value) for row in rows if not math.isnan(value := number(row.get(name)))]
     return [step for step, _ in known], [value for _, value in known]
 
 
@@ -116,45 +114,34 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[Run], list[LeftOut]]:
     runs: dict[Path, Run] = {}  # by resolved folder, since paths may overlap
     left_out: dict[Path, LeftOut] = {}
     for path in paths:
-        folders = list(_find_runs(path, set())) if path.is_dir() else []
+        folders = sorted(_find_runs(path))
         if not folders:
             raise UserError(f"there is no run in {path}: name run folders, or folders that hold them")
         for folder in folders:
             try:
                 runs[folder.resolve()] = read_run(folder)
             except (UserError, OSError) as error:
-                left_out[folder.resolve()] = LeftOut(folder, f"could not be read: {_reason(error)}")
+                system = f" ({error.__cause__.strerror})" if isinstance(error.__cause__, OSError) else ""
+                left_out[folder.resolve()] = LeftOut(folder, f"could not be read: {error}{system}")
     if not runs:
         first = next(iter(left_out.values()))
         raise UserError(f"none of the runs could be read: {first.folder} {first.reason}")
     return list(runs.values()), list(left_out.values())
 
 
-def _reason(error: Exception) -> str:
-    """The error's message, and the system's if it caused the error."""
-    cause = error.__cause__
-    return f"{error} ({cause.strerror})" if isinstance(cause, OSError) else str(error)
-
-
-def _find_runs(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    """Folders that hold a config.json, or that may not be listed. A run holds no other run.
-
-    seen: resolved folders that were visited, since a link may lead back to one of them.
-    """
-    place = folder.resolve()
-    if place in seen:
-        return
-    seen.add(place)
-    try:
-        if (folder / "config.json").exists():
-            yield folder
-            return
-        children = sorted(child for child in folder.iterdir() if child.is_dir())
-    except PermissionError:
-        yield folder
-        return
-    for child in children:
-        yield from _find_runs(child, seen)
+def _find_runs(top: Path) -> Iterator[Path]:
+    """Folders that hold a config.json, or that may not be listed. A run holds no other run."""
+    locked: list[OSError] = []
+    seen: set[str] = set()  # a link may lead back
+    for folder, children, files in os.walk(top, onerror=locked.append, followlinks=True):
+        place = os.path.realpath(folder)
+        if "config.json" in files:
+            yield Path(folder)
+        if "config.json" in files or place in seen:
+            children.clear()
+        children.sort()
+        seen.add(place)
+    yield from (Path(error.filename) for error in locked if isinstance(error, PermissionError))
 
 
 def read_run(folder: Path) -> Run:
@@ -165,8 +152,7 @@ def read_run(folder: Path) -> Run:
         OSError: a file could not be read.
     """
     files = RunFolder(folder)
-    record = files.read_config()
-    rows, status = files.read_rows(), files.read_status()
+    record, rows, status = files.read_config(), files.read_rows(), files.read_status()
     try:
         settings = flat(record["config"])
         suite, game, parameterization = (str(settings[name]) for name in ("suite", "game", "parameterization"))
@@ -181,73 +167,56 @@ def read_run(folder: Path) -> Run:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run that was asked for, whether it began or not.
-
-    A run that never began leaves no folder, so it would not be missed.
-    """
+class Planned:
+    """A run that a command of `wn-rl compare` asked for in the folder out; one that never began has no folder."""
 
     out: Path
-    """Folder of the comparison.json."""
-    name: str
-    suite: str
-    game: str
-    arm: Arm
-    seed: int
+    cell: grid.Cell
 
     @property
     def folder(self) -> Path:
-        return self.out / "runs" / self.name
+        return self.out / "runs" / self.cell.name
 
+    @property
     def began(self) -> bool:
-        """Whether the run has a config.json. If the folder may not be read, we assume so."""
-        try:
-            return (self.folder / "config.json").exists()
-        except PermissionError:
-            return True
+        """Whether the run has a config.json."""
+        return os.path.exists(self.folder / "config.json")  # False, not an error, in a locked folder
 
 
-Grids = dict[str, list[Cell]]
+Plans = dict[str, list[Planned]]
 """The runs that each command asked for; commands as they would be typed."""
 
 
-def read_grids(paths: Sequence[Path], runs: Sequence[Path]) -> tuple[Grids, list[LeftOut]]:
+def read_plans(paths: Sequence[Path], runs: Sequence[Path]) -> tuple[Plans, list[LeftOut]]:
     """The grids in these folders and in the folders of the comparisons that the runs belong to.
 
     Returns the grids that could be read, and the files that could not.
     """
     folders = [*paths, *(run.parent.parent for run in runs if run.parent.name == "runs")]
-    grids: Grids = {}
+    plans: Plans = {}
     left_out = []
     for out in {folder.resolve(): folder for folder in folders}.values():
         try:
-            for grid in json.loads((out / "comparison.json").read_bytes())["grids"]:
-                cells = [_cell(out, **cell) for cell in grid["runs"]]
-                grids.setdefault(shlex.join(map(str, grid["command"])), []).extend(cells)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            left_out.append(LeftOut(out / "comparison.json", f"could not be read: {error}"))
-    return grids, left_out
+            for asked in grid.read_grids(out):
+                planned = [Planned(out, cell) for cell in asked.runs]
+                plans.setdefault(shlex.join(asked.command), []).extend(planned)
+        except UserError as error:
+            left_out.append(LeftOut(out / "comparison.json", str(error)))
+    return plans, left_out
 
 
-def _cell(out: Path, *, name: str, suite: str, game: str, seed: int, **arm: Any) -> Cell:
-    """From an entry of comparison.json (see `wn_rl.compare.grid.write_grid`)."""
-    options = tuple(arm["options"].items())
-    return Cell(out, name, suite, game, Arm(arm["parameterization"], float(arm["learning_rate"]), options), seed)
-
-
-def missing_runs(grids: Grids) -> list[LeftOut]:
+def missing_runs(plans: Plans) -> list[LeftOut]:
     """Runs without a config: each that failed at its start, and, by arm and game, those that never began."""
-    cells = {cell.folder: cell for asked in grids.values() for cell in asked}
     failed = []
     never_began: dict[tuple[Path, Arm, str], list[str]] = {}
-    for cell in [cell for cell in cells.values() if not cell.began()]:
-        if cell.folder.exists():
-            said = last_line(cell.out / "logs" / f"{cell.name}.log") or "nothing"
-            failed.append(LeftOut(cell.folder, f"ended before it had a config.json; its log ends with: {said}"))
+    planned_runs = {planned.folder: planned for asked in plans.values() for planned in asked}
+    for planned in [planned for planned in planned_runs.values() if not planned.began]:
+        out, cell = planned.out, planned.cell
+        if planned.folder.exists():
+            said = last_line(out / "logs" / f"{cell.name}.log") or "nothing"
+            failed.append(LeftOut(planned.folder, f"ended before it had a config.json; its log ends with: {said}"))
         else:
-            never_began.setdefault((cell.out, cell.arm, cell.game), []).append(str(cell.seed))
+            never_began.setdefault((out, cell.arm, cell.game), []).append(str(cell.seed))
     return failed + [
         LeftOut(
             out,

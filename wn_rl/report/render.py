@@ -11,10 +11,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from wn_rl.errors import counted
+from wn_rl.errors import counted, in_one_line
 from wn_rl.report.figures import FOREGROUND, Picture
 from wn_rl.report.stats import COVERAGE, MIN_SEEDS, NUM_RESAMPLES
-from wn_rl.report.words import game_title, listed
+from wn_rl.report.words import game_title, listed, score
 
 MAX_EMBEDDED_BYTES = 2_000_000
 """A larger video is linked."""
@@ -52,7 +52,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Chapter:
-    """One comparison: what a reader meets first, and what folds away."""
+    """One comparison: what a reader sees first, and what is folded."""
 
     title: str
     intro: Sequence[str]
@@ -88,39 +88,33 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def escape_markdown(text: str) -> str:
     """Text on one line that Markdown shows as it is."""
-    return re.sub(r"([\\`*<|\[\]]|\b_|_\b)", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*<|\[\]]|\b_|_\b)", r"\\\1", in_one_line(text))
 
 
 @cache
 def _template(name: str) -> Any:
-    finalize = {"report.md.j2": _finalize_markdown, "texts.j2": _in_one_line}.get(name)
+    finalize = {
+        "report.md.j2": lambda value: value if isinstance(value, Markup) else escape_markdown(str(value)),
+        "texts.j2": lambda value: re.sub(r"[\r\n]+", " ", value) if isinstance(value, str) else value,
+    }
     environment = Environment(
         loader=PackageLoader("wn_rl.report", ""),
         autoescape=name == "report.html.j2",
-        finalize=finalize,
+        finalize=finalize.get(name),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"counted": counted, "listed": listed, "max_embedded": MAX_EMBEDDED_BYTES}
-    environment.globals |= {"coverage": COVERAGE, "min_seeds": MIN_SEEDS, "num_resamples": NUM_RESAMPLES}
+    environment.globals.update(counted=counted, listed=listed, score=score, max_embedded=MAX_EMBEDDED_BYTES)
+    environment.globals.update(coverage=COVERAGE, min_seeds=MIN_SEEDS, num_resamples=NUM_RESAMPLES)
     environment.filters |= {
         "base64": lambda data: base64.b64encode(data).decode(),
-        "html": lambda text: Markup(html.escape(text)),
+        "html": lambda text: Markup(html.escape(text, quote=False)),
         "inline_svg": _inline_svg,
-        "markup": Markup,
         "markdown_table": lambda t: Markup(f"{escape_markdown(t.caption)}\n\n{markdown_table(t.header, t.rows)}"),
         "title_of": game_title,
     }
     return environment.get_template(name)
-
-
-def _in_one_line(value: Any) -> Any:
-    return re.sub(r"[\r\n]+", " ", value) if isinstance(value, str) else value
-
-
-def _finalize_markdown(value: Any) -> Any:
-    return value if isinstance(value, Markup) else escape_markdown(str(value))
 
 
 def _inline_svg(picture: Picture) -> Markup:

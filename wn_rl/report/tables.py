@@ -1,8 +1,7 @@
-"""The report's numbers as CSV, unrounded: an empty cell where there is no number."""
+"""The report's numbers as CSV, unrounded: a cell is empty if there is no number."""
 
 import csv
 import io
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from wn_rl.compare.arms import Arm
 from wn_rl.report.findings import METRICS, Findings
+from wn_rl.report.published_scores import SOURCES
 from wn_rl.report.read import LeftOut, Run
 from wn_rl.report.stats import Estimate
 from wn_rl.report.words import reading
@@ -17,7 +17,7 @@ from wn_rl.report.words import reading
 Cells = dict[str, Any]
 
 
-def csv_tables(every: Sequence[Findings], left_out: Sequence[LeftOut]) -> dict[str, str]:
+def csv_tables(examined: Sequence[Findings], left_out: Sequence[LeftOut]) -> dict[str, str]:
     """File names and contents; tables without rows are left out."""
     makers: dict[str, Callable[[Findings], Iterator[Cells]]] = {
         "findings.csv": _findings,
@@ -26,7 +26,7 @@ def csv_tables(every: Sequence[Findings], left_out: Sequence[LeftOut]) -> dict[s
         "norms.csv": _norms,
     }
     rows = {
-        name: [{"comparison": findings.comparison.name, **cells} for findings in every for cells in make(findings)]
+        name: [{"comparison": each.comparison.name, **cells} for each in examined for cells in make(each)]
         for name, make in makers.items()
     }
     for entry in left_out:
@@ -36,21 +36,21 @@ def csv_tables(every: Sequence[Findings], left_out: Sequence[LeftOut]) -> dict[s
 
 
 def _written(rows: Sequence[Cells]) -> str:
-    """The rows under the names of all their cells."""
+    """The rows under the names of all their cells; NaN leaves a cell empty."""
     file = io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(file, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: cell for name, cell in row.items() if cell == cell} for row in rows)
     return file.getvalue()
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
 
 
 def _arm(arm: Arm) -> Cells:
     return {"method": arm.method.label, "rate": arm.learning_rate}
+
+
+def _estimate(estimate: Estimate) -> Cells:
+    return {"value": estimate.point, "low": estimate.low, "high": estimate.high}
 
 
 def _findings(findings: Findings) -> Iterator[Cells]:
@@ -79,13 +79,9 @@ def _findings(findings: Findings) -> Iterator[Cells]:
             place = {"quantity": "mean", "metric": "evaluation", "step": step, "games": game, **_arm(arm)}
             yield {**place, **_estimate(mean), "seeds": seeds[epoch - 1]}
     for game in findings.comparison.games:
-        for source, score in findings.published.scores.get(game, {}).items():
-            method = findings.published.sources[source]
-            yield {"quantity": "published", "metric": "maximum", "games": game, "method": method, "value": score}
-
-
-def _estimate(estimate: Estimate) -> Cells:
-    return {"value": _number(estimate.point), "low": estimate.low, "high": estimate.high}
+        for source, score in findings.published.get(game, {}).items():
+            place = {"quantity": "published", "metric": "maximum", "games": game}
+            yield {**place, "method": SOURCES[source], "value": score}
 
 
 def _evaluations(findings: Findings) -> Iterator[Cells]:
@@ -93,25 +89,26 @@ def _evaluations(findings: Findings) -> Iterator[Cells]:
     for run in comparison.runs:
         for epoch, score in enumerate(run.scores(comparison.num_epochs), start=1):
             place = {"seed": run.seed, "epoch": epoch, "step": epoch * comparison.evaluation_period}
-            yield {"game": run.game, **_arm(run.arm), **place, "score": _number(score)}
+            yield {"game": run.game, **_arm(run.arm), **place, "score": score}
 
 
 def _run(run: Run) -> Cells:
     which = {"folder": str(run.folder), "suite": run.suite, "game": run.game, **_arm(run.arm), "seed": run.seed}
-    how_far = {"steps": run.steps, "status": run.status.status, "last_step": run.last_step}
-    return {**which, **how_far, "frames_per_second": _number(run.frames_per_second), "machine": run.machine}
+    progress = {"steps": run.steps, "status": run.status.status, "last_step": run.last_step}
+    return {**which, **progress, "frames_per_second": run.frames_per_second, "machine": run.machine}
 
 
 def _runs(findings: Findings) -> Iterator[Cells]:
     for run in findings.comparison.runs:
         scores = run.scores(findings.comparison.num_epochs)[None]
-        metrics = {name: _number(metric(scores)[0]) for name, metric in METRICS.items()}
+        metrics = {name: metric(scores)[0] for name, metric in METRICS.items()}
         yield {**_run(run), **metrics, "evaluations_without_score": int(np.isnan(scores).sum()), "left_out": None}
 
 
 def _norms(findings: Findings) -> Iterator[Cells]:
     for curve in findings.norms:
         place = {"game": curve.game, **_arm(curve.arm), "norm": curve.kind, "layer": curve.layer}
-        first, last = float(curve.norms[:, 0].mean()), float(curve.norms[:, -1].mean())
         steps = {"first_step": curve.steps[0], "last_step": curve.steps[-1]}
-        yield {**place, **steps, "first": first, "last": last, "growth": curve.growth}
+        first, last = curve.norms[:, [0, -1]].T
+        growth = (last / first).mean()
+        yield {**place, **steps, "first": first.mean(), "last": last.mean(), "growth": growth}

@@ -1,10 +1,13 @@
 """Numbers and findings in words: no claim that its interval does not carry."""
 
-import re
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Sequence
 
 from wn_rl.errors import counted
 from wn_rl.report.stats import MIN_SEEDS, Estimate
+from wn_rl.run.folder import file_name
+
+MISSING = "\N{EN DASH}"
 
 
 def game_title(game: str) -> str:
@@ -14,11 +17,13 @@ def game_title(game: str) -> str:
 
 def slug(title: str) -> str:
     """A title as the name of a file: "minatar, 300,000 steps" to minatar-300000-steps."""
-    return re.sub(r"[^a-z0-9._]+", "-", title.lower().replace(",", "")).strip("-.")
+    return file_name(title.lower().replace(",", ""))
 
 
 def score(value: float) -> str:
-    """About three digits, and never zero for what is not zero: 1,448, 23.9, 0.62, 0.003."""
+    """About three digits, and zero only for zero: 1,448, 23.9, 0.62, 0.003; a dash for NaN."""
+    if math.isnan(value):
+        return MISSING
     size = abs(value)
     decimals = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.0995 or not size else 3
     text = f"{value:,.{decimals}f}" if size >= 0.0005 or not size else f"{value:.1g}"
@@ -26,7 +31,7 @@ def score(value: float) -> str:
 
 
 def with_interval(estimate: Estimate, signed: bool = False) -> str:
-    """E.g. "0.83 [0.5, 1.2]"; without the interval where there is none, or where all resamples are equal."""
+    """E.g. "0.83 [0.5, 1.2]"; without the interval if there is none, or if all resamples are equal."""
     text = f"+{score(estimate.point)}" if signed and estimate.point > 0 else score(estimate.point)
     if estimate.low is None or estimate.high is None or estimate.low == estimate.high:
         return text
@@ -35,18 +40,11 @@ def with_interval(estimate: Estimate, signed: bool = False) -> str:
 
 def reading(difference: Estimate, seeds: int) -> str:
     """What the interval of a difference says. seeds: of the arm with fewer."""
-    side = difference.side_of(0)
-    if side is None:
+    if difference.sign is None:
         return f"{counted(seeds, 'seed') if seeds < MIN_SEEDS else 'all scores equal'}: no interval"
-    return {1: "higher", -1: "lower", 0: "no difference shown"}[side]
+    return {1: "higher", -1: "lower", 0: "no difference shown"}[difference.sign]
 
 
 def listed(items: Sequence[str]) -> str:
     """E.g. "a, b and c"."""
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
-
-
-def seeds_between(numbers: Collection[int]) -> str:
-    """E.g. "3 seeds", "0 to 3 seeds"."""
-    low, high = min(numbers), max(numbers)
-    return counted(low, "seed") if low == high else f"{low} to {high} seeds"
