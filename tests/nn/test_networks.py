@@ -95,7 +95,7 @@ def test_architectures_are_the_papers() -> None:
 
     nature = network_of("nature_cnn", num_actions=4)
     assert shapes(nature) == [(32, 4, 8, 8), (64, 32, 4, 4), (64, 64, 3, 3), (512, 3136), (4, 512)]
-    assert [layer.stride for layer in (nature.conv1, nature.conv2, nature.conv3)] == [(4, 4), (2, 2), (1, 1)]
+    assert [layer.geometry.stride for layer in (nature.conv1, nature.conv2, nature.conv3)] == [(4, 4), (2, 2), (1, 1)]
     plain = network_of("nature_cnn", "normal", num_actions=4)
     assert sum(parameter.numel() for parameter in plain.parameters()) == 1_686_180
     assert shapes(network_of("minatar_cnn")) == [(16, 4, 3, 3), (128, 1024), (3, 128)]

@@ -41,6 +41,11 @@ def tensors(
     return tuple(torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes)  # type: ignore[return-value]
 
 
+def geometry_of(plain: nn.Conv2d) -> module.Geometry:
+    geometry: Any = plain.stride, plain.padding, plain.dilation, plain.groups
+    return module.Geometry(*geometry)
+
+
 def assert_near(ours: Sequence[Tensor], theirs: Sequence[Tensor], dtype: torch.dtype, tolerance: float) -> None:
     """Ours have this dtype, and differ from theirs by less than so much of their norms."""
     for one, other in zip(ours, theirs, strict=True):
@@ -52,7 +57,7 @@ def assert_near(ours: Sequence[Tensor], theirs: Sequence[Tensor], dtype: torch.d
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts the products that go through oneDNN, on an Intel processor too."""
     monkeypatch.setattr(module, "MKL_IS_FASTER", False)
-    if module._onednn is None:
+    if module.onednn_linear is None:
         pytest.skip("this build of torch has no oneDNN")
     calls: list[int] = []
     through = module._product
@@ -128,7 +133,7 @@ def test_what_it_cannot_do_is_left_to_torch(taken: list[int], monkeypatch: pytes
         assert torch.equal(dense_product(*arguments), F.linear(*arguments))
     with torch.autocast("cpu", torch.bfloat16):
         assert dense_product(x, weight, bias).dtype == torch.bfloat16
-    monkeypatch.setattr(module, "_onednn", None)
+    monkeypatch.setattr(module, "onednn_linear", None)
     assert torch.equal(dense_product(x, weight, bias), F.linear(x, weight, bias))
     assert not taken
 
@@ -191,8 +196,8 @@ def test_a_layer_gives_the_same_through_onednn_and_without(
         pytest.skip("a log-scale belongs to weight norm")
     x, _, _, gradient = tensors()
     results = []
-    for through, mkl_is_faster in ((module._onednn, False), (module._onednn, True), (None, False)):
-        monkeypatch.setattr(module, "_onednn", through)
+    for through, mkl_is_faster in ((module.onednn_linear, False), (module.onednn_linear, True), (None, False)):
+        monkeypatch.setattr(module, "onednn_linear", through)
         monkeypatch.setattr(module, "MKL_IS_FASTER", mkl_is_faster)
         layer = Layers(parameterization, log_scale, torch.Generator().manual_seed(2)).dense(IN, OUT)
         data_dependent_init(layer, x)
@@ -263,8 +268,8 @@ def test_a_convolution_over_blocks_is_that_of_torch(
     plain = nn.Conv2d(3, 5, kernel, stride, dtype=torch.float64)
     fast = FastConv2d(3, 5, kernel, stride, dtype=torch.float64)
     fast.load_state_dict(plain.state_dict())
-    geometry: Any = plain.stride, plain.padding, plain.dilation, plain.groups
-    assert module.cuts_into_blocks(plain.weight, *geometry) == (stride > 1 and kernel % stride == 0)
+    geometry = geometry_of(plain)
+    assert module.cuts_into_blocks(plain.weight, geometry) == (stride > 1 and kernel % stride == 0)
     ours, theirs = fast(x), plain(x)
     torch.testing.assert_close(ours, theirs)
     of_ours = torch.autograd.grad(ours.square().sum(), [x, *fast.parameters()])
@@ -351,10 +356,10 @@ def test_convolutions_that_do_not_go_over_blocks_are_torch_s(
 ) -> None:
     monkeypatch.setattr(module, "BLOCKS_ON", ("cpu",))
     plain = nn.Conv2d(4, 6, 4, **{"stride": 2, **changes})
-    geometry: Any = plain.stride, plain.padding, plain.dilation, plain.groups
+    geometry = geometry_of(plain)
     x = torch.randn(2, 4, 12, 12)
-    assert not module.cuts_into_blocks(plain.weight, *geometry)
-    assert torch.equal(module.convolution(x, plain.weight, plain.bias, *geometry), plain(x))
+    assert not module.cuts_into_blocks(plain.weight, geometry)
+    assert torch.equal(module.convolution(x, plain.weight, plain.bias, geometry), plain(x))
 
 
 def test_an_image_without_a_batch_is_torch_s(monkeypatch: pytest.MonkeyPatch) -> None:
