@@ -13,7 +13,7 @@ from ale_py import AtariVectorEnv
 from numpy.typing import NDArray
 
 from wn_rl.envs import atari
-from wn_rl.envs.base import Rules, Step, check_actions, lane_seed
+from wn_rl.envs.base import Rules, Step, check_actions, first_step, lane_seed
 
 WINDOW = 25_000  # steps; longer: fewer slow resets (some 90 ms, a plain one 9 ms), but slower restores
 WINDOW_OF_OLD_STATES = 10_000  # which do not tell
@@ -46,8 +46,7 @@ class AtariVector:
             use_fire_reset=False,
         )
         self.spec = atari.atari_spec(self._emulators.ale.get_action_set())
-        self._in_flight = False
-        self._started = False
+        self._in_flight = self._started = False
 
     def reset(self) -> Step:
         """Start every lane anew from its seed; all lanes are `first`."""
@@ -59,19 +58,10 @@ class AtariVector:
         observation, self._lives = self._seeded_reset(np.ones(self.num_envs, dtype=bool))
         self._started = True
         self._lane_0 = observation[0].copy()
-        return Step(
-            observation,
-            reward=np.zeros(self.num_envs, dtype=np.float32),
-            discount=np.ones(self.num_envs, dtype=np.float32),
-            first=np.ones(self.num_envs, dtype=bool),
-        )
+        return first_step(observation)
 
     def send(self, actions: NDArray[np.int64]) -> None:
-        """Let the emulators play actions [E]; returns at once.
-
-        Raises:
-            ValueError: the actions are none of the game's; the emulators would hang.
-        """
+        """Let the emulators play actions [E]. ValueError: they are not actions of the game, and would hang it."""
         if self._in_flight or not self._started:
             raise RuntimeError("send comes after reset, load_state_dict or recv")
         check_actions(actions, self.num_envs, self.spec.num_actions)
@@ -82,7 +72,7 @@ class AtariVector:
     def recv(self) -> Step:
         """Wait for the emulators.
 
-        A lane that was over has begun a game (it dropped the action). Where that is its first game of a
+        A lane that was over has begun an episode (it dropped the action). Where that is its first episode of a
         window, it begins once more, from the window's seed, before anybody sees it.
         """
         if not self._in_flight:
@@ -107,20 +97,19 @@ class AtariVector:
         )
 
     def _shorten_log(self, due: NDArray[np.bool_]) -> None:
-        """The lanes that are due start at this row; forget the actions that no lane needs any more."""
+        """Let the lanes that are due start at this row; forget the actions that no lane needs any more."""
         begin = self._starts.min()
         self._starts[due] = self._row
         del self._log[: (self._starts.min() - begin) * self.num_envs]
 
     def _seeded_reset(self, lanes: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        """Begin a game in these lanes [E], seeded by window: frames [E, 84, 84] and lives [E] of all."""
+        """Begin an episode in these lanes [E], seeded by window: frames [E, 84, 84] and lives [E] of all."""
         windows = (self._starts // self._window).tolist()
         seeds = [lane_seed(self._seed, int(lane), windows[lane]) for lane in np.flatnonzero(lanes)]
         frames, info = self._emulators.reset(seed=np.array(seeds), options={"reset_mask": lanes})
         return frames[:, 0], info["lives"]
 
     def _settle(self) -> None:
-        """Wait for a step in flight and drop it."""
         if self._in_flight:
             self._emulators.recv()
             self._in_flight = False

@@ -6,19 +6,19 @@ import gymnasium
 import pytest
 from environment_tools import actions_for, check_restore, follow_gymnasium, make, one_line, play
 
-from wn_rl.envs import classic
+from wn_rl.envs.gymnasium_lanes import CLASSIC
 
 
-@pytest.mark.parametrize("game", classic.IDS)
+@pytest.mark.parametrize("game", CLASSIC)
 def test_tasks_against_gymnasium(game):
     """Gymnasium's own time limit included, which bootstraps."""
     ours = make("classic", game, 1, seed=8)
-    games, cut = follow_gymnasium(ours, gymnasium.make(classic.IDS[game]), num_steps=700, seed=8)
+    games, cut = follow_gymnasium(ours, gymnasium.make(CLASSIC[game][0]), num_steps=700, seed=8)
     assert games > 1
     assert cut > 0 or game == "cartpole"
 
 
-@pytest.mark.parametrize("game", classic.IDS)
+@pytest.mark.parametrize("game", CLASSIC)
 def test_state_of_every_task(game):
     original, restored = make("classic", game, 2), make("classic", game, 2)
     actions = actions_for(original, 560)

@@ -352,7 +352,7 @@ NOT_FINITE = pytest.mark.parametrize(
 def test_what_is_not_finite_is_said_with_its_place(name: str, what: str, processes: bool) -> None:
     environments = make("gymnasium", f"own_environments:Own/{name}-v0", 2, processes=processes)
     environments.reset()
-    with pytest.raises(FloatingPointError, match=rf"Own/{name}-v0, game of seed \d+, step 40: {what}"):
+    with pytest.raises(FloatingPointError, match=rf"Own/{name}-v0, episode of seed \d+, step 40: {what}"):
         play(environments, np.zeros((50, 2), dtype=np.int64))
     environments.close()
 
@@ -409,7 +409,7 @@ def test_what_is_not_finite_from_the_first_game_on_is_one_line(
     run = tmp_path / "run"
     assert wn_rl("train", "--env-id", "own_environments:Own/NoRewardAtOnce-v0", *QUICK, "--run-dir", str(run)) == 1
     assert re.fullmatch(
-        r"wn-rl train: Own/NoRewardAtOnce-v0, game of seed 0, step 3: the reward is nan\n", capsys.readouterr().err
+        r"wn-rl train: Own/NoRewardAtOnce-v0, episode of seed 0, step 3: the reward is nan\n", capsys.readouterr().err
     )
     assert not run.exists()
 
