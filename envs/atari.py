@@ -13,7 +13,7 @@ import numpy as np
 from ale_py import ALEInterface, ALEState, LoggerMode, roms
 from numpy.typing import NDArray
 
-from wn_rl.envs.base import EnvironmentSpec, Lanes, Rules
+from wn_rl.envs.base import EnvironmentSpec, Lane, Lanes, Rules
 
 FRAME_SKIP = 4
 FRAME_SIZE = 84
@@ -44,7 +44,7 @@ def make(game: str, rules: Rules, num_envs: int, seed: int) -> Lanes:
     return Lanes(lambda lane_seed: AtariLane(game, rules, lane_seed), num_envs, seed)
 
 
-class AtariLane:
+class AtariLane(Lane):
     """One emulator. Its own random numbers come from the seed; without repeated actions few games feel them."""
 
     def __init__(self, game: str, rules: Rules, seed: int) -> None:
@@ -121,7 +121,6 @@ class AtariLane:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """As `Lane.load_state_dict`; nothing is lost."""
         self._ale.restoreState(ALEState(state["emulator"].tobytes()))
         self._screen[:] = state["screen"]
         self._previous.fill(0)  # the saved screen is the maximum with it

@@ -13,14 +13,14 @@ from ale_py import AtariVectorEnv
 from numpy.typing import NDArray
 
 from wn_rl.envs import atari
-from wn_rl.envs.base import Rules, Step, check_actions, first_step, lane_seed
+from wn_rl.envs.base import Environments, Rules, Step, check_actions, first_step, lane_seed
 
 WINDOW = 25_000  # steps; longer: fewer slow resets (some 90 ms, a plain one 9 ms), but slower restores
 WINDOW_OF_OLD_STATES = 10_000  # which do not tell
 PICTURE_SIZE = (160, 210)  # width and height of the real screen
 
 
-class AtariVector:
+class AtariVector(Environments):
     """Lanes of one Atari game. Row t is what the t-th recv gives; reset gives row 0."""
 
     def __init__(self, game: str, rules: Rules, num_envs: int, seed: int) -> None:
@@ -49,7 +49,6 @@ class AtariVector:
         self._in_flight = self._started = False
 
     def reset(self) -> Step:
-        """Start every lane anew from its seed; all lanes are `first`."""
         self._settle()
         self._row = 0
         self._starts = np.zeros(self.num_envs, dtype=np.int64)  # row of each lane's last seeded reset
@@ -61,10 +60,9 @@ class AtariVector:
         return first_step(observation)
 
     def send(self, actions: NDArray[np.int64]) -> None:
-        """Let the emulators play actions [E]. ValueError: they are not actions of the game, and would hang it."""
         if self._in_flight or not self._started:
             raise RuntimeError("send comes after reset, load_state_dict or recv")
-        check_actions(actions, self.num_envs, self.spec.num_actions)
+        check_actions(actions, self.num_envs, self.spec.num_actions)  # on others the emulators would hang
         self._emulators.send(actions.astype(np.int64))
         self._log += actions.astype(np.uint8).tobytes()
         self._in_flight = True
@@ -120,7 +118,6 @@ class AtariVector:
         return np.repeat(picture[:, :, None], 3, axis=2)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where each lane was last seeded, and the actions since."""
         return {
             "window": self._window,
             "row": self._row,
@@ -154,7 +151,6 @@ class AtariVector:
         return []
 
     def close(self) -> None:
-        """End the emulators' threads."""
         if self._emulators is not None:
             self._settle()
             self._emulators = None

@@ -152,7 +152,7 @@ def check_actions(actions: NDArray[np.int64], num_envs: int, num_actions: int) -
         raise ValueError(f"actions must be in [0, {num_actions}), got {actions.tolist()}")
 
 
-class Lanes:
+class Lanes(Environments):
     """Environments made of independent lanes, stepped inside recv.
 
     make_lane: from a seed to a new lane. Lane i plays its j-th episode from `lane_seed(seed, i, j)`. first_lane:
@@ -176,14 +176,12 @@ class Lanes:
         self._over = [True] * self.num_envs  # the next row is a `first`
 
     def reset(self) -> Step:
-        """Start every lane anew from its seed; all lanes are `first`."""
         if any(self._games):
             self._new_lanes()
         self._actions = [0] * self.num_envs
         return self.recv()
 
     def send(self, actions: NDArray[np.int64]) -> None:
-        """Keep the actions [E] for recv. ValueError: they are not actions of the game."""
         if not any(self._games):
             raise RuntimeError("reset or load_state_dict comes before send")
         check_actions(actions, self.num_envs, self.spec.num_actions)
@@ -212,11 +210,9 @@ class Lanes:
         return list(self._over)
 
     def render(self) -> NDArray[np.uint8]:
-        """The picture of lane 0 as RGB [H, W, 3]."""
         return self._lanes[0].render()
 
     def state_dict(self) -> dict[str, Any]:
-        """The episodes started, the pending resets and the state of each lane."""
         return {
             "games": list(self._games),
             "over": [bool(over) for over in self._over],
@@ -224,7 +220,6 @@ class Lanes:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> list[int]:
-        """As `Environments.load_state_dict`."""
         self._games = [int(games) for games in state["games"]]
         self._over = [bool(over) for over in state["over"]]
         self._actions = None

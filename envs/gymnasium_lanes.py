@@ -23,7 +23,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
 from numpy.typing import NDArray
 
-from wn_rl.envs.base import EnvironmentSpec, GameLost
+from wn_rl.envs.base import EnvironmentSpec, GameLost, Lane
 
 # Of the ids that Gymnasium itself registers, those that can be trained on; the others' actions are
 # continuous, or their observations single numbers.
@@ -199,7 +199,7 @@ def _play_at_random(lane: "GymnasiumLane", seed: int) -> int:
     return lane.digest
 
 
-class GymnasiumLane:
+class GymnasiumLane(Lane):
     """One environment. An episode is cut after Gymnasium's limit of steps, or max_frames where that is less.
 
     digest: of all that the episode has shown so far.
@@ -216,18 +216,13 @@ class GymnasiumLane:
         self._actions: list[int] = []  # of this episode
 
     def reset(self, seed: int, out: NDArray[Any]) -> None:
-        """Start an episode from the seed."""
         observation, _ = self._env.reset(seed=seed)
         self._seed, self._actions = seed, []
         self._write(observation, out)
         self.digest = zlib.crc32(out.data)
 
     def step(self, action: int, out: NDArray[Any]) -> tuple[float, float, bool]:
-        """Play one step: raw reward, discount, and whether the episode is over or cut.
-
-        Raises:
-            FloatingPointError: the reward or the observation is not finite.
-        """
+        """As `Lane.step`. FloatingPointError: the reward or the observation is not finite."""
         observation, reward, terminated, truncated, _ = self._env.step(self._description.first_action + action)
         self._actions.append(action)
         self._write(observation, out)
@@ -248,23 +243,17 @@ class GymnasiumLane:
         return FloatingPointError(f"{place}: {what}")
 
     def render(self) -> NDArray[np.uint8]:
-        """The environment's own picture as RGB [H, W, 3].
-
-        Raises:
-            ValueError: it has no picture, a package that draws it is not installed, or drawing fails.
-        """
+        """As `Lane.render`. ValueError: there is no picture, or drawing it fails."""
         name = self._description.registered.id
         if not self._description.renders:
             raise ValueError(f"{name} gives no picture: it has no render mode rgb_array")
         try:
-            picture: Any = self._env.render()
-        except gymnasium.error.DependencyNotInstalled as error:
-            raise ValueError(f"pictures of {name} need a package: {_in_a_line(error)}") from error
+            picture: NDArray[np.uint8] = np.asarray(self._env.render()).astype(np.uint8, copy=False)
+            if picture.ndim != 3 or picture.shape[2] != 3:
+                raise ValueError(f"the picture has the shape {picture.shape}, not [H, W, 3]")
         except Exception as error:  # whatever an environment may raise, training continues without pictures
             raise ValueError(f"{name} cannot draw: {type(error).__name__}: {_in_a_line(error)}") from error
-        if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
-            raise ValueError(f"{name} renders {_kind(picture)} {np.shape(picture)}, not an array [H, W, 3]")
-        return picture.astype(np.uint8, copy=False)
+        return picture
 
     def state_dict(self) -> dict[str, Any]:
         """Seed, actions and digest of the episode; nothing where they do not decide it."""
@@ -288,7 +277,6 @@ class GymnasiumLane:
             raise GameLost
 
     def close(self) -> None:
-        """Close the environment."""
         self._env.close()
 
 

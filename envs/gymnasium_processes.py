@@ -18,11 +18,11 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from numpy.typing import NDArray
 
-from wn_rl.envs.base import Lanes, Rules, Step, check_actions, first_step
+from wn_rl.envs.base import Environments, Lanes, Rules, Step, check_actions, first_step
 from wn_rl.envs.gymnasium_lanes import Description, GymnasiumLane
 
 
-class GymnasiumProcesses:
+class GymnasiumProcesses(Environments):
     """One process a lane. Observations come through shared memory."""
 
     def __init__(self, description: Description, rules: Rules, num_envs: int, seed: int) -> None:
@@ -41,14 +41,12 @@ class GymnasiumProcesses:
         self._started = self._sent = False
 
     def reset(self) -> Step:
-        """Start every lane anew from its seed; all lanes are `first`."""
         observation, _ = self._ask(self._vector.reset, options={"anew": True})
         self._over[:] = False
         self._started = True
         return first_step(observation)
 
     def send(self, actions: NDArray[np.int64]) -> None:
-        """Begin one step in every lane. ValueError: the actions are not those of the game."""
         if not self._started or self._sent:
             raise RuntimeError("send comes after reset, load_state_dict or recv")
         check_actions(actions, self.num_envs, self.spec.num_actions)
@@ -56,7 +54,6 @@ class GymnasiumProcesses:
         self._sent = True
 
     def recv(self) -> Step:
-        """Wait for the step of every lane."""
         if not self._sent:
             raise RuntimeError("send comes before recv")
         self._sent = False
@@ -65,23 +62,19 @@ class GymnasiumProcesses:
         return Step(observation, reward.astype(np.float32), (~terminated).astype(np.float32), first)
 
     def render(self) -> NDArray[np.uint8]:
-        """The picture of lane 0 as RGB [H, W, 3]."""
         picture: NDArray[np.uint8] = self._ask(self._vector.call, "picture", of_lane=0)[0]
         return picture
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of each lane."""
         return {"lanes": list(self._ask(self._vector.call, "state_dict"))}
 
     def load_state_dict(self, state: dict[str, Any]) -> list[int]:
-        """As `Environments.load_state_dict`."""
         lost = self._ask(self._vector.call, "load_one_of", state["lanes"])
         self._over = np.array(self._ask(self._vector.get_attr, "over"))
         self._started = True
         return [lane for lane, is_lost in enumerate(lost) if is_lost]
 
     def close(self) -> None:
-        """End the processes. Idempotent."""
         if self._vector.closed:
             return
         with contextlib.suppress(RuntimeError):  # a lane has died, and with it all
@@ -153,7 +146,6 @@ class _LaneOfMany(gymnasium.Env[NDArray[Any], np.int64]):
         return self._lanes.render() if self._lane == of_lane else None
 
     def state_dict(self) -> dict[str, Any]:
-        """As `Lanes.state_dict`."""
         return self._lanes.state_dict()
 
     def load_one_of(self, states: Sequence[dict[str, Any]]) -> bool:
@@ -161,5 +153,4 @@ class _LaneOfMany(gymnasium.Env[NDArray[Any], np.int64]):
         return bool(self._lanes.load_state_dict(states[self._lane]))
 
     def close(self) -> None:
-        """Close the environment."""
         self._lanes.close()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wn_rl.envs.base import EnvironmentSpec, Lanes, Rules
+from wn_rl.envs.base import EnvironmentSpec, Lane, Lanes, Rules
 
 GAMES = ["asterix", "breakout", "freeway", "seaquest", "space_invaders"]
 ACTION_NAMES = {"n": "NOOP", "l": "LEFT", "u": "UP", "r": "RIGHT", "d": "DOWN", "f": "FIRE"}
@@ -51,7 +51,7 @@ def _game_class(game: str) -> Any:
     return runpy.run_path(str(Path(package.origin).parent / "environments" / f"{game}.py"))["Env"]
 
 
-class MinAtarLane:
+class MinAtarLane(Lane):
     """One game of MinAtar. Its frames [C, 10, 10] are 0 or 1."""
 
     def __init__(self, game: Any, max_frames: int) -> None:
@@ -70,14 +70,12 @@ class MinAtarLane:
         )
 
     def reset(self, seed: int, out: NDArray[np.uint8]) -> None:
-        """Start an episode whose random numbers come from the seed."""
         self._game.random = np.random.RandomState(seed)
         self._game.reset()
         self._frames = 0
         out[:] = self._game.state().transpose(2, 0, 1)
 
     def step(self, action: int, out: NDArray[np.uint8]) -> tuple[float, float, bool]:
-        """Play one frame: raw reward, discount, and whether the episode is over or cut."""
         reward, terminal = self._game.act(self._actions[action])
         self._frames += 1
         out[:] = self._game.state().transpose(2, 0, 1)
@@ -102,7 +100,6 @@ class MinAtarLane:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """As `Lane.load_state_dict`; nothing is lost."""
         self._frames = int(state["frames"])
         self._game.random = np.random.RandomState()
         self._game.random.set_state(state["random"])

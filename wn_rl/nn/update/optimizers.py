@@ -96,7 +96,6 @@ class Adamax(MultiTensorOptimizer):
 
     @staticmethod
     def update(parameters: Tensors, gradients: Tensors, buffers: list[Tensors], settings: dict[str, Any]) -> None:
-        """One step; see the class."""
         means, maxima = buffers
         beta1, beta2 = settings["betas"]
         decay = settings["decay"].mul_(beta1)
@@ -126,7 +125,6 @@ class AuthorsAdamax(MultiTensorOptimizer):
 
     @staticmethod
     def update(parameters: Tensors, gradients: Tensors, buffers: list[Tensors], settings: dict[str, Any]) -> None:
-        """One step; see the class."""
         means, maxima = buffers
         beta1, beta2 = settings["betas"]
         private.foreach_lerp_(means, gradients, 1 - beta1)
@@ -149,7 +147,6 @@ class CenteredRMSProp(MultiTensorOptimizer):
 
     @staticmethod
     def update(parameters: Tensors, gradients: Tensors, buffers: list[Tensors], settings: dict[str, Any]) -> None:
-        """One step; see the class."""
         means, squares = buffers
         fresh = 1 - settings["decay"]
         private.foreach_lerp_(means, gradients, fresh)
