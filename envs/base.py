@@ -165,18 +165,17 @@ class Lanes(Environments):
         self._seed = seed
         self._numbers = range(first_lane, first_lane + num_envs)
         self._actions: list[int] | None = None
-        self._lanes: list[Lane] = []
         self._new_lanes()
         self.spec = self._lanes[0].spec
 
     def _new_lanes(self) -> None:
-        self.close()
         self._lanes = [self._make_lane(lane_seed(self._seed, number, 0)) for number in self._numbers]
         self._games = [0] * self.num_envs  # episodes started
         self._over = [True] * self.num_envs  # the next row is a `first`
 
     def reset(self) -> Step:
         if any(self._games):
+            self.close()
             self._new_lanes()
         self._actions = [0] * self.num_envs
         return self.recv()

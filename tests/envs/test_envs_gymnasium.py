@@ -409,7 +409,8 @@ def test_what_is_not_finite_from_the_first_game_on_is_one_line(
     run = tmp_path / "run"
     assert wn_rl("train", "--env-id", "own_environments:Own/NoRewardAtOnce-v0", *QUICK, "--run-dir", str(run)) == 1
     assert re.fullmatch(
-        r"wn-rl train: Own/NoRewardAtOnce-v0, episode of seed 0, step 3: the reward is nan\n", capsys.readouterr().err
+        r"wn-rl train: Own/NoRewardAtOnce-v0, episode of seed 0, step 3: the reward is nan\n",
+        capsys.readouterr().err,
     )
     assert not run.exists()
 
@@ -468,11 +469,11 @@ def test_a_run_of_what_does_not_repeat_says_so_at_its_start_and_at_resume(
 ) -> None:
     run = tmp_path / "run"
     trained(run, "--env-id", NOISY, *QUICK, "--keep-replay")
-    assert f"{NOISY} does not repeat a game from its seed" in capsys.readouterr().err
+    assert f"{NOISY} does not repeat an episode from its seed" in capsys.readouterr().err
     assert wn_rl("resume", str(run), "--steps", "900") == 0
     said = capsys.readouterr().err
-    assert f"{NOISY} does not repeat a game from its seed" in said
-    assert "lanes cannot be gone on with, and new ones begin" in said
+    assert f"{NOISY} does not repeat an episode from its seed" in said
+    assert "lanes could not restore their episode" in said
     assert status_of(run) == {**status_of(run), "status": "finished", "step": 900}
     assert all(row["train/length"] is None or row["train/length"] <= 30 for row in rows_of(run) if "loss" in row)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nn_tools import seeded
 from torch import Tensor
 
 from wn_rl.nn import OPTIMIZERS, Layers, Normalized, fold, make_optimizer, products, refill, weights
@@ -17,7 +18,7 @@ FOREACH = {name: getattr(private, name) for name in dir(private) if name.startsw
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(*shape, generator=seeded(seed))
 
 
 def test_this_torch_has_what_we_use() -> None:
@@ -65,7 +66,7 @@ def test_one_by_one_is_all_at_once(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_and_refills_one_by_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = Layers("weight_norm", generator=torch.Generator().manual_seed(0)).dense(3, 2)
+    network = Layers("weight_norm", generator=seeded()).dense(3, 2)
     found = []
     for one_by_one in (False, True):
         if one_by_one:

@@ -102,7 +102,7 @@ def _update_rows(  # type: ignore[no-untyped-def]
 
 
 class FusedAdamax:
-    """The step (`wn_rl.nn.update.steps.UpdateStep`) of a network with an Adamax, to rounding that of `PlainStep`.
+    """The step of a network with an Adamax, to rounding that of `wn_rl.nn.update.steps.PlainStep`.
 
     Layers whose weights are held (`hold_weights`) are differentiated by those, others by their parameters.
 
@@ -155,7 +155,7 @@ class FusedAdamax:
 
     @torch.no_grad()
     def apply(self, gradients: Sequence[Tensor]) -> None:
-        """As `UpdateStep.apply`."""
+        """As `PlainStep.apply`."""
         beta1, beta2 = self._group["betas"]
         decay = self._group["decay"].mul_(beta1)
         parameters = tuple(
