@@ -164,16 +164,6 @@ def test_noops_of_many_lanes_are_zero_to_thirty_frames():
     assert max(numbers) == 30
 
 
-def test_state_at_the_end_of_a_real_game():
-    """Around the first game over of each kind of row, one lane."""
-    original, restored = make("atari", "breakout", 1), make("atari", "breakout", 1, seed=3)
-    actions = actions_for(original, 400)
-    steps = [original.reset(), *play(original, actions)]
-    end = next(n for n, step in enumerate(steps) if n > 0 and step.first[0]) - 1
-    assert steps[end].discount[0] == 0
-    check_restore(original, restored, actions[: end + 40], at=[end - 1, end, end + 1, end + 2])
-
-
 def test_state_of_many_lanes_over_windows(monkeypatch):
     """Games are cut after 25 steps: rows 52 and 104 are the first game starts in a window of 40 steps."""
     monkeypatch.setattr(atari_vector, "WINDOW", 40)

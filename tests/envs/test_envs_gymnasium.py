@@ -203,13 +203,6 @@ def test_without_a_picture_none_is_drawn() -> None:
 # State.
 
 
-@pytest.mark.parametrize("env_id", [CATCH, CORRIDOR, "Acrobot-v1"])
-def test_state_of_what_repeats(env_id: str) -> None:
-    original, restored = make("gymnasium", env_id, 2), make("gymnasium", env_id, 2)
-    assert original.spec.repeatable
-    check_restore(original, restored, actions_for(original, 120), at=[0, 1, 6, 7, 8, 29, 30, 31, 100])
-
-
 def test_what_does_not_repeat_says_so_and_begins_its_next_games() -> None:
     original, restored = make("gymnasium", NOISY, 3), make("gymnasium", NOISY, 3)
     assert not original.spec.repeatable
@@ -307,7 +300,7 @@ def test_processes_that_are_dead_can_be_closed() -> None:
 
 
 class Dying:
-    """A process whose exit code is known only after a while; None: it goes on."""
+    """A process whose exit code is known only after a while; None: it is still running."""
 
     def __init__(self, exit_code: int, looks_before: int) -> None:
         self._codes = itertools.chain([None] * looks_before, itertools.repeat(exit_code))
@@ -453,7 +446,7 @@ def test_an_id_and_a_game_are_one_too_many(arguments: list[str], capsys: pytest.
     assert "give it without GAME and --suite" in line
 
 
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+def test_a_killed_run_continues_bit_for_bit(tmp_path: Path) -> None:
     whole, victim = tmp_path / "whole", tmp_path / "victim"
     more = ["--steps", "2500", "--evaluation.period", "1200", "--environment.processes", "--keep-replay"]
     arguments = ["--env-id", CATCH, *QUICK, *more]

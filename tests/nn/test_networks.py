@@ -170,13 +170,6 @@ def test_rows_are_handed_over_by_the_network_and_its_fast_fold(parameterization:
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["minatar_cnn", "mlp"])
-def test_networks_without_strides_have_no_rows(name: str) -> None:
-    network = network_of(name)
-    scale_in_first_convolution(network)
-    assert network.preprocess.row == 1
-
-
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
 @pytest.mark.parametrize("name", ["nature_cnn", "minatar_cnn"])
 def test_a_convolution_scales_what_it_is_handed_unscaled(name: str, parameterization: str) -> None:
@@ -238,19 +231,14 @@ def test_images_come_out_scaled(size: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("name", ["nature_cnn", "minatar_cnn", "mlp"])
 def test_a_network_has_the_log_scale_that_was_asked_for(name: str) -> None:
-    network = make_network(
-        name,
-        frame_shape=(36, 36),
-        stack=1,
-        scale=1.0,
-        num_actions=2,
-        parameterization="weight_norm",
-        log_scale=3.0,
-    )
+    network = network_of(name, frame_shape=(36, 36), stack=1, log_scale=3.0)
     assert {weight.log_scale for _, weight in named_normalized(network)} == {3.0}
 
 
 def test_rows_are_not_handed_to_a_convolution_that_cannot_go_over_them() -> None:
+    for without_strides in map(network_of, ("minatar_cnn", "mlp")):
+        scale_in_first_convolution(without_strides)
+        assert without_strides.preprocess.row == 1
     convolution = Layers("normal", generator=seeded()).conv(2, 3, 4, stride=2, padding=1)
     network = nn.Sequential(Preprocess((8, 8), 2, 1.0), convolution)
     frames = torch.randint(0, 255, (16, 2, 8, 8), dtype=torch.uint8, generator=seeded(1))

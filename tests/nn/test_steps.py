@@ -1,4 +1,4 @@
-"""Steps that go on from held weights, in torch's operations and in one kernel, against autograd.
+"""Steps that continue from held weights, in torch's operations and in one kernel, against autograd.
 
 The kernel runs in Triton's interpreter on a CPU, and as it is on CUDA.
 """
@@ -39,7 +39,7 @@ KERNEL = pytest.param("kernel", marks=pytest.mark.skipif(find_spec("triton") is 
 
 @pytest.fixture(params=["plain", KERNEL])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What goes on from the held weights. `make_step` takes the kernel with fuse=True."""
+    """What continues from the held weights. `make_step` takes the kernel with fuse=True."""
     monkeypatch.setattr(module, "KERNEL_ON", (DEVICE.type,))
     return str(request.param)
 
@@ -79,7 +79,7 @@ def network_of(case: Case) -> nn.Sequential:
 
 
 def random_gradients(network: nn.Module, seed: int) -> dict[int, Tensor]:
-    """One for each layer's weights, by the id of its v, and one for each parameter that is none of v, g and s."""
+    """One for each layer's weights, by the id of its v, and one for each parameter that is not v, g or s."""
     generator = seeded(seed)
     hidden = {id(p) for layer in layers_of(network) for name, p in layer.weight.named_parameters() if name != "v"}
     shapes = {id(p): p.shape for p in network.parameters() if id(p) not in hidden}
@@ -137,7 +137,7 @@ def test_a_step_from_held_weights_is_that_of_autograd(case: Case, kind: str) -> 
 
 
 @pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
-def test_any_optimizer_goes_on_from_held_weights(optimizer_name: str) -> None:
+def test_any_optimizer_continues_from_held_weights(optimizer_name: str) -> None:
     case = Case("weight_norm", 3)
     assert_near(after_five_updates(case, optimizer_name, "plain"), after_five_updates(case, optimizer_name, None))
 

@@ -25,7 +25,7 @@ add_param_group: Any = inspect.unwrap(Optimizer.add_param_group)
 
 
 def forward_mode_is_active() -> bool:
-    """Whether derivatives are taken in forward mode. Where nobody can know, as if they were."""
+    """Whether derivatives are taken in forward mode. Where this is unknown, the answer is yes."""
     return getattr(forward_ad, "_current_level", 0) >= 0
 
 
@@ -34,7 +34,7 @@ def one_by_one(name: str, tensors: Sequence[Tensor], *others: Any, **named: Any)
     found = []
     for number, tensor in enumerate(tensors):
         own = [other[number] if isinstance(other, list | tuple) else other for other in others]
-        if name == "maximum_":  # which Tensor has not
+        if name == "maximum_":  # Tensor has no such method
             found.append(tensor.copy_(tensor.maximum(*own)))
         else:
             found.append(getattr(tensor, name)(*own, **named))
