@@ -3,17 +3,16 @@
 A new suite is one file with `games` and `make`, and one line in `wn_rl.registry.SUITES`.
 """
 
-import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from wn_rl.envs import atari, classic, gymnasium_lanes, minatar
+from wn_rl.envs import atari, gymnasium_lanes, minatar
 from wn_rl.envs.atari_vector import AtariVector
-from wn_rl.envs.base import Environments, Rules
-from wn_rl.envs.gymnasium_lanes import Description, GymnasiumLanes
+from wn_rl.envs.base import Environments, Lanes, Rules
+from wn_rl.envs.gymnasium_lanes import Description, GymnasiumLane
 from wn_rl.envs.gymnasium_processes import GymnasiumProcesses
-from wn_rl.registry import SUITES
+from wn_rl.registry import SUITES, did_you_mean
 
 __all__ = ["SUITES", "Suite", "games", "make", "normalize_game"]
 
@@ -23,7 +22,7 @@ class Suite:
     """Where games come from.
 
     pixels: whether screens are resized, and emulators may run in threads. gymnasium: whether lanes may run in
-    processes. full_name: a game's own name, where `games` does not list all; ValueError if there is none.
+    processes. full_name: a game's own name, where `games` does not list all; ValueError: there is no such game.
     """
 
     games: Callable[[], list[str]]
@@ -41,15 +40,16 @@ def _make_atari(game: str, rules: Rules, num_envs: int, seed: int) -> Environmen
 
 def _make_gymnasium(description: Description, rules: Rules, num_envs: int, seed: int) -> Environments:
     """Lanes in this process, which is faster, or in processes of their own, for slow environments."""
-    make_lanes = GymnasiumProcesses if rules.processes else GymnasiumLanes
-    return make_lanes(description, rules, num_envs, seed)
+    if rules.processes:
+        return GymnasiumProcesses(description, rules, num_envs, seed)
+    return Lanes(lambda _: GymnasiumLane(description, rules.max_episode_frames), num_envs, seed)
 
 
 ATARI = Suite(atari.games, _make_atari, pixels=True)
 MINATAR = Suite(minatar.games, minatar.make)
 CLASSIC = Suite(
-    classic.games,
-    lambda game, *rest: _make_gymnasium(classic.describe(game), *rest),
+    lambda: sorted(gymnasium_lanes.CLASSIC),
+    lambda game, *rest: _make_gymnasium(gymnasium_lanes.describe_classic(game), *rest),
     gymnasium=True,
 )
 GYMNASIUM = Suite(
@@ -71,14 +71,14 @@ def normalize_game(suite: str, game: str) -> str:
     The suite gymnasium takes any registered id, of which it adds the version, and `module:id`.
 
     Raises:
-        ValueError: there is no such suite or game; the message names the nearest ones.
+        ValueError: there is no such suite or game; the message names the nearest one.
     """
     full_name = _suite(suite).full_name
     if full_name is not None:
         return full_name(game)
     names = {_squash(name): name for name in games(suite)}
     if _squash(game) not in names:
-        raise ValueError(f"unknown {suite} game {game!r}; the nearest names are {_nearest(game, names.values())}")
+        raise ValueError(f"unknown {suite} game {game!r}{did_you_mean(game, names.values())}")
     return names[_squash(game)]
 
 
@@ -97,31 +97,31 @@ def make(suite: str, game: str, rules: Rules, *, num_envs: int, seed: int) -> En
     Raises:
         ValueError: a name is unknown, or a rule is invalid or would have no effect.
     """
-    for name, number, least in (
+    for name, number, minimum in (
         ("num_envs", num_envs, 1),
         ("seed", seed, 0),
         ("max_episode_frames", rules.max_episode_frames, 1),
         ("emulator_threads", rules.emulator_threads, 0),
     ):
-        if number < least:
-            raise ValueError(f"{name} must be at least {least}, got {number}")
+        if number < minimum:
+            raise ValueError(f"{name} must be at least {minimum}, got {number}")
     _require_effect(suite, rules)
     return _suite(suite).make(normalize_game(suite, game), rules, num_envs, seed)
 
 
-def _require_effect(suite: str, rules: Rules) -> None:
-    """ValueError on a rule that the suite does not know."""
+def _require_effect(name: str, rules: Rules) -> None:
+    """ValueError: the suite does not know a rule."""
+    suite = _suite(name)
     if rules.resize not in atari.RESIZES:
         raise ValueError(f"resize must be one of {', '.join(atari.RESIZES)}, got {rules.resize!r}")
-    if not _suite(suite).pixels:
-        if rules.resize != "area":
-            raise ValueError(f"resize {rules.resize!r} has no effect in the suite {suite}")
-        if rules.emulator_threads != 0:
-            raise ValueError(
-                f"--environment.emulator-threads {rules.emulator_threads} has no effect in the suite {suite}"
-            )
-    if rules.processes and not _suite(suite).gymnasium:
-        raise ValueError(f"processes are for Gymnasium environments, not for the suite {suite}")
+    if rules.resize != "area" and not suite.pixels:
+        raise ValueError(f"resize {rules.resize!r} has no effect in the suite {name}")
+    if rules.emulator_threads != 0 and not suite.pixels:
+        raise ValueError(
+            f"--environment.emulator-threads {rules.emulator_threads} has no effect in the suite {name}"
+        )
+    if rules.processes and not suite.gymnasium:
+        raise ValueError(f"processes are for Gymnasium environments, not for the suite {name}")
 
 
 def _suite(name: str) -> Suite:
@@ -130,12 +130,6 @@ def _suite(name: str) -> Suite:
 
 
 def _squash(name: str) -> str:
-    """Lower-case letters and digits alone, without what Gymnasium ids add: ALE/, NoFrameskip, -v5."""
+    """Only lower-case letters and digits, without what Gymnasium ids add: ALE/, NoFrameskip, -v5."""
     name = re.sub(r"(NoFrameskip|Deterministic)?(-v\d+)?$", "", name.split("/")[-1])
     return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    squashed = {_squash(candidate): candidate for candidate in names}
-    closest = difflib.get_close_matches(_squash(name), squashed, n=3, cutoff=0.0)
-    return ", ".join(squashed[match] for match in closest)

@@ -1,6 +1,6 @@
 """A game of ours as a Gymnasium environment, for other libraries: one lane, its frames already stacked."""
 
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -12,31 +12,20 @@ from wn_rl.envs import make
 from wn_rl.envs.base import Lanes
 
 
-@dataclass(frozen=True)
-class _Rules:
-    """Those of one lane in this process."""
-
-    life_loss_terminates: bool
-    max_episode_frames: int
-    resize: str
-    emulator_threads: int = 0
-    processes: bool = False
-
-
 class GameEnv(gymnasium.Env[NDArray[Any], np.int64]):
     """One lane with raw rewards. Observations are the last `stack` frames merged into their leading axis.
 
     A frame [H, W] gives [stack, H, W] and [C, H, W] gives [stack * C, H, W], channels first: what our networks
-    see, but not scaled. Frames before the start of a game are zero.
+    see, but not scaled. Frames before the start of an episode are zero.
 
     Args:
         suite, game, max_episode_frames, resize: as in `wn_rl.envs.make`.
         stack: frames K in an observation.
-        life_loss_terminates: whether a lost life ends an episode too. The next reset then goes on with the
-            game and its stack, as in the training of DQN.
+        life_loss_terminates: whether a lost life ends an episode too. The next reset then continues the game and
+            its stack, as in the training of DQN.
 
     Raises:
-        ValueError: a name is unknown, a value cannot be, or would have no effect.
+        ValueError: a name is unknown, or a value is invalid or would have no effect.
     """
 
     render_mode = "rgb_array"
@@ -54,14 +43,24 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64]):
         if stack < 1:
             raise ValueError(f"stack must be at least 1, got {stack}")
         self._suite, self._game = suite, game
-        self._rules = _Rules(life_loss_terminates, max_episode_frames, resize)
+        self._rules: Any = SimpleNamespace(
+            life_loss_terminates=life_loss_terminates,
+            max_episode_frames=max_episode_frames,
+            resize=resize,
+            emulator_threads=0,
+            processes=False,
+        )
         self._lane = self._make_lane(seed=0)
         self._started = self._life_lost = False
         spec = self._lane.spec
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": spec.pictures_per_second}
         self.action_space = spaces.Discrete(spec.num_actions)
         self._frames = np.zeros((stack, *spec.frame_shape), dtype=spec.dtype)
-        self.observation_space = _space(self._observation(), spec.scale)
+        shape = self._observation().shape
+        if spec.dtype == "uint8":  # pixels 0 to 255 and objects 0 or 1, which is what their scale makes 1
+            self.observation_space = spaces.Box(0, round(1 / spec.scale), shape, np.uint8)
+        else:
+            self.observation_space = spaces.Box(-np.inf, np.inf, shape, np.float32)
 
     def _make_lane(self, seed: int) -> Lanes:
         lane = make(self._suite, self._game, self._rules, num_envs=1, seed=seed)
@@ -71,7 +70,7 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Start a game; with a seed, from that seed. After a lost life the game goes on."""
+        """Start an episode; with a seed, from that seed. After a lost life the game continues."""
         super().reset(seed=seed)
         if seed is None and self._life_lost:
             self._life_lost = False
@@ -107,14 +106,6 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64]):
         self._lane.close()
 
     def _observation(self) -> NDArray[Any]:
-        """A copy of the stack, merged: the receiver's own."""
+        """A copy of the stack, merged."""
         frames = self._frames
-        merged = frames if frames.ndim == 3 else frames.reshape(-1, *frames.shape[2:])
-        return merged.copy()
-
-
-def _space(observation: NDArray[Any], scale: float) -> spaces.Box:
-    """Pixels 0 to 255 and objects 0 or 1, which is what their scale makes 1; other values have no bounds."""
-    if observation.dtype == np.uint8:
-        return spaces.Box(0, round(1 / scale), observation.shape, np.uint8)
-    return spaces.Box(-np.inf, np.inf, observation.shape, np.float32)
+        return (frames if frames.ndim == 3 else frames.reshape(-1, *frames.shape[2:])).copy()

@@ -1,6 +1,6 @@
 """Atari, one lane: the emulator driven from Python, with the pixel and reset rules of ale-py's vector class.
 
-Pixels: the greater of the last two of four grey frames, resized to 84x84 (Mnih et al. 2015, Methods; the
+Pixels: the maximum of the last two of four grey frames, resized to 84x84 (Mnih et al. 2015, Methods; the
 maximum of grey frames as deep_q_rl). Resets: 0 to 30 frames without action. No sticky actions, no FIRE
 press, the game's minimal actions.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from ale_py import ALEInterface, ALEState, LoggerMode, roms
 from numpy.typing import NDArray
 
-from wn_rl.envs.base import EnvironmentSpec, Lanes, Rules
+from wn_rl.envs.base import EnvironmentSpec, Lane, Lanes, Rules
 
 FRAME_SKIP = 4
 FRAME_SIZE = 84
@@ -22,14 +22,9 @@ RESIZES = {"area": cv2.INTER_AREA, "bilinear": cv2.INTER_LINEAR}
 
 
 @cache
-def _playable() -> list[str]:
-    """ale-py brings some ROMs for two players (combat, joust) that end the process when they are loaded."""
-    return sorted(game for game in roms.get_all_rom_ids() if ALEInterface.isSupportedROM(roms.get_rom_path(game)))
-
-
 def games() -> list[str]:
-    """The games whose ROMs come with ale-py and that one player can play."""
-    return list(_playable())
+    """The games whose ROMs come with ale-py and that one player can play: others would end the process."""
+    return sorted(game for game in roms.get_all_rom_ids() if ALEInterface.isSupportedROM(roms.get_rom_path(game)))
 
 
 def atari_spec(actions: list[Any]) -> EnvironmentSpec:
@@ -49,7 +44,7 @@ def make(game: str, rules: Rules, num_envs: int, seed: int) -> Lanes:
     return Lanes(lambda lane_seed: AtariLane(game, rules, lane_seed), num_envs, seed)
 
 
-class AtariLane:
+class AtariLane(Lane):
     """One emulator. Its own random numbers come from the seed; without repeated actions few games feel them."""
 
     def __init__(self, game: str, rules: Rules, seed: int) -> None:
@@ -65,11 +60,11 @@ class AtariLane:
         self._interpolation = RESIZES[rules.resize]
         self._screen = np.zeros(self._ale.getScreenDims(), dtype=np.uint8)  # newest, then the maximum of two
         self._previous = np.zeros_like(self._screen)
-        self._frames = 0  # of this game, without the no-ops
+        self._frames = 0  # of this episode, without the no-ops
         self._lives = 0
 
     def reset(self, seed: int, out: NDArray[np.uint8]) -> None:
-        """Start a game, and let 0 to 30 frames pass, their number drawn from the seed."""
+        """Start an episode, and let 0 to 30 frames pass, their number drawn from the seed."""
         self._ale.reset_game()
         for _ in range(np.random.default_rng(seed).integers(MAX_NOOP_FRAMES + 1)):
             self._ale.act(0)
@@ -82,10 +77,10 @@ class AtariLane:
         self._observe(out)
 
     def step(self, action: int, out: NDArray[np.uint8]) -> tuple[float, float, bool]:
-        """Repeat the action for four frames, fewer where the game ends or is cut.
+        """Repeat the action for four frames, fewer where the episode ends or is cut.
 
         Where it ends, the frame is what the vector class shows too: the last pooled screen, or the maximum of that
-        and this step's third frame if the fourth is the last. A cut game bootstraps from it.
+        and this step's third frame if the fourth is the last. A cut episode bootstraps from it.
         """
         ale, code = self._ale, self._actions[action]
         reward = 0
@@ -102,9 +97,9 @@ class AtariLane:
                 ale.getScreenGrayscale(self._screen)
         self._observe(out)
         lives = ale.lives()
-        lost_life = lives < self._lives
+        ends = terminal or (lives < self._lives and self._life_loss_terminates)
         self._lives = lives
-        return reward, float(not (terminal or (lost_life and self._life_loss_terminates))), over
+        return reward, float(not ends), over
 
     def _observe(self, out: NDArray[np.uint8]) -> None:
         np.maximum(self._screen, self._previous, out=self._screen)
@@ -126,7 +121,6 @@ class AtariLane:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on as the lane that gave this state."""
         self._ale.restoreState(ALEState(state["emulator"].tobytes()))
         self._screen[:] = state["screen"]
         self._previous.fill(0)  # the saved screen is the maximum with it

@@ -13,14 +13,14 @@ from ale_py import AtariVectorEnv
 from numpy.typing import NDArray
 
 from wn_rl.envs import atari
-from wn_rl.envs.base import Rules, Step, check_actions, lane_seed
+from wn_rl.envs.base import Environments, Rules, Step, check_actions, first_step, lane_seed
 
 WINDOW = 25_000  # steps; longer: fewer slow resets (some 90 ms, a plain one 9 ms), but slower restores
 WINDOW_OF_OLD_STATES = 10_000  # which do not tell
 PICTURE_SIZE = (160, 210)  # width and height of the real screen
 
 
-class AtariVector:
+class AtariVector(Environments):
     """Lanes of one Atari game. Row t is what the t-th recv gives; reset gives row 0."""
 
     def __init__(self, game: str, rules: Rules, num_envs: int, seed: int) -> None:
@@ -46,11 +46,9 @@ class AtariVector:
             use_fire_reset=False,
         )
         self.spec = atari.atari_spec(self._emulators.ale.get_action_set())
-        self._in_flight = False
-        self._started = False
+        self._in_flight = self._started = False
 
     def reset(self) -> Step:
-        """Start every lane anew from its seed; all lanes are `first`."""
         self._settle()
         self._row = 0
         self._starts = np.zeros(self.num_envs, dtype=np.int64)  # row of each lane's last seeded reset
@@ -59,22 +57,12 @@ class AtariVector:
         observation, self._lives = self._seeded_reset(np.ones(self.num_envs, dtype=bool))
         self._started = True
         self._lane_0 = observation[0].copy()
-        return Step(
-            observation,
-            reward=np.zeros(self.num_envs, dtype=np.float32),
-            discount=np.ones(self.num_envs, dtype=np.float32),
-            first=np.ones(self.num_envs, dtype=bool),
-        )
+        return first_step(observation)
 
     def send(self, actions: NDArray[np.int64]) -> None:
-        """Let the emulators play actions [E]; returns at once.
-
-        Raises:
-            ValueError: the actions are none of the game's; the emulators would hang.
-        """
         if self._in_flight or not self._started:
             raise RuntimeError("send comes after reset, load_state_dict or recv")
-        check_actions(actions, self.num_envs, self.spec.num_actions)
+        check_actions(actions, self.num_envs, self.spec.num_actions)  # on others the emulators would hang
         self._emulators.send(actions.astype(np.int64))
         self._log += actions.astype(np.uint8).tobytes()
         self._in_flight = True
@@ -82,7 +70,7 @@ class AtariVector:
     def recv(self) -> Step:
         """Wait for the emulators.
 
-        A lane that was over has begun a game (it dropped the action). Where that is its first game of a
+        A lane that was over has begun an episode (it dropped the action). Where that is its first episode of a
         window, it begins once more, from the window's seed, before anybody sees it.
         """
         if not self._in_flight:
@@ -107,20 +95,19 @@ class AtariVector:
         )
 
     def _shorten_log(self, due: NDArray[np.bool_]) -> None:
-        """The lanes that are due start at this row; forget the actions that no lane needs any more."""
+        """Let the lanes that are due start at this row; forget the actions that no lane needs any more."""
         begin = self._starts.min()
         self._starts[due] = self._row
         del self._log[: (self._starts.min() - begin) * self.num_envs]
 
     def _seeded_reset(self, lanes: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        """Begin a game in these lanes [E], seeded by window: frames [E, 84, 84] and lives [E] of all."""
+        """Begin an episode in these lanes [E], seeded by window: frames [E, 84, 84] and lives [E] of all."""
         windows = (self._starts // self._window).tolist()
         seeds = [lane_seed(self._seed, int(lane), windows[lane]) for lane in np.flatnonzero(lanes)]
         frames, info = self._emulators.reset(seed=np.array(seeds), options={"reset_mask": lanes})
         return frames[:, 0], info["lives"]
 
     def _settle(self) -> None:
-        """Wait for a step in flight and drop it."""
         if self._in_flight:
             self._emulators.recv()
             self._in_flight = False
@@ -131,7 +118,6 @@ class AtariVector:
         return np.repeat(picture[:, :, None], 3, axis=2)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where each lane was last seeded, and the actions since."""
         return {
             "window": self._window,
             "row": self._row,
@@ -165,7 +151,6 @@ class AtariVector:
         return []
 
     def close(self) -> None:
-        """End the emulators' threads."""
         if self._emulators is not None:
             self._settle()
             self._emulators = None

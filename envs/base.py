@@ -14,7 +14,7 @@ class EnvironmentSpec:
 
     frame_shape: *O, one observation of one lane. dtype: "uint8" or "float32". scale: what the network
     multiplies an observation by (1/255 for pixels, else 1). frames_per_step: emulator frames in one agent step.
-    repeatable: whether a game's seed and actions decide all that it shows; if not, saved games cannot go on.
+    repeatable: whether a game's seed and actions decide all that it shows; if not, saved games are lost.
     """
 
     num_actions: int
@@ -27,7 +27,7 @@ class EnvironmentSpec:
 
     @property
     def pictures_per_second(self) -> int:
-        """Of a video, one picture a step: those of a real-time emulator of 60 frames a second, else slow ones."""
+        """Of a video with one picture a step: a real-time emulator shows 60 frames a second, others are slow."""
         return 60 // self.frames_per_step if self.frames_per_step > 1 else 10
 
 
@@ -46,6 +46,12 @@ class Step(NamedTuple):
     first: NDArray[np.bool_]
 
 
+def first_step(observation: NDArray[Any]) -> Step:
+    """The step in which all lanes are `first`."""
+    ones = np.ones(len(observation), dtype=np.float32)
+    return Step(observation, reward=np.zeros_like(ones), discount=ones, first=ones.astype(bool))
+
+
 class Environments(Protocol):
     """E lanes of one game. After a lane's episode ends, its next step ignores the action and is a `first`."""
 
@@ -54,38 +60,31 @@ class Environments(Protocol):
 
     def reset(self) -> Step:
         """Start every lane anew from its seed; all lanes are `first`. Called once, before any send."""
-        ...
 
     def send(self, actions: NDArray[np.int64]) -> None:
         """Begin one step: actions [E], each in [0, num_actions). ValueError otherwise."""
-        ...
 
     def recv(self) -> Step:
         """Finish the step begun by the last send."""
-        ...
 
     def render(self) -> NDArray[np.uint8]:
         """The picture of lane 0 as RGB [H, W, 3]."""
-        ...
 
     def state_dict(self) -> dict[str, Any]:
         """All that decides the future of the lanes, as a tree of dicts, lists, numbers, strings and arrays.
 
         Taken between a recv and the next send. It holds no frame: a stack is its reader's to save.
         """
-        ...
 
     def load_state_dict(self, state: dict[str, Any]) -> list[int]:
-        """Go on as the environments that gave this state did, bit for bit. Replaces reset.
+        """Continue as the environments that gave this state did, bit for bit. Replaces reset.
 
-        Returns the lanes that cannot: their game is lost, and their next row is a `first`. There is none where the
-        game is repeatable.
+        Returns the lanes whose game could not be restored; their next row is a `first`. Where the game is
+        repeatable, there is no such lane.
         """
-        ...
 
     def close(self) -> None:
         """Free emulators and threads. Idempotent."""
-        ...
 
 
 class Rules(Protocol):
@@ -94,57 +93,50 @@ class Rules(Protocol):
     @property
     def life_loss_terminates(self) -> bool:
         """Whether the discount is 0 at a lost life too, in games that have lives."""
-        ...
 
     @property
     def max_episode_frames(self) -> int:
         """Emulator frames after which an episode is cut, with discount 1."""
-        ...
 
     @property
     def resize(self) -> str:
         """How screens become 84x84: area or bilinear."""
-        ...
 
     @property
     def emulator_threads(self) -> int:
         """Threads of several Atari lanes; 0 for one a core."""
-        ...
 
     @property
     def processes(self) -> bool:
         """Whether each lane of a Gymnasium environment runs in a process of its own."""
-        ...
 
 
 class GameLost(Exception):
-    """A lane cannot go on with a saved game."""
+    """A lane could not restore a saved game."""
 
 
 class Lane(Protocol):
-    """One game, played again and again. Observations are written to `out`, shaped as the spec says."""
+    """One game, played again and again. Observations are written to `out`, shaped as the spec says.
+
+    A lane that holds more than memory has a method `close` too.
+    """
 
     spec: EnvironmentSpec
 
     def reset(self, seed: int, out: NDArray[Any]) -> None:
-        """Start a game whose random numbers come from the seed."""
-        ...
+        """Start an episode whose random numbers come from the seed."""
 
     def step(self, action: int, out: NDArray[Any]) -> tuple[float, float, bool]:
-        """Play one agent step: raw reward, discount, and whether the game is over or cut."""
-        ...
+        """Play one agent step: raw reward, discount, and whether the episode is over or cut."""
 
     def render(self) -> NDArray[np.uint8]:
         """The picture as RGB [H, W, 3]."""
-        ...
 
     def state_dict(self) -> dict[str, Any]:
-        """All that decides the rest of the game, but the pending reset and the seeds."""
-        ...
+        """All that decides the rest of the episode, but the pending reset and the seeds."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on as the lane that gave this state. GameLost: it cannot, and waits for a reset."""
-        ...
+        """Continue as the lane that gave this state. GameLost: that is not possible, and it waits for a reset."""
 
 
 def lane_seed(seed: int, lane: int, index: int) -> int:
@@ -160,11 +152,11 @@ def check_actions(actions: NDArray[np.int64], num_envs: int, num_actions: int) -
         raise ValueError(f"actions must be in [0, {num_actions}), got {actions.tolist()}")
 
 
-class Lanes:
+class Lanes(Environments):
     """Environments made of independent lanes, stepped inside recv.
 
-    make_lane: from a seed to a new lane. Lane i plays its j-th game from `lane_seed(seed, i, j)`. first_lane: the
-    number of the first lane here, where others are elsewhere.
+    make_lane: from a seed to a new lane. Lane i plays its j-th episode from `lane_seed(seed, i, j)`. first_lane:
+    the number of the first lane here, where others are elsewhere.
     """
 
     def __init__(self, make_lane: Callable[[int], Lane], num_envs: int, seed: int, *, first_lane: int = 0) -> None:
@@ -178,54 +170,48 @@ class Lanes:
 
     def _new_lanes(self) -> None:
         self._lanes = [self._make_lane(lane_seed(self._seed, number, 0)) for number in self._numbers]
-        self._games = [0] * self.num_envs  # games started
+        self._games = [0] * self.num_envs  # episodes started
         self._over = [True] * self.num_envs  # the next row is a `first`
 
     def reset(self) -> Step:
-        """Start every lane anew from its seed; all lanes are `first`."""
         if any(self._games):
+            self.close()
             self._new_lanes()
         self._actions = [0] * self.num_envs
         return self.recv()
 
     def send(self, actions: NDArray[np.int64]) -> None:
-        """Keep the actions [E] for recv. ValueError where they are none of the game's."""
         if not any(self._games):
             raise RuntimeError("reset or load_state_dict comes before send")
         check_actions(actions, self.num_envs, self.spec.num_actions)
         self._actions = actions.tolist()
 
     def recv(self) -> Step:
-        """Play one step in every lane, or start its next game."""
+        """Play one step in every lane, or start its next episode."""
         if self._actions is None:
             raise RuntimeError("send comes before recv")
         actions, self._actions = self._actions, None
         observation = np.empty((self.num_envs, *self.spec.frame_shape), dtype=self.spec.dtype)
-        reward = np.zeros(self.num_envs, dtype=np.float32)
-        discount = np.ones(self.num_envs, dtype=np.float32)
-        first = np.array(self._over)
+        step = first_step(observation)._replace(first=np.array(self._over))
         for index, lane in enumerate(self._lanes):
             if self._over[index]:
-                seed = lane_seed(self._seed, self._numbers[index], self._games[index])
-                lane.reset(seed, observation[index])
+                lane.reset(lane_seed(self._seed, self._numbers[index], self._games[index]), observation[index])
                 self._games[index] += 1
                 self._over[index] = False
             else:
                 result = lane.step(actions[index], observation[index])
-                reward[index], discount[index], self._over[index] = result
-        return Step(observation, reward, discount, first)
+                step.reward[index], step.discount[index], self._over[index] = result
+        return step
 
     @property
     def over(self) -> list[bool]:
-        """Whether each lane's game is over or cut, so that its next step is a `first`."""
+        """Whether each lane's episode is over or cut, so that its next step is a `first`."""
         return list(self._over)
 
     def render(self) -> NDArray[np.uint8]:
-        """The picture of lane 0 as RGB [H, W, 3]."""
         return self._lanes[0].render()
 
     def state_dict(self) -> dict[str, Any]:
-        """The games played, the pending resets and the state of each lane."""
         return {
             "games": list(self._games),
             "over": [bool(over) for over in self._over],
@@ -233,10 +219,6 @@ class Lanes:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> list[int]:
-        """Go on as the environments that gave this state did, bit for bit.
-
-        Returns the lanes that cannot, whose next row is a `first`.
-        """
         self._games = [int(games) for games in state["games"]]
         self._over = [bool(over) for over in state["over"]]
         self._actions = None
@@ -251,4 +233,8 @@ class Lanes:
         return lost
 
     def close(self) -> None:
-        """Nothing is held that outlives the object."""
+        """Close the lanes that hold more than memory. Idempotent."""
+        for lane in self._lanes:
+            if hasattr(lane, "close"):
+                lane.close()
+        self._lanes = []

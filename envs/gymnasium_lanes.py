@@ -3,19 +3,17 @@
 A name is what `gymnasium.make` takes: `CartPole-v1`, `namespace/Name-v0`, or `module:Name-v0`, where importing
 the module registers it. Gymnasium's own limit of steps cuts an episode, and so does `max_episode_frames`.
 
-Every game starts with `reset(seed=...)`, so its seed and the actions so far are its state: a saved game is gone
-on with by playing it again, up to where it was. This asks nothing of an environment but that its seed decides
-it. Where it does not, a game that was stopped is lost and the next one begins; `spec.repeatable` says so.
+Every episode starts with `reset(seed=...)`, so its seed and the actions so far are its state: a saved episode is
+restored by playing it again, up to where it was. This asks nothing of an environment but that its seed decides
+it. Where it does not, an episode that was stopped is lost and the next one begins; `spec.repeatable` says so.
 """
 
-import dataclasses
 import importlib
 import importlib.util
 import math
 import struct
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -25,14 +23,28 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
 from numpy.typing import NDArray
 
-from wn_rl.envs.base import EnvironmentSpec, GameLost, Lanes, Rules
+from wn_rl.envs.base import EnvironmentSpec, GameLost, Lane
 
 # Of the ids that Gymnasium itself registers, those that can be trained on; the others' actions are
 # continuous, or their observations single numbers.
 FROM_GYMNASIUM = ("Acrobot-v1", "CartPole-v1", "MountainCar-v0")
 WITH_BOX2D = ("LunarLander-v3",)
+OTHER_PACKAGES = ("gymnasium", "ale_py")  # whose ids are those above, and games of our suite atari
 PROBE_STEPS = 32
-_WRAP = "gymnasium.wrappers.FlattenObservation makes vectors of most"
+
+# The suite classic: the id of each task, and words for its actions.
+CLASSIC = {
+    "acrobot": ("Acrobot-v1", ("TORQUE_NEGATIVE", "NOOP", "TORQUE_POSITIVE")),
+    "cartpole": ("CartPole-v1", ("LEFT", "RIGHT")),
+    "mountain_car": ("MountainCar-v0", ("LEFT", "NOOP", "RIGHT")),
+}
+
+
+def describe_classic(game: str) -> "Description":
+    """The Gymnasium environment of a task of classic control."""
+    env_id, words = CLASSIC[game]
+    description = describe(env_id)
+    return replace(description, spec=replace(description.spec, action_meanings=words))
 
 
 def games() -> list[str]:
@@ -40,16 +52,10 @@ def games() -> list[str]:
 
     Ids of a module that has not been imported are not among them, and can be named all the same.
     """
-    newest = {(spec.namespace, spec.name): spec for spec in _by_version(gymnasium.registry.values())}
+    by_version = sorted(gymnasium.registry.values(), key=lambda spec: -1 if spec.version is None else spec.version)
+    newest = {(spec.namespace, spec.name): spec for spec in by_version}
     own = FROM_GYMNASIUM + (WITH_BOX2D if importlib.util.find_spec("Box2D") else ())
-    return sorted({*own, *(spec.id for spec in newest.values() if _package(spec) not in _PACKAGES)})
-
-
-_PACKAGES = ("gymnasium", "ale_py")  # the first is sorted out above, the second is our suite atari
-
-
-def _by_version(registered: Iterable[EnvSpec]) -> list[EnvSpec]:
-    return sorted(registered, key=lambda spec: -1 if spec.version is None else spec.version)
+    return sorted({*own, *(spec.id for spec in newest.values() if _package(spec) not in OTHER_PACKAGES)})
 
 
 def _package(registered: EnvSpec) -> str:
@@ -65,8 +71,8 @@ def full_name(env_id: str) -> str:
     Raises:
         ValueError: there is no such module or id.
     """
-    module = env_id.rpartition(":")[0]
-    return f"{module}:{_registered(env_id).id}" if module else _registered(env_id).id
+    module, colon, _ = env_id.rpartition(":")
+    return module + colon + _registered(env_id).id
 
 
 def _registered(env_id: str) -> EnvSpec:
@@ -85,7 +91,7 @@ def _registered(env_id: str) -> EnvSpec:
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of an environment before a game is played.
+    """What is known of an environment before an episode is played.
 
     channels_last: images come as [H, W, C]; frames are [C, H, W]. first_action: the number of action 0.
     renders: whether it can give its picture as an array.
@@ -100,11 +106,11 @@ class Description:
 
 @cache
 def describe(env_id: str) -> Description:
-    """Open an environment, look at its spaces, and try whether a seed repeats a game.
+    """Open an environment, look at its spaces, and try whether a seed repeats an episode.
 
     Raises:
-        ValueError: it is unknown, cannot be opened, or is none that Q-learning from vectors or images can take.
-        FloatingPointError: its first games show numbers that are not finite.
+        ValueError: it is unknown, cannot be opened, or is not one for Q-learning from vectors or images.
+        FloatingPointError: its first episodes show numbers that are not finite.
     """
     registered = _registered(env_id)
     env = _open(env_id, registered)
@@ -112,12 +118,10 @@ def describe(env_id: str) -> Description:
         description = _described(env_id, registered, env)
     finally:
         env.close()
-    spec = dataclasses.replace(description.spec, repeatable=_seed_repeats_a_game(description))
-    return dataclasses.replace(description, spec=spec)
+    return replace(description, spec=replace(description.spec, repeatable=_seed_repeats_an_episode(description)))
 
 
 def _open(env_id: str, registered: EnvSpec, **options: Any) -> gymnasium.Env[Any, Any]:
-    """options: for the environment's constructor, which need not know any."""
     try:
         return gymnasium.make(registered, disable_env_checker=True, **options)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
@@ -131,8 +135,8 @@ def _described(env_id: str, registered: EnvSpec, env: gymnasium.Env[Any, Any]) -
     if not isinstance(shown, spaces.Box) or len(shown.shape) > 3 or not all(shown.shape):
         of_shape = f" of shape {shown.shape}" if isinstance(shown, spaces.Box) else ""
         raise ValueError(
-            f"{env_id} shows a {_kind(shown)} space{of_shape}, and the networks take a Box: a vector [N] "
-            f"or an image [H, W], [H, W, C] or [C, H, W]; {_WRAP}"
+            f"{env_id} shows a {_kind(shown)} space{of_shape}, and the networks take a Box: a vector [N] or an "
+            "image [H, W], [H, W, C] or [C, H, W]; gymnasium.wrappers.FlattenObservation makes vectors of most"
         )
     observation, _ = env.reset(seed=0)
     if np.shape(observation) != shown.shape:
@@ -156,14 +160,14 @@ def _kind(space: Any) -> str:
 
 
 def _scale(space: spaces.Box) -> float:
-    """What makes the greatest value of bytes and of bounded images 1; all else stays as it is."""
+    """What makes the maximum of bytes and of bounded images 1; all else stays as it is."""
     kind: Any = space.dtype
-    greatest = float(space.high.max())
-    if greatest <= 1 or (kind != np.uint8 and len(space.shape) == 1):
+    maximum = float(space.high.max())
+    if maximum <= 1 or (kind != np.uint8 and len(space.shape) == 1):
         return 1.0
     limits: Any = np.finfo(kind) if np.issubdtype(kind, np.floating) else np.iinfo(kind)
-    bounded = kind == np.uint8 or greatest < limits.max  # a type's greatest number stands for no bound
-    return 1 / greatest if bounded else 1.0
+    is_bounded = kind == np.uint8 or maximum < limits.max  # a type's maximum stands for no bound
+    return 1 / maximum if is_bounded else 1.0
 
 
 def _action_meanings(env: gymnasium.Env[Any, Any], actions: spaces.Discrete) -> tuple[str, ...]:
@@ -174,9 +178,9 @@ def _action_meanings(env: gymnasium.Env[Any, Any], actions: spaces.Discrete) -> 
     return tuple(words if len(words) == actions.n else numbers)
 
 
-def _seed_repeats_a_game(description: Description) -> bool:
-    """Whether a game goes the same way in an environment that played another one before and in a new one."""
-    used, new = GymnasiumLane(description, PROBE_STEPS), GymnasiumLane(description, PROBE_STEPS)
+def _seed_repeats_an_episode(description: Description) -> bool:
+    """Whether an episode goes the same way in an environment that played another one before and in a new one."""
+    used, new = (GymnasiumLane(description, PROBE_STEPS) for _ in range(2))
     try:
         _play_at_random(used, seed=0)
         return _play_at_random(used, seed=1) == _play_at_random(new, seed=1)
@@ -186,7 +190,7 @@ def _seed_repeats_a_game(description: Description) -> bool:
 
 
 def _play_at_random(lane: "GymnasiumLane", seed: int) -> int:
-    """The digest of one game of random actions."""
+    """The digest of one episode of random actions."""
     frame = np.empty(lane.spec.frame_shape, dtype=lane.spec.dtype)
     actions = np.random.default_rng(seed)
     lane.reset(seed, frame)
@@ -195,10 +199,10 @@ def _play_at_random(lane: "GymnasiumLane", seed: int) -> int:
     return lane.digest
 
 
-class GymnasiumLane:
+class GymnasiumLane(Lane):
     """One environment. An episode is cut after Gymnasium's limit of steps, or max_frames where that is less.
 
-    digest: of all that the game has shown so far.
+    digest: of all that the episode has shown so far.
     """
 
     def __init__(self, description: Description, max_frames: int) -> None:
@@ -208,28 +212,22 @@ class GymnasiumLane:
         self._max_frames = max_frames
         rendering = {"render_mode": "rgb_array"} if description.renders else {}
         self._env = _open(description.registered.id, description.registered, **rendering)
-        self._closed = False
         self._seed = 0
-        self._actions: list[int] = []  # of this game
+        self._actions: list[int] = []  # of this episode
 
     def reset(self, seed: int, out: NDArray[Any]) -> None:
-        """Start a game from the seed."""
         observation, _ = self._env.reset(seed=seed)
         self._seed, self._actions = seed, []
         self._write(observation, out)
         self.digest = zlib.crc32(out.data)
 
     def step(self, action: int, out: NDArray[Any]) -> tuple[float, float, bool]:
-        """Play one step: raw reward, discount, and whether the episode is over or cut.
-
-        Raises:
-            FloatingPointError: the reward or the observation is not finite, from which nothing can be learned.
-        """
+        """As `Lane.step`. FloatingPointError: the reward or the observation is not finite."""
         observation, reward, terminated, truncated, _ = self._env.step(self._description.first_action + action)
         self._actions.append(action)
         self._write(observation, out)
         if not math.isfinite(reward):
-            raise FloatingPointError(f"{self._where()} the reward is {reward}")
+            raise self._not_finite(f"the reward is {reward}")
         self.digest = zlib.crc32(out.data, zlib.crc32(struct.pack("<d?", reward, terminated), self.digest))
         over = terminated or truncated or len(self._actions) >= self._max_frames
         return float(reward), float(not terminated), bool(over)
@@ -237,80 +235,49 @@ class GymnasiumLane:
     def _write(self, observation: Any, out: NDArray[Any]) -> None:
         out[:] = observation.transpose(2, 0, 1) if self._description.channels_last else observation
         if out.dtype.kind == "f" and not np.isfinite(out).all():
-            raise FloatingPointError(f"{self._where()} the observation has numbers that are not finite")
+            raise self._not_finite("the observation has numbers that are not finite")
 
-    def _where(self) -> str:
-        """Seed and actions decide a game, so this is what finds the place again."""
-        name = self._description.registered.id
-        return f"{name}, game of seed {self._seed}, step {len(self._actions)}:"
+    def _not_finite(self, what: str) -> FloatingPointError:
+        """Seed and step find the place again."""
+        place = f"{self._description.registered.id}, episode of seed {self._seed}, step {len(self._actions)}"
+        return FloatingPointError(f"{place}: {what}")
 
     def render(self) -> NDArray[np.uint8]:
-        """The environment's own picture as RGB [H, W, 3].
-
-        Raises:
-            ValueError: it has none, a package that draws it is not installed, or drawing fails.
-        """
+        """As `Lane.render`. ValueError: there is no picture, or drawing it fails."""
         name = self._description.registered.id
         if not self._description.renders:
             raise ValueError(f"{name} gives no picture: it has no render mode rgb_array")
         try:
-            picture: Any = self._env.render()
-        except gymnasium.error.DependencyNotInstalled as error:
-            raise ValueError(f"pictures of {name} need a package: {_in_a_line(error)}") from error
-        except Exception as error:  # whatever an environment may raise, training goes on without pictures
+            picture: NDArray[np.uint8] = np.asarray(self._env.render()).astype(np.uint8, copy=False)
+            if picture.ndim != 3 or picture.shape[2] != 3:
+                raise ValueError(f"the picture has the shape {picture.shape}, not [H, W, 3]")
+        except Exception as error:  # whatever an environment may raise, training continues without pictures
             raise ValueError(f"{name} cannot draw: {type(error).__name__}: {_in_a_line(error)}") from error
-        if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
-            raise ValueError(f"{name} renders {_kind(picture)} {np.shape(picture)}, not an array [H, W, 3]")
-        return picture.astype(np.uint8, copy=False)
+        return picture
 
     def state_dict(self) -> dict[str, Any]:
-        """Seed, actions and digest of the game; nothing where they do not decide it."""
+        """Seed, actions and digest of the episode; nothing where they do not decide it."""
         if not self.spec.repeatable:
             return {}
         actions = np.array(self._actions, dtype=np.min_scalar_type(self.spec.num_actions - 1))
         return {"seed": self._seed, "actions": actions, "digest": self.digest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Play the saved game again, up to where it was.
-
-        Raises:
-            GameLost: it went another way.
-        """
-        if not state or not self._goes_the_same_way(state):
+        """Play the saved episode again, up to where it was. GameLost: it went another way."""
+        if not state:
             raise GameLost
-
-    def _goes_the_same_way(self, state: dict[str, Any]) -> bool:
         frame = np.empty(self.spec.frame_shape, dtype=self.spec.dtype)
         self.reset(int(state["seed"]), frame)
         over = False
         for action in state["actions"].tolist():
             if over:
-                return False
+                raise GameLost
             over = self.step(action, frame)[2]
-        return self.digest == int(state["digest"])
+        if self.digest != int(state["digest"]):
+            raise GameLost
 
     def close(self) -> None:
-        """Close the environment. Idempotent."""
-        if not self._closed:
-            self._closed = True
-            self._env.close()
-
-
-class GymnasiumLanes(Lanes):
-    """Lanes that are closed when they are done with."""
-
-    def __init__(self, description: Description, rules: Rules, num_envs: int, seed: int) -> None:
-        self._lanes: list[Any] = []
-        super().__init__(lambda lane_seed: GymnasiumLane(description, rules.max_episode_frames), num_envs, seed)
-
-    def _new_lanes(self) -> None:
-        self.close()
-        super()._new_lanes()
-
-    def close(self) -> None:
-        """Close every environment. Idempotent."""
-        for lane in self._lanes:
-            lane.close()
+        self._env.close()
 
 
 def _in_a_line(error: Exception) -> str:

@@ -18,11 +18,11 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from numpy.typing import NDArray
 
-from wn_rl.envs.base import Lanes, Rules, Step, check_actions
+from wn_rl.envs.base import Environments, Lanes, Rules, Step, check_actions, first_step
 from wn_rl.envs.gymnasium_lanes import Description, GymnasiumLane
 
 
-class GymnasiumProcesses:
+class GymnasiumProcesses(Environments):
     """One process a lane. Observations come through shared memory."""
 
     def __init__(self, description: Description, rules: Rules, num_envs: int, seed: int) -> None:
@@ -41,15 +41,12 @@ class GymnasiumProcesses:
         self._started = self._sent = False
 
     def reset(self) -> Step:
-        """Start every lane anew from its seed; all lanes are `first`."""
         observation, _ = self._ask(self._vector.reset, options={"anew": True})
         self._over[:] = False
         self._started = True
-        rewards, ones = np.zeros(self.num_envs, dtype=np.float32), np.ones(self.num_envs, dtype=np.float32)
-        return Step(observation, rewards, ones, np.ones(self.num_envs, dtype=bool))
+        return first_step(observation)
 
     def send(self, actions: NDArray[np.int64]) -> None:
-        """Begin one step in every lane. ValueError where the actions are none of the game's."""
         if not self._started or self._sent:
             raise RuntimeError("send comes after reset, load_state_dict or recv")
         check_actions(actions, self.num_envs, self.spec.num_actions)
@@ -57,7 +54,6 @@ class GymnasiumProcesses:
         self._sent = True
 
     def recv(self) -> Step:
-        """Wait for the step of every lane."""
         if not self._sent:
             raise RuntimeError("send comes before recv")
         self._sent = False
@@ -66,23 +62,19 @@ class GymnasiumProcesses:
         return Step(observation, reward.astype(np.float32), (~terminated).astype(np.float32), first)
 
     def render(self) -> NDArray[np.uint8]:
-        """The picture of lane 0 as RGB [H, W, 3]."""
         picture: NDArray[np.uint8] = self._ask(self._vector.call, "picture", of_lane=0)[0]
         return picture
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of each lane."""
         return {"lanes": list(self._ask(self._vector.call, "state_dict"))}
 
     def load_state_dict(self, state: dict[str, Any]) -> list[int]:
-        """Go on as the environments that gave this state did; the lanes that cannot are returned."""
         lost = self._ask(self._vector.call, "load_one_of", state["lanes"])
         self._over = np.array(self._ask(self._vector.get_attr, "over"))
         self._started = True
         return [lane for lane, is_lost in enumerate(lost) if is_lost]
 
     def close(self) -> None:
-        """End the processes. Idempotent."""
         if self._vector.closed:
             return
         with contextlib.suppress(RuntimeError):  # a lane has died, and with it all
@@ -91,11 +83,7 @@ class GymnasiumProcesses:
             self._ask(self._vector.close)
 
     def _ask(self, question: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """What the vector class answers.
-
-        Raises:
-            RuntimeError: the process of a lane has died; the others are ended too.
-        """
+        """What the vector class answers. RuntimeError: a lane's process has died; the others are ended too."""
         try:
             return question(*arguments, **named)
         except (EOFError, OSError) as error:
@@ -105,7 +93,7 @@ class GymnasiumProcesses:
                 time.sleep(0.01)
             if not deaths:  # an error of the environment's own
                 raise
-            # Gymnasium would wait for answers that never come, and tell the dead to close.
+            # Gymnasium would wait for answers that never come, and ask dead processes to close.
             for process in processes:
                 process.kill()
                 process.join()
@@ -114,7 +102,7 @@ class GymnasiumProcesses:
 
 
 def _deaths(processes: Sequence[Any]) -> list[str]:
-    """The lanes whose processes have ended otherwise than by being closed."""
+    """The lanes whose processes have ended, but not by being closed."""
     return [f"{lane} (exit code {p.exitcode})" for lane, p in enumerate(processes) if p.exitcode]
 
 
@@ -127,27 +115,22 @@ class _LaneOfMany(gymnasium.Env[NDArray[Any], np.int64]):
         if os.getpid() != parent:
             os.setsid()  # the terminal's signals are for the run, which saves and then ends us
         self._lane = lane
-        self._lanes = Lanes(
-            lambda lane_seed: GymnasiumLane(description, max_episode_frames),
-            num_envs=1,
-            seed=seed,
-            first_lane=lane,
-        )
+        self._lanes = Lanes(lambda _: GymnasiumLane(description, max_episode_frames), 1, seed, first_lane=lane)
         spec = description.spec
-        least, greatest = (0, 255) if spec.dtype == "uint8" else (-np.inf, np.inf)
-        self.observation_space = spaces.Box(least, greatest, spec.frame_shape, np.dtype(spec.dtype).type)
+        low, high = (0, 255) if spec.dtype == "uint8" else (-np.inf, np.inf)
+        self.observation_space = spaces.Box(low, high, spec.frame_shape, np.dtype(spec.dtype).type)
         self.action_space = spaces.Discrete(spec.num_actions)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Start the lane anew where the options say so, else its next game."""
+        """Start the lane anew where the options say so, else its next episode."""
         if options:
             return self._lanes.reset().observation[0], {}
         return self.step(np.int64(0))[0], {}
 
     def step(self, action: np.int64) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
-        """Play one step, or start the next game."""
+        """Play one step, or start the next episode."""
         self._lanes.send(np.array([action]))
         step = self._lanes.recv()
         over, terminated = self.over, not step.discount[0]
@@ -155,7 +138,7 @@ class _LaneOfMany(gymnasium.Env[NDArray[Any], np.int64]):
 
     @property
     def over(self) -> bool:
-        """Whether the next step starts a game."""
+        """Whether the next step starts an episode."""
         return self._lanes.over[0]
 
     def picture(self, of_lane: int) -> NDArray[np.uint8] | None:
@@ -163,13 +146,11 @@ class _LaneOfMany(gymnasium.Env[NDArray[Any], np.int64]):
         return self._lanes.render() if self._lane == of_lane else None
 
     def state_dict(self) -> dict[str, Any]:
-        """As of `Lanes`."""
         return self._lanes.state_dict()
 
     def load_one_of(self, states: Sequence[dict[str, Any]]) -> bool:
-        """Load the state of this lane; whether its game is lost."""
+        """Load the state of this lane. Returns whether its episode is lost."""
         return bool(self._lanes.load_state_dict(states[self._lane]))
 
     def close(self) -> None:
-        """Close the environment."""
         self._lanes.close()

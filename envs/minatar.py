@@ -7,18 +7,20 @@ channel is one kind of object, 0 or 1.
 import colorsys
 import copy
 import importlib.util
+import runpy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wn_rl.envs.base import EnvironmentSpec, Lanes, Rules
+from wn_rl.envs.base import EnvironmentSpec, Lane, Lanes, Rules
 
 GAMES = ["asterix", "breakout", "freeway", "seaquest", "space_invaders"]
 ACTION_NAMES = {"n": "NOOP", "l": "LEFT", "u": "UP", "r": "RIGHT", "d": "DOWN", "f": "FIRE"}
 PIXELS_PER_CELL = 24
-CONSTANTS = {"channels", "action_map", "ramping"}  # attributes of a game that never change
+# Attributes of a game that never change, and its random numbers, which are saved by their own method.
+NOT_IN_STATES = {"channels", "action_map", "ramping", "random"}
 
 
 def games() -> list[str]:
@@ -29,11 +31,7 @@ def games() -> list[str]:
 def make(game: str, rules: Rules, num_envs: int, seed: int) -> Lanes:
     """Lanes of one game."""
     game_class = _game_class(game)
-    return Lanes(
-        lambda lane_seed: MinAtarLane(game_class(ramping=True), rules.max_episode_frames),
-        num_envs,
-        seed,
-    )
+    return Lanes(lambda _: MinAtarLane(game_class(ramping=True), rules.max_episode_frames), num_envs, seed)
 
 
 def _game_class(game: str) -> Any:
@@ -41,16 +39,10 @@ def _game_class(game: str) -> Any:
     package = importlib.util.find_spec("minatar")
     assert package is not None
     assert package.origin is not None
-    path = Path(package.origin).parent / "environments" / f"{game}.py"
-    spec = importlib.util.spec_from_file_location(f"minatar.environments.{game}", path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"the installed minatar has no game {game}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Env
+    return runpy.run_path(str(Path(package.origin).parent / "environments" / f"{game}.py"))["Env"]
 
 
-class MinAtarLane:
+class MinAtarLane(Lane):
     """One game of MinAtar. Its frames [C, 10, 10] are 0 or 1."""
 
     def __init__(self, game: Any, max_frames: int) -> None:
@@ -69,14 +61,12 @@ class MinAtarLane:
         )
 
     def reset(self, seed: int, out: NDArray[np.uint8]) -> None:
-        """Start a game whose random numbers come from the seed."""
         self._game.random = np.random.RandomState(seed)
         self._game.reset()
         self._frames = 0
         out[:] = self._game.state().transpose(2, 0, 1)
 
     def step(self, action: int, out: NDArray[np.uint8]) -> tuple[float, float, bool]:
-        """Play one frame: raw reward, discount, and whether the game is over or cut."""
         reward, terminal = self._game.act(self._actions[action])
         self._frames += 1
         out[:] = self._game.state().transpose(2, 0, 1)
@@ -93,8 +83,7 @@ class MinAtarLane:
 
     def state_dict(self) -> dict[str, Any]:
         """Every attribute of the game that changes, and its random numbers."""
-        attributes = {name: value for name, value in vars(self._game).items() if name not in CONSTANTS}
-        del attributes["random"]  # saved by its own method
+        attributes = {name: value for name, value in vars(self._game).items() if name not in NOT_IN_STATES}
         return {
             "frames": self._frames,
             "random": self._game.random.get_state(legacy=False),
@@ -102,7 +91,6 @@ class MinAtarLane:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on as the lane that gave this state."""
         self._frames = int(state["frames"])
         self._game.random = np.random.RandomState()
         self._game.random.set_state(state["random"])

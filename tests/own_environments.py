@@ -23,9 +23,7 @@ class Catch(gymnasium.Env[np.ndarray, np.int64]):
         self.action_space = spaces.Discrete(3, start=1)
         self.observation_space = spaces.Box(0, 255, (size, size, 3), np.uint8)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.row, self.column, self.paddle = 0, int(self.np_random.integers(self.size)), self.size // 2
         return self._picture(), {}
@@ -59,9 +57,7 @@ class Corridor(gymnasium.Env[np.ndarray, np.int64]):
         self.action_space = spaces.Discrete(2)
         self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.place = int(self.np_random.integers(self.length))
         return self._observation(), {}
@@ -136,9 +132,7 @@ class Spaces(gymnasium.Env[Any, Any]):
     def __init__(self, actions: Any, observations: Any, shown: Any = None) -> None:
         self.action_space, self.observation_space, self.shown = actions, observations, shown
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         self.observation_space.seed(seed)
         return self._show(), {}
 

@@ -12,7 +12,7 @@ class Chain:
 
     The optimal value of going right from cell i is discount ** (length - 1 - i). Observations are one-hot.
     `time_limit` steps cut an episode (discount stays 1). `lives`: every so many steps a life is lost
-    (discount 0, the episode goes on) if life_loss_terminates.
+    (discount 0, the episode continues) if life_loss_terminates.
     """
 
     def __init__(

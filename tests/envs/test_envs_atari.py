@@ -78,26 +78,22 @@ LIVES = [3, 4, 3, 3, 2]  # a life won, then lost: Seaquest does this
 DISCOUNTS = [1, 1, 0, 1, 0]
 
 
-def test_lives_are_compared_with_the_previous_step():
-    class Emulator:
-        rest = iter(LIVES)
-
-        def act(self, action):
-            return 0
-
-        def game_over(self):
-            return False
-
-        def getScreenGrayscale(self, out):
-            out.fill(0)
-
-        def lives(self):
-            return next(self.rest)
-
-    lane = atari.AtariLane("seaquest", EnvironmentConfig(), seed=1)
-    lane._ale, lane._lives = Emulator(), 3
+@pytest.mark.parametrize(
+    ("before", "lives", "discounts"), [(3, LIVES, DISCOUNTS), (None, [4], [0])], ids=["previous", "first"]
+)
+def test_lives_are_compared_with_the_previous_step(before, lives, discounts):
+    """None: with those of the reset, which are five."""
+    lane, rest = atari.AtariLane("breakout", EnvironmentConfig(), seed=1), iter(lives)
     out = np.empty(lane.spec.frame_shape, dtype=np.uint8)
-    assert [lane.step(0, out)[1] for _ in LIVES] == DISCOUNTS
+    lane.reset(1, out)
+    lane._lives = lane._lives if before is None else before
+    lane._ale = SimpleNamespace(
+        act=lambda action: 0,
+        game_over=lambda: False,
+        lives=lambda: next(rest),
+        getScreenGrayscale=lambda out: out.fill(0),
+    )
+    assert [lane.step(0, out)[1] for _ in lives] == discounts
 
 
 def test_lives_are_compared_with_the_previous_step_in_many_lanes():
@@ -166,16 +162,6 @@ def test_noops_of_many_lanes_are_zero_to_thirty_frames():
     environments.close()
     assert min(numbers) == 0
     assert max(numbers) == 30
-
-
-def test_state_at_the_end_of_a_real_game():
-    """Around the first game over of each kind of row, one lane."""
-    original, restored = make("atari", "breakout", 1), make("atari", "breakout", 1, seed=3)
-    actions = actions_for(original, 400)
-    steps = [original.reset(), *play(original, actions)]
-    end = next(n for n, step in enumerate(steps) if n > 0 and step.first[0]) - 1
-    assert steps[end].discount[0] == 0
-    check_restore(original, restored, actions[: end + 40], at=[end - 1, end, end + 1, end + 2])
 
 
 def test_state_of_many_lanes_over_windows(monkeypatch):
@@ -279,14 +265,3 @@ def test_each_window_has_seeds_of_its_own(monkeypatch):
     play(environments, actions_for(environments, 50))  # firsts at 0, 16, 32 and 48; windows begin at 20 and 40
     environments.close()
     assert asked == [(5, 0, 0), (5, 1, 0), (5, 0, 1), (5, 1, 1), (5, 0, 2), (5, 1, 2)]
-
-
-def test_a_life_lost_in_the_first_step_counts() -> None:
-    lane = atari.AtariLane("breakout", EnvironmentConfig(), seed=1)
-    out = np.empty(lane.spec.frame_shape, dtype=np.uint8)
-    lane.reset(1, out)
-    assert lane._ale.lives() == 5
-    lane._ale = SimpleNamespace(
-        act=lambda action: 0, game_over=lambda: False, lives=lambda: 4, getScreenGrayscale=lambda out: out.fill(0)
-    )
-    assert lane.step(0, out)[1] == 0

@@ -121,12 +121,42 @@ def test_lanes_differ(case):
     assert any((step.observation[0] != step.observation[1]).any() for step in steps)
 
 
-def test_state_after_any_row_goes_on_bit_for_bit(case):
+def test_state_after_any_row_continues_bit_for_bit(case):
     """Rows of all kinds: cuts come after 12 steps, so row 12 is an end, 13 a first, 0 the reset itself."""
     frames = EPISODE_STEPS * FRAMES_PER_STEP[case.suite]
     original = case(max_episode_frames=frames)
     restored = case(max_episode_frames=frames)
     check_restore(original, restored, actions_for(original, 40), at=[0, 7, 12, 13, 26])
+
+
+@pytest.mark.parametrize(
+    ("suite", "game", "rows"),
+    [
+        *(("minatar", game, list(range(1, 600, 75))) for game in envs.games("minatar")),
+        *(("classic", game, [1, 50, 123, 199, 200, 201, 499, 500, 501, 530]) for game in envs.games("classic")),
+        *(
+            ("gymnasium", f"own_environments:Own/{name}", [0, 1, 6, 7, 8, 29, 30, 31, 100])
+            for name in ("Catch-v1", "Corridor-v0")
+        ),
+    ],
+)
+def test_state_of_every_game(suite, game, rows):
+    original, restored = make(suite, game, 2), make(suite, game, 2)
+    assert original.spec.repeatable
+    check_restore(original, restored, actions_for(original, rows[-1] + 30), at=rows)
+
+
+@pytest.mark.parametrize(
+    ("suite", "game"), [("atari", "breakout"), ("minatar", "breakout"), ("classic", "cartpole")]
+)
+def test_state_at_the_end_of_a_real_game(suite, game):
+    """Around the first game over, each kind of row."""
+    original, restored = make(suite, game, 1), make(suite, game, 1, seed=3)
+    actions = actions_for(original, 400)
+    steps = [original.reset(), *play(original, actions)]
+    end = next(n for n, step in enumerate(steps) if n > 0 and step.first[0]) - 1
+    assert steps[end].discount[0] == 0
+    check_restore(original, restored, actions[: end + 40], at=[end - 1, end, end + 1, end + 2])
 
 
 def test_saving_does_not_disturb_and_a_state_can_be_used_twice(case):

@@ -203,13 +203,6 @@ def test_without_a_picture_none_is_drawn() -> None:
 # State.
 
 
-@pytest.mark.parametrize("env_id", [CATCH, CORRIDOR, "Acrobot-v1"])
-def test_state_of_what_repeats(env_id: str) -> None:
-    original, restored = make("gymnasium", env_id, 2), make("gymnasium", env_id, 2)
-    assert original.spec.repeatable
-    check_restore(original, restored, actions_for(original, 120), at=[0, 1, 6, 7, 8, 29, 30, 31, 100])
-
-
 def test_what_does_not_repeat_says_so_and_begins_its_next_games() -> None:
     original, restored = make("gymnasium", NOISY, 3), make("gymnasium", NOISY, 3)
     assert not original.spec.repeatable
@@ -307,7 +300,7 @@ def test_processes_that_are_dead_can_be_closed() -> None:
 
 
 class Dying:
-    """A process whose exit code is known only after a while; None: it goes on."""
+    """A process whose exit code is known only after a while; None: it is still running."""
 
     def __init__(self, exit_code: int, looks_before: int) -> None:
         self._codes = itertools.chain([None] * looks_before, itertools.repeat(exit_code))
@@ -352,7 +345,7 @@ NOT_FINITE = pytest.mark.parametrize(
 def test_what_is_not_finite_is_said_with_its_place(name: str, what: str, processes: bool) -> None:
     environments = make("gymnasium", f"own_environments:Own/{name}-v0", 2, processes=processes)
     environments.reset()
-    with pytest.raises(FloatingPointError, match=rf"Own/{name}-v0, game of seed \d+, step 40: {what}"):
+    with pytest.raises(FloatingPointError, match=rf"Own/{name}-v0, episode of seed \d+, step 40: {what}"):
         play(environments, np.zeros((50, 2), dtype=np.int64))
     environments.close()
 
@@ -409,7 +402,8 @@ def test_what_is_not_finite_from_the_first_game_on_is_one_line(
     run = tmp_path / "run"
     assert wn_rl("train", "--env-id", "own_environments:Own/NoRewardAtOnce-v0", *QUICK, "--run-dir", str(run)) == 1
     assert re.fullmatch(
-        r"wn-rl train: Own/NoRewardAtOnce-v0, game of seed 0, step 3: the reward is nan\n", capsys.readouterr().err
+        r"wn-rl train: Own/NoRewardAtOnce-v0, episode of seed 0, step 3: the reward is nan\n",
+        capsys.readouterr().err,
     )
     assert not run.exists()
 
@@ -452,7 +446,7 @@ def test_an_id_and_a_game_are_one_too_many(arguments: list[str], capsys: pytest.
     assert "give it without GAME and --suite" in line
 
 
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+def test_a_killed_run_continues_bit_for_bit(tmp_path: Path) -> None:
     whole, victim = tmp_path / "whole", tmp_path / "victim"
     more = ["--steps", "2500", "--evaluation.period", "1200", "--environment.processes", "--keep-replay"]
     arguments = ["--env-id", CATCH, *QUICK, *more]
@@ -468,11 +462,11 @@ def test_a_run_of_what_does_not_repeat_says_so_at_its_start_and_at_resume(
 ) -> None:
     run = tmp_path / "run"
     trained(run, "--env-id", NOISY, *QUICK, "--keep-replay")
-    assert f"{NOISY} does not repeat a game from its seed" in capsys.readouterr().err
+    assert f"{NOISY} does not repeat an episode from its seed" in capsys.readouterr().err
     assert wn_rl("resume", str(run), "--steps", "900") == 0
     said = capsys.readouterr().err
-    assert f"{NOISY} does not repeat a game from its seed" in said
-    assert "lanes cannot be gone on with, and new ones begin" in said
+    assert f"{NOISY} does not repeat an episode from its seed" in said
+    assert "lanes could not restore their episode" in said
     assert status_of(run) == {**status_of(run), "status": "finished", "step": 900}
     assert all(row["train/length"] is None or row["train/length"] <= 30 for row in rows_of(run) if "loss" in row)
 

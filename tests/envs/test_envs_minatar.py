@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from environment_tools import actions_for, check_restore, make, play
+from environment_tools import actions_for, make, play
 
 from wn_rl.envs import minatar
 from wn_rl.envs.base import lane_seed
@@ -40,22 +40,6 @@ def test_games_against_minatars_own_wrapper(game, wrapper):
         assert step.discount[0] == (not over)
         np.testing.assert_array_equal(step.observation[0], theirs.state().transpose(2, 0, 1))
     assert games > 1 or game == "freeway"
-
-
-@pytest.mark.parametrize("game", minatar.GAMES)
-def test_state_of_every_game(game):
-    original, restored = make("minatar", game, 2), make("minatar", game, 2)
-    actions = actions_for(original, 600)
-    check_restore(original, restored, actions, at=list(range(1, 600, 75)))
-
-
-def test_state_at_the_end_of_a_real_game():
-    original, restored = make("minatar", "breakout", 1), make("minatar", "breakout", 1)
-    actions = actions_for(original, 100)
-    steps = [original.reset(), *play(original, actions)]
-    end = next(n for n, step in enumerate(steps) if n > 0 and step.first[0]) - 1
-    assert steps[end].discount[0] == 0
-    check_restore(original, restored, actions, at=[end - 1, end, end + 1])
 
 
 def test_the_picture_shows_each_object_in_its_colour():

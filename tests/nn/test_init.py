@@ -5,15 +5,10 @@ import pickle
 
 import pytest
 import torch
+from nn_tools import VARIANTS, every_variant, seeded
 from torch import Tensor, nn
 
 from wn_rl.nn import PARAMETERIZATIONS, Layers, data_dependent_init, default_init, make_network
-
-VARIANTS = [(name, None) for name in PARAMETERIZATIONS] + [
-    ("weight_norm", 3.0),
-    ("weight_norm_mean_only_bn", 3.0),
-]
-every_variant = pytest.mark.parametrize(("parameterization", "log_scale"), VARIANTS)
 
 
 def q_network(parameterization: str, log_scale: float | None = None, stack: int = 2) -> nn.Sequential:
@@ -25,13 +20,13 @@ def q_network(parameterization: str, log_scale: float | None = None, stack: int 
         num_actions=5,
         parameterization=parameterization,
         log_scale=log_scale,
-        generator=torch.Generator().manual_seed(0),
+        generator=seeded(),
     )
 
 
 def observations(count: int, seed: int, stack: int = 2) -> Tensor:
     """Sparse zeros and ones, as MinAtar's."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     return (torch.rand(count, stack, 3, 10, 10, generator=generator) < 0.2).float()
 
 
@@ -132,7 +127,7 @@ def test_a_second_init_changes_nothing(parameterization: str, log_scale: float |
 @pytest.mark.parametrize("level", [0.0, 7.0])
 def test_a_constant_feature_takes_sigma_1(parameterization: str, log_scale: float | None, level: float) -> None:
     """w = v / |v| and b = -mean: finite, zero on the batch, and alive beside it."""
-    layers = Layers(parameterization, log_scale, torch.Generator().manual_seed(0))
+    layers = Layers(parameterization, log_scale, seeded())
     network = nn.Sequential(layers.dense(4, 3))
     direction = nn.functional.normalize(network[0].weight.v.detach(), dim=1)
     batch = torch.full((16, 4), level)
@@ -144,7 +139,7 @@ def test_a_constant_feature_takes_sigma_1(parameterization: str, log_scale: floa
 
 
 def test_running_statistics_are_the_init_batch() -> None:
-    batch = torch.randn(32, 4, generator=torch.Generator().manual_seed(1))
+    batch = torch.randn(32, 4, generator=seeded(1))
     network = nn.Sequential(Layers("batch_norm").dense(4, 3))
     data_dependent_init(network, batch)
     shift, t = network[0].shift, batch @ network[0].weight.v.detach().T
@@ -184,7 +179,7 @@ def test_default_init_is_torchs(parameterization: str, log_scale: float | None) 
     network, reference = q_network(parameterization, log_scale), q_network("normal")
     data_dependent_init(network, observations(8, seed=1))  # whatever was there before does not matter
     for each in (network, reference):
-        default_init(each, torch.Generator().manual_seed(5))
+        default_init(each, seeded(5))
     fresh = observations(16, seed=2)
     torch.testing.assert_close(network.eval()(fresh), reference.eval()(fresh), atol=1e-5, rtol=1e-5)
     for layer, fan_in in ((network.conv, 2 * 3 * 9), (network.dense, 1024), (network.output, 128)):
@@ -213,12 +208,10 @@ def test_a_feature_is_constant_by_its_spread_beside_its_level(
     parameterization: str, spread: float, is_constant: bool
 ) -> None:
     """What rounding alone moves is not blown up to variance 1; what a hundredth of its level moves is."""
-    network = nn.Sequential(
-        Layers(parameterization, generator=torch.Generator().manual_seed(0)).dense(4, 3)
-    ).double()
+    network = nn.Sequential(Layers(parameterization, generator=seeded()).dense(4, 3)).double()
     with torch.no_grad():
         network[0].weight.v.abs_()  # so that no unit's level cancels
-    batch = 1 + spread * torch.randn(64, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    batch = 1 + spread * torch.randn(64, 4, generator=seeded(1), dtype=torch.float64)
     data_dependent_init(network, batch)
     deviations = network.eval()(batch).std(0, correction=0)
     if is_constant:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nn_tools import VARIANTS, every_variant, seeded
 from torch import Tensor, nn
 
 from wn_rl.nn import (
@@ -27,16 +28,6 @@ from wn_rl.nn import (
 )
 from wn_rl.nn.weights import unit_norms
 
-VARIANTS = [(name, None) for name in PARAMETERIZATIONS] + [
-    ("weight_norm", 3.0),
-    ("weight_norm_mean_only_bn", 3.0),
-]
-every_variant = pytest.mark.parametrize(("parameterization", "log_scale"), VARIANTS)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
 
 def small_network(parameterization: str, log_scale: float | None = None) -> nn.Sequential:
     layers = Layers(parameterization, log_scale, seeded())
@@ -48,19 +39,14 @@ def images(count: int = 5) -> Tensor:
 
 
 def test_eq_2_golden() -> None:
-    weight = Normalized(torch.tensor([[3.0, 4.0], [0.0, -2.0]]))
-    weight.set_g(torch.tensor([10.0, 0.5]))
-    torch.testing.assert_close(weight(), torch.tensor([[6.0, 8.0], [0.0, -0.5]]))
-
-
-def test_eq_2_of_a_convolution_takes_one_norm_per_filter() -> None:
-    weight = Normalized(torch.ones(2, 4, 3, 3))  # |v| = 6
-    weight.set_g(torch.tensor([3.0, 12.0]))
-    expected = torch.tensor([0.5, 2.0]).view(2, 1, 1, 1).expand(2, 4, 3, 3)
-    torch.testing.assert_close(weight(), expected)
-
-
-def test_eq_2_log_scale_golden() -> None:
+    """With one norm per row or filter."""
+    for v, g, w in (
+        (torch.tensor([[3.0, 4.0], [0.0, -2.0]]), [10.0, 0.5], torch.tensor([[6.0, 8.0], [0.0, -0.5]])),
+        (torch.ones(2, 4, 3, 3), [3.0, 12.0], torch.tensor([0.5, 2.0]).view(2, 1, 1, 1).expand(2, 4, 3, 3)),
+    ):
+        weight = Normalized(v)
+        weight.set_g(torch.tensor(g))
+        torch.testing.assert_close(weight(), w)
     weight = Normalized(torch.tensor([[3.0, 4.0]]), log_scale=3.0)
     with torch.no_grad():
         weight.s.fill_(math.log(2.0) / 3)
@@ -326,8 +312,9 @@ def test_errors_are_one_clear_line() -> None:
         Layers("weightnorm")
     with pytest.raises(ValueError, match="log_scale needs a weight_norm parameterization, not 'batch_norm'"):
         Layers("batch_norm", log_scale=3.0)
-    with pytest.raises(ValueError, match="log_scale must be a positive number, not -1"):
-        Layers("weight_norm", log_scale=-1.0)
+    for wrong in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=f"log_scale must be a positive number, not {wrong}"):
+            Layers("weight_norm", wrong)
     with pytest.raises(ValueError, match="log-scale g is positive"):
         Normalized(torch.ones(1, 2), log_scale=3.0).set_g(torch.tensor([-1.0]))
 
@@ -347,9 +334,3 @@ def test_layers_take_the_log_scale_that_was_asked_for(log_scale: float) -> None:
     for weight in (layers.dense(4, 3).weight, layers.conv(2, 3, 3).weight):
         assert weight.log_scale == log_scale
         torch.testing.assert_close(weight.s, unit_norms(weight.v).log() / log_scale)
-
-
-def test_log_scale_is_finite() -> None:
-    for wrong in (0.0, -1.0, float("inf"), float("nan")):
-        with pytest.raises(ValueError, match="log_scale must be a positive number"):
-            Layers("weight_norm", wrong)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from nn_tools import seeded
 from torch import nn
 
 from wn_rl.nn import (
@@ -31,14 +32,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def network_of(name: str, parameterization: str = "weight_norm", **changes: Any) -> nn.Sequential:
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded()
     chosen = {**SETTINGS[name], "generator": generator, **changes}
     return make_network(name, parameterization=parameterization, **chosen)
 
 
 def observations(name: str, count: int = 3) -> torch.Tensor:
     setting = SETTINGS[name]
-    generator = torch.Generator().manual_seed(1)
+    generator = seeded(1)
     shape = (count, setting["stack"], *setting["frame_shape"])
     return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
 
@@ -95,7 +96,7 @@ def test_architectures_are_the_papers() -> None:
 
     nature = network_of("nature_cnn", num_actions=4)
     assert shapes(nature) == [(32, 4, 8, 8), (64, 32, 4, 4), (64, 64, 3, 3), (512, 3136), (4, 512)]
-    assert [layer.stride for layer in (nature.conv1, nature.conv2, nature.conv3)] == [(4, 4), (2, 2), (1, 1)]
+    assert [nature[i].geometry.stride for i in (1, 3, 5)] == [(4, 4), (2, 2), (1, 1)]
     plain = network_of("nature_cnn", "normal", num_actions=4)
     assert sum(parameter.numel() for parameter in plain.parameters()) == 1_686_180
     assert shapes(network_of("minatar_cnn")) == [(16, 4, 3, 3), (128, 1024), (3, 128)]
@@ -112,7 +113,7 @@ def test_nonlinearity_follows_every_layer_but_the_last(name: str) -> None:
 def test_equal_seeds_give_equal_networks() -> None:
     one, other = network_of("mlp"), network_of("mlp")
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
-    third = network_of("mlp", generator=torch.Generator().manual_seed(7))
+    third = network_of("mlp", generator=seeded(7))
     assert not torch.equal(third.dense1.weight.v, one.dense1.weight.v)
 
 
@@ -169,13 +170,6 @@ def test_rows_are_handed_over_by_the_network_and_its_fast_fold(parameterization:
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["minatar_cnn", "mlp"])
-def test_networks_without_strides_have_no_rows(name: str) -> None:
-    network = network_of(name)
-    scale_in_first_convolution(network)
-    assert network.preprocess.row == 1
-
-
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
 @pytest.mark.parametrize("name", ["nature_cnn", "minatar_cnn"])
 def test_a_convolution_scales_what_it_is_handed_unscaled(name: str, parameterization: str) -> None:
@@ -224,7 +218,7 @@ def test_a_dense_layer_is_handed_what_is_scaled() -> None:
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_images_come_out_scaled(size: int, dtype: torch.dtype) -> None:
     preprocess = Preprocess((2, size, size), stack=3, scale=1 / 255)
-    frames = torch.randint(0, 255, (4, 5, 2, size, size), generator=torch.Generator().manual_seed(0)).to(dtype)
+    frames = torch.randint(0, 255, (4, 5, 2, size, size), generator=seeded()).to(dtype)
     before = frames.clone()
     converted = preprocess(frames[:, 1:4])  # as a replay gives it: a part of a longer stack
     expected = frames[:, 1:4].reshape(4, 6, size, size).float() * (1 / 255)
@@ -237,22 +231,17 @@ def test_images_come_out_scaled(size: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("name", ["nature_cnn", "minatar_cnn", "mlp"])
 def test_a_network_has_the_log_scale_that_was_asked_for(name: str) -> None:
-    network = make_network(
-        name,
-        frame_shape=(36, 36),
-        stack=1,
-        scale=1.0,
-        num_actions=2,
-        parameterization="weight_norm",
-        log_scale=3.0,
-    )
+    network = network_of(name, frame_shape=(36, 36), stack=1, log_scale=3.0)
     assert {weight.log_scale for _, weight in named_normalized(network)} == {3.0}
 
 
 def test_rows_are_not_handed_to_a_convolution_that_cannot_go_over_them() -> None:
-    convolution = Layers("normal", generator=torch.Generator().manual_seed(0)).conv(2, 3, 4, stride=2, padding=1)
+    for without_strides in map(network_of, ("minatar_cnn", "mlp")):
+        scale_in_first_convolution(without_strides)
+        assert without_strides.preprocess.row == 1
+    convolution = Layers("normal", generator=seeded()).conv(2, 3, 4, stride=2, padding=1)
     network = nn.Sequential(Preprocess((8, 8), 2, 1.0), convolution)
-    frames = torch.randint(0, 255, (16, 2, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    frames = torch.randint(0, 255, (16, 2, 8, 8), dtype=torch.uint8, generator=seeded(1))
     values = network(frames)
     scale_in_first_convolution(network)
     assert network[0].row == 1

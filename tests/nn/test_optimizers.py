@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from nn_tools import seeded
 from numpy.typing import NDArray
 from torch import nn
 
@@ -52,32 +53,28 @@ def naive(name: str, gradients: list[Array], learning_rate: float = 0.1) -> Arra
     return p
 
 
-def test_authors_adamax_by_hand() -> None:
-    """g = 1 then -.5: m = .5 then 0, u = 1 then .999. No bias correction: the first step is half of lr."""
-    np.testing.assert_allclose(run("adamax_authors", [np.ones(2)]), 1 - 0.1 * 0.5 / 1.000001)
-    two = [np.ones(2), np.full(2, -0.5)]
-    np.testing.assert_allclose(run("adamax_authors", two), 1 - 0.1 * 0.5 / 1.000001)
-    two = [np.ones(2), np.full(2, 0.5)]
-    expected = 1 - 0.1 * 0.5 / 1.000001 - 0.1 * 0.5 / 0.999001
-    np.testing.assert_allclose(run("adamax_authors", two), expected)
+ROOT = 0.1 / math.sqrt(0.2)
 
 
-def test_torch_adamax_by_hand() -> None:
-    """Bias-corrected: the first step is lr for any gradient; then m / (1 - .25) = .5 / .75 over .999."""
-    np.testing.assert_allclose(run("adamax", [np.full(2, 7.0)]), 0.9)
-    two = [np.ones(2), np.full(2, 0.5)]
-    np.testing.assert_allclose(run("adamax", two), 0.9 - 0.1 * (0.5 / 0.75) / 0.999, rtol=1e-7)
-
-
-def test_centered_rmsprop_by_hand() -> None:
-    """g = 2, 0: m = .1, n = .2, root sqrt(.2 - .01 + .01); a zero gradient moves nothing (no momentum)."""
-    after = 1 - 0.1 * 2 / math.sqrt(0.2)
-    np.testing.assert_allclose(run("rmsprop_centered", [np.full(2, 2.0)]), after)
-    np.testing.assert_allclose(run("rmsprop_centered", [np.full(2, 2.0), np.zeros(2)]), after)
-    # then g = 1: m = .95 * .095 + .05 = .14025, n = .95 * .19 + .05 = .2305
-    three = [np.full(2, 2.0), np.zeros(2), np.ones(2)]
-    expected = after - 0.1 / math.sqrt(0.2305 - 0.14025**2 + 0.01)
-    np.testing.assert_allclose(run("rmsprop_centered", three), expected)
+@pytest.mark.parametrize(
+    ("name", "gradients", "expected"),
+    [
+        # g = 1, then -.5 or .5: m = .5, then 0 or .5; u = 1, then .999. No bias correction: half of lr at first.
+        ("adamax_authors", [1], 1 - 0.1 * 0.5 / 1.000001),
+        ("adamax_authors", [1, -0.5], 1 - 0.1 * 0.5 / 1.000001),
+        ("adamax_authors", [1, 0.5], 1 - 0.1 * 0.5 / 1.000001 - 0.1 * 0.5 / 0.999001),
+        # Bias-corrected: the first step is lr for any gradient; then m / (1 - .25) = .5 / .75 over .999.
+        ("adamax", [7], 0.9),
+        ("adamax", [1, 0.5], 0.9 - 0.1 * (0.5 / 0.75) / 0.999),
+        # g = 2, 0: m = .1, n = .2, root sqrt(.2 - .01 + .01); a zero gradient moves nothing (no momentum).
+        ("rmsprop_centered", [2], 1 - 2 * ROOT),
+        ("rmsprop_centered", [2, 0], 1 - 2 * ROOT),
+        # Then g = 1: m = .95 * .095 + .05 = .14025, n = .95 * .19 + .05 = .2305.
+        ("rmsprop_centered", [2, 0, 1], 1 - 2 * ROOT - 0.1 / math.sqrt(0.2305 - 0.14025**2 + 0.01)),
+    ],
+)
+def test_steps_by_hand(name: str, gradients: list[float], expected: float) -> None:
+    np.testing.assert_allclose(run(name, [np.full(2, float(g)) for g in gradients]), expected, rtol=1e-7)
 
 
 either_way = pytest.mark.parametrize("numbers_read_on", [("cpu",), ()])  # (): as on CUDA
@@ -101,7 +98,7 @@ def test_state_dict_round_trip(name: str, tmp_path: object) -> None:
 
     def step(linear: nn.Linear, optimizer: torch.optim.Optimizer, seed: int) -> None:
         optimizer.zero_grad()
-        linear(torch.rand(4, 3, generator=torch.Generator().manual_seed(seed))).square().sum().backward()
+        linear(torch.rand(4, 3, generator=seeded(seed))).square().sum().backward()
         optimizer.step()
 
     linear, optimizer = fresh()
@@ -131,16 +128,14 @@ def test_parameters_without_gradient_stay(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_deepcopy_goes_on_equally(name: str) -> None:
-    parameter = nn.Parameter(torch.ones(2))
-    optimizer = make_optimizer(name, [parameter], 0.1)
-    parameter.grad = torch.ones(2)
-    optimizer.step()
+def test_a_deepcopy_continues_equally(name: str) -> None:
+    optimizer = make_optimizer(name, [nn.Parameter(torch.ones(2))], 0.1)
+    optimizer.apply([torch.ones(2)])
     twin = copy.deepcopy(optimizer)
-    optimizer.step()
-    other = twin.param_groups[0]["params"][0]
-    other.grad = torch.ones(2)
-    twin.step()
+    for one in (optimizer, twin):
+        one.apply([torch.ones(2)])
+    (parameter,), (other,) = (one.param_groups[0]["params"] for one in (optimizer, twin))
+    assert other is not parameter
     assert torch.equal(other, parameter)
 
 
@@ -184,7 +179,7 @@ def test_apply_is_step_with_the_gradients_given(name: str) -> None:
         return parameters, make_optimizer(name, parameters, 0.1)
 
     (stepped, by_step), (applied, by_apply) = made(), made()
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded()
     for _ in range(4):
         gradients = [torch.randn(parameter.shape, generator=generator) for parameter in stepped]
         for parameter, gradient in zip(stepped, gradients, strict=True):
@@ -202,7 +197,7 @@ def test_adamax_is_that_of_torch(numbers_read_on: tuple[str, ...], monkeypatch: 
     parameters = [[nn.Parameter(torch.linspace(-1, 1, 6).view(2, 3))] for _ in range(2)]
     ours = make_optimizer("adamax", parameters[0], 1e-2)
     theirs = torch.optim.Adamax(parameters[1], lr=1e-2, betas=(0.5, 0.999))
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded()
     for _ in range(50):
         gradient = torch.randn(2, 3, generator=generator)
         parameters[0][0].grad, parameters[1][0].grad = gradient.clone(), gradient.clone()

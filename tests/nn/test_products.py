@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from nn_tools import seeded
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
@@ -36,9 +37,14 @@ def small_products_count(monkeypatch: pytest.MonkeyPatch) -> None:
 def tensors(
     batch: int = 9, dtype: torch.dtype = torch.float32, out: int = OUT
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(batch)
+    generator = seeded(batch)
     shapes = (batch, IN), (out, IN), (out,), (batch, out)
     return tuple(torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes)  # type: ignore[return-value]
+
+
+def geometry_of(plain: nn.Conv2d) -> module.Geometry:
+    geometry: Any = plain.stride, plain.padding, plain.dilation, plain.groups
+    return module.Geometry(*geometry)
 
 
 def assert_near(ours: Sequence[Tensor], theirs: Sequence[Tensor], dtype: torch.dtype, tolerance: float) -> None:
@@ -52,7 +58,7 @@ def assert_near(ours: Sequence[Tensor], theirs: Sequence[Tensor], dtype: torch.d
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts the products that go through oneDNN, on an Intel processor too."""
     monkeypatch.setattr(module, "MKL_IS_FASTER", False)
-    if module._onednn is None:
+    if module.onednn_linear is None:
         pytest.skip("this build of torch has no oneDNN")
     calls: list[int] = []
     through = module._product
@@ -128,7 +134,7 @@ def test_what_it_cannot_do_is_left_to_torch(taken: list[int], monkeypatch: pytes
         assert torch.equal(dense_product(*arguments), F.linear(*arguments))
     with torch.autocast("cpu", torch.bfloat16):
         assert dense_product(x, weight, bias).dtype == torch.bfloat16
-    monkeypatch.setattr(module, "_onednn", None)
+    monkeypatch.setattr(module, "onednn_linear", None)
     assert torch.equal(dense_product(x, weight, bias), F.linear(x, weight, bias))
     assert not taken
 
@@ -136,7 +142,7 @@ def test_what_it_cannot_do_is_left_to_torch(taken: list[int], monkeypatch: pytes
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_normalized_product_is_that_of_normalized_weights(with_bias: bool, taken: list[int]) -> None:
     x, v, bias, gradient = tensors()
-    gain = (torch.randn(OUT, 1, generator=torch.Generator().manual_seed(3)) * 2).requires_grad_()
+    gain = (torch.randn(OUT, 1, generator=seeded(3)) * 2).requires_grad_()
     wanted = [x.requires_grad_(), v.requires_grad_(), gain, bias.requires_grad_()][: 4 if with_bias else 3]
     b = bias if with_bias else None
     ours = normalized_dense_product(x, v, gain, b)
@@ -149,7 +155,7 @@ def test_normalized_product_is_that_of_normalized_weights(with_bias: bool, taken
 
 def test_normalized_product_under_autocast_rounds_its_factors_alone() -> None:
     x, v, bias, gradient = tensors(64)
-    gain = torch.rand(OUT, 1, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    gain = torch.rand(OUT, 1, generator=seeded(3)).requires_grad_()
     wanted = [x.requires_grad_(), v.requires_grad_(), gain, bias.requires_grad_()]
     with torch.autocast("cpu", torch.bfloat16):
         ours = normalized_dense_product(x, v, gain, bias)
@@ -191,10 +197,10 @@ def test_a_layer_gives_the_same_through_onednn_and_without(
         pytest.skip("a log-scale belongs to weight norm")
     x, _, _, gradient = tensors()
     results = []
-    for through, mkl_is_faster in ((module._onednn, False), (module._onednn, True), (None, False)):
-        monkeypatch.setattr(module, "_onednn", through)
+    for through, mkl_is_faster in ((module.onednn_linear, False), (module.onednn_linear, True), (None, False)):
+        monkeypatch.setattr(module, "onednn_linear", through)
         monkeypatch.setattr(module, "MKL_IS_FASTER", mkl_is_faster)
-        layer = Layers(parameterization, log_scale, torch.Generator().manual_seed(2)).dense(IN, OUT)
+        layer = Layers(parameterization, log_scale, seeded(2)).dense(IN, OUT)
         data_dependent_init(layer, x)
         y = layer(x)
         results.append([y, *torch.autograd.grad(y, list(layer.parameters()), gradient)])
@@ -238,9 +244,9 @@ def test_a_fold_with_fast_layers_has_the_plain_fold_s_keys_and_values() -> None:
         scale=1.0,
         num_actions=3,
         parameterization="weight_norm",
-        generator=torch.Generator().manual_seed(0),
+        generator=seeded(),
     )
-    states = torch.randint(0, 2, (5, 1, 4, 10, 10), generator=torch.Generator().manual_seed(1))
+    states = torch.randint(0, 2, (5, 1, 4, 10, 10), generator=seeded(1))
     plain, fast = fold(network), fold(network, fast=True)
     assert [type(layer) for layer in fast if isinstance(layer, nn.Linear)] == [FastLinear] * 2
     assert [type(layer) for layer in plain if isinstance(layer, nn.Linear)] == [nn.Linear] * 2
@@ -258,13 +264,13 @@ def test_a_convolution_over_blocks_is_that_of_torch(
 ) -> None:
     """As on CUDA. Values and gradients of x, weight and bias."""
     monkeypatch.setattr(module, "BLOCKS_ON", ("cpu",))
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded()
     x = torch.randn(2, 3, size, size, dtype=torch.float64, generator=generator, requires_grad=True)
     plain = nn.Conv2d(3, 5, kernel, stride, dtype=torch.float64)
     fast = FastConv2d(3, 5, kernel, stride, dtype=torch.float64)
     fast.load_state_dict(plain.state_dict())
-    geometry: Any = plain.stride, plain.padding, plain.dilation, plain.groups
-    assert module.cuts_into_blocks(plain.weight, *geometry) == (stride > 1 and kernel % stride == 0)
+    geometry = geometry_of(plain)
+    assert module.cuts_into_blocks(plain.weight, geometry) == (stride > 1 and kernel % stride == 0)
     ours, theirs = fast(x), plain(x)
     torch.testing.assert_close(ours, theirs)
     of_ours = torch.autograd.grad(ours.square().sum(), [x, *fast.parameters()])
@@ -287,7 +293,7 @@ def test_a_convolution_over_rows_is_that_of_torch(
     memory_format: torch.memory_format,
 ) -> None:
     """Values and gradients of weight and bias, of bytes from a part of a longer stack as a replay gives it."""
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded()
     frames = torch.randint(0, 256, (16, 5, height, width), dtype=torch.uint8, generator=generator)
     frames = frames[:, 1:5]
     assert module.rows_are_faster(frames, stride)
@@ -326,7 +332,7 @@ def test_channels_last_images_lie_in_rows(
     channels: int, height: int, width: int, kernel: int, stride: int, dtype: torch.dtype
 ) -> None:
     """The layers of nature_cnn in a batch of its size, for which oneDNN has other kernels, and odd ones."""
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded()
     given = torch.randn(64, channels, height, width, generator=generator).to(dtype)
     x = given.to(memory_format=torch.channels_last).requires_grad_()
     precise = nn.Conv2d(channels, 64, kernel, stride, dtype=torch.float64)
@@ -351,10 +357,10 @@ def test_convolutions_that_do_not_go_over_blocks_are_torch_s(
 ) -> None:
     monkeypatch.setattr(module, "BLOCKS_ON", ("cpu",))
     plain = nn.Conv2d(4, 6, 4, **{"stride": 2, **changes})
-    geometry: Any = plain.stride, plain.padding, plain.dilation, plain.groups
+    geometry = geometry_of(plain)
     x = torch.randn(2, 4, 12, 12)
-    assert not module.cuts_into_blocks(plain.weight, *geometry)
-    assert torch.equal(module.convolution(x, plain.weight, plain.bias, *geometry), plain(x))
+    assert not module.cuts_into_blocks(plain.weight, geometry)
+    assert torch.equal(module.convolution(x, plain.weight, plain.bias, geometry), plain(x))
 
 
 def test_an_image_without_a_batch_is_torch_s(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,7 +372,7 @@ def test_an_image_without_a_batch_is_torch_s(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("has_bias", [True, False])
 def test_a_sum_of_products_is_a_linear_layer(has_bias: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded()
     x, weight, bias = (
         torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in [(7, 5), (3, 5), (3,)]
     )

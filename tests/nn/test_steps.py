@@ -1,13 +1,15 @@
-"""Steps that go on from held weights, in torch's operations and in one kernel, against autograd.
+"""Steps that continue from held weights, in torch's operations and in one kernel, against autograd.
 
 The kernel runs in Triton's interpreter on a CPU, and as it is on CUDA.
 """
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 import torch
+from nn_tools import seeded
 from torch import Tensor, nn
 
 from wn_rl.nn import (
@@ -27,7 +29,6 @@ from wn_rl.nn import (
 )
 from wn_rl.nn.layers import layers_of, named_normalized
 from wn_rl.nn.update import steps as module
-from wn_rl.nn.update.steps import UpdateStep
 from wn_rl.nn.weights import unit_norms
 
 DEVICE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
@@ -38,7 +39,7 @@ KERNEL = pytest.param("kernel", marks=pytest.mark.skipif(find_spec("triton") is 
 
 @pytest.fixture(params=["plain", KERNEL])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What goes on from the held weights. `make_step` takes the kernel with fuse=True."""
+    """What continues from the held weights. `make_step` takes the kernel with fuse=True."""
     monkeypatch.setattr(module, "KERNEL_ON", (DEVICE.type,))
     return str(request.param)
 
@@ -64,11 +65,11 @@ CASES = [
 
 
 def states(seed: int) -> Tensor:
-    return torch.randn(16, 3, 6, 6, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+    return torch.randn(16, 3, 6, 6, generator=seeded(seed)).to(DEVICE)
 
 
 def network_of(case: Case) -> nn.Sequential:
-    layers = Layers(case.parameterization, case.log_scale, torch.Generator().manual_seed(0))
+    layers = Layers(case.parameterization, case.log_scale, seeded())
     network = nn.Sequential(
         layers.conv(3, 5, 3), nn.ReLU(), nn.Flatten(), layers.dense(5 * 16, 7), nn.ReLU(), layers.dense(7, 2)
     ).to(DEVICE)
@@ -78,14 +79,14 @@ def network_of(case: Case) -> nn.Sequential:
 
 
 def random_gradients(network: nn.Module, seed: int) -> dict[int, Tensor]:
-    """One for each layer's weights, by the id of its v, and one for each parameter that is none of v, g and s."""
-    generator = torch.Generator().manual_seed(seed)
+    """One for each layer's weights, by the id of its v, and one for each parameter that is not v, g or s."""
+    generator = seeded(seed)
     hidden = {id(p) for layer in layers_of(network) for name, p in layer.weight.named_parameters() if name != "v"}
     shapes = {id(p): p.shape for p in network.parameters() if id(p) not in hidden}
     return {key: torch.randn(shape, generator=generator).to(DEVICE) for key, shape in shapes.items()}
 
 
-def update_by_autograd(network: nn.Module, step: UpdateStep, gradients: dict[int, Tensor]) -> None:
+def update_by_autograd(network: nn.Module, step: Any, gradients: dict[int, Tensor]) -> None:
     """Autograd takes the gradients of weights back to v and g."""
     weights = {id(layer.weight.v): layer.weight() for layer in layers_of(network)}
     others = {id(parameter): parameter for parameter in network.parameters()}
@@ -93,7 +94,7 @@ def update_by_autograd(network: nn.Module, step: UpdateStep, gradients: dict[int
     step.apply(torch.autograd.grad(loss, step.leaves))
 
 
-def update_of_held(network: nn.Module, step: UpdateStep, gradients: dict[int, Tensor]) -> None:
+def update_of_held(network: nn.Module, step: Any, gradients: dict[int, Tensor]) -> None:
     """The gradients are given as they are."""
     of_held = {id(layer.held): id(layer.weight.v) for layer in layers_of(network) if layer.held is not None}
     step.apply([gradients[of_held.get(id(leaf), id(leaf))] for leaf in step.leaves])
@@ -136,7 +137,7 @@ def test_a_step_from_held_weights_is_that_of_autograd(case: Case, kind: str) -> 
 
 
 @pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
-def test_any_optimizer_goes_on_from_held_weights(optimizer_name: str) -> None:
+def test_any_optimizer_continues_from_held_weights(optimizer_name: str) -> None:
     case = Case("weight_norm", 3)
     assert_near(after_five_updates(case, optimizer_name, "plain"), after_five_updates(case, optimizer_name, None))
 
@@ -163,7 +164,7 @@ def test_held_weights_are_those_of_the_parameters_after_each_step(
     hold_weights(network, dtype)
     optimizer = make_optimizer("adamax", network.parameters(), 0.01)
     step = make_step(network, optimizer, None, fuse=kind == "kernel")
-    generator = torch.Generator().manual_seed(1)
+    generator = seeded(1)
     before = [leaf.detach().clone() for leaf in step.leaves]
     for _ in range(3):
         step.apply([torch.randn(leaf.shape, generator=generator).to(leaf) for leaf in step.leaves])
@@ -282,11 +283,11 @@ def test_held_weights_follow_a_log_scale_and_a_bound(case: Case, kind: str) -> N
 
 def test_a_layer_that_is_large_takes_its_held_weight_too() -> None:
     """From 2**20 products on, a dense layer on a CPU has a function of its own."""
-    network = nn.Sequential(Layers("weight_norm", generator=torch.Generator().manual_seed(0)).dense(1024, 1024))
+    network = nn.Sequential(Layers("weight_norm", generator=seeded()).dense(1024, 1024))
     hold_weights(network, torch.float32)
     held = network[0].held
     assert held is not None
-    x = torch.randn(2, 1024, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(2, 1024, generator=seeded(1))
     (gradient,) = torch.autograd.grad(network(x).sum(), held)
     torch.testing.assert_close(gradient, x.sum(0).expand(1024, -1))
     held.detach().zero_()

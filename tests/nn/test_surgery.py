@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from nn_tools import VARIANTS, every_variant, seeded
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -24,12 +25,6 @@ from wn_rl.nn import (
     to_torch_weight_norm,
 )
 from wn_rl.nn.products import ScaledLinear
-
-VARIANTS = [(name, None) for name in PARAMETERIZATIONS] + [
-    ("weight_norm", 3.0),
-    ("weight_norm_mean_only_bn", 3.0),
-]
-every_variant = pytest.mark.parametrize(("parameterization", "log_scale"), VARIANTS)
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +45,7 @@ def plain_network() -> nn.Sequential:
 
 
 def images(count: int = 7) -> Tensor:
-    return torch.randn(count, 2, 6, 6, generator=torch.Generator().manual_seed(1))
+    return torch.randn(count, 2, 6, 6, generator=seeded(1))
 
 
 def trained(parameterization: str, log_scale: float | None = None) -> nn.Module:
@@ -237,7 +232,7 @@ def test_a_row_of_zeros_draws_v_and_takes_g_0(parameterization: str) -> None:
         linear.weight[1].zero_()
     x = torch.rand(4, 3)
     expected = linear(x)
-    generator = torch.Generator().manual_seed(3)
+    generator = seeded(3)
     layer, _ = reparameterize(linear, parameterization, generator=generator)
     torch.testing.assert_close(layer.eval()(x), expected)
     assert layer.weight.g[1] == 0

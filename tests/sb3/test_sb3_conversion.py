@@ -1,4 +1,4 @@
-"""A run of ours as an SB3 model and back: equal Q-values, and everything that learning goes on from."""
+"""A run of ours as an SB3 model and back: equal Q-values, and everything that learning continues from."""
 
 import dataclasses
 from pathlib import Path
@@ -86,7 +86,7 @@ def test_a_converted_run_plays_the_games_that_our_actor_plays(tmp_path: Path) ->
             observation, _ = env.reset()
 
 
-def test_learning_goes_on_from_a_converted_run(tmp_path: Path) -> None:
+def test_learning_continues_from_a_converted_run(tmp_path: Path) -> None:
     network = make_run(tmp_path, CONFIGS["minatar"])
     model = model_from_run(tmp_path, environment(CONFIGS["minatar"]), learning_rate=1e-9, **SMALL)
     assert model.num_timesteps == STEP

@@ -72,7 +72,7 @@ def test_a_limit_truncates_and_a_lost_game_terminates() -> None:
     assert end_of_an_episode()[1:] == (True, False)
 
 
-def test_after_a_lost_life_the_game_goes_on_with_its_stack() -> None:
+def test_after_a_lost_life_the_game_continues_with_its_stack() -> None:
     env = GameEnv("atari", "breakout", stack=4, life_loss_terminates=True)
     observation, _ = env.reset(seed=1)
     lives = 0

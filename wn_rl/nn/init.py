@@ -81,7 +81,6 @@ def default_init(network: nn.Module, generator: torch.Generator | None = None) -
             device = parameter.device if generator is None else generator.device
             drawn = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
             parameter.copy_(drawn.uniform_(-limit, limit, generator=generator))
-        start = bias.clone()
-        one = torch.ones_like(bias)
+        start, one = bias.clone(), torch.ones_like(bias)
         layer.weight.set_multiple(layer.shift.standardize(torch.zeros_like(bias), one, one))
         bias.copy_(start)

@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from wn_rl.nn.products import convolution, dense_product, normalized_dense_product, onednn_is_faster
+from wn_rl.nn.products import Geometry, convolution, dense_product, normalized_dense_product, onednn_is_faster
 from wn_rl.nn.shifts import BatchNorm, Bias, MeanOnlyBatchNorm, Shift
 from wn_rl.nn.weights import Direct, Normalized, Weight, unit_norms
 from wn_rl.registry import PARAMETERIZATIONS
@@ -44,8 +44,7 @@ class Layer(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight() if self.held is None or not self.training else self.held
-        t = self.operate(x, weight, self.shift.operand)
-        shifted: Tensor = self.shift(t, self.feature_axis)
+        shifted: Tensor = self.shift(self.operate(x, weight, self.shift.operand), self.feature_axis)
         return shifted
 
     @torch.no_grad()
@@ -57,13 +56,7 @@ class Layer(nn.Module, ABC):
         weight = self.weight
         if type(weight) is not Normalized:  # a class derived from it may make w otherwise
             return self.shift.fold(weight())
-        return self.shift.fold(weight.write(torch.empty_like(weight.v) if out is None else out))
-
-    @torch.no_grad()
-    def folded_scale(self) -> tuple[Tensor, Tensor]:
-        """As `folded`, of normalized weights: the weight as a multiple of v, [out, 1, ...], and the bias."""
-        assert isinstance(self.weight, Normalized)
-        return self.shift.fold(self.weight.scale())
+        return self.shift.fold(torch.mul(weight.v, weight.scale(), out=out))
 
 
 class Dense(Layer):
@@ -102,12 +95,11 @@ class Conv(Layer):
         groups: int = 1,
     ) -> None:
         super().__init__(weight, shift)
-        self.stride, self.dilation, self.groups = _pair(stride), _pair(dilation), groups
-        self.padding = padding if isinstance(padding, str) else _pair(padding)
+        padding = padding if isinstance(padding, str) else _pair(padding)
+        self.geometry = Geometry(_pair(stride), padding, _pair(dilation), groups)
 
     def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        geometry = self.stride, self.padding, self.dilation, self.groups, self.input_scale
-        return convolution(x, weight, bias, *geometry)
+        return convolution(x, weight, bias, self.geometry, self.input_scale)
 
 
 def _pair(size: int | tuple[int, ...]) -> tuple[int, int]:
@@ -150,16 +142,11 @@ class Layers:
     """
 
     def __init__(
-        self,
-        parameterization: str,
-        log_scale: float | None = None,
-        generator: torch.Generator | None = None,
+        self, parameterization: str, log_scale: float | None = None, generator: torch.Generator | None = None
     ) -> None:
         kind: Parameterization = PARAMETERIZATIONS[parameterization]
-        self.normalized = kind.is_normalized
-        self.make_weight = kind.weight
-        self.make_shift = kind.shift
-        self.generator = generator
+        self.normalized, self.generator = kind.is_normalized, generator
+        self.make_weight, self.make_shift = kind.weight, kind.shift
         if log_scale is not None:
             if not self.normalized:
                 raise ValueError(f"log_scale needs a weight_norm parameterization, not {parameterization!r}")
@@ -172,21 +159,17 @@ class Layers:
         device = None if self.generator is None else self.generator.device
         return torch.randn(shape, generator=self.generator, device=device) * INITIAL_STD
 
+    def _parts(self, *shape: int) -> tuple[Weight, Shift]:
+        v = self.draw(shape)
+        return self.make_weight(v), self.make_shift(v.new_zeros(shape[0]))
+
     def dense(self, in_features: int, out_features: int) -> Dense:
         """A layer [..., in_features] -> [..., out_features]."""
-        weight = self.make_weight(self.draw((out_features, in_features)))
-        return Dense(weight, self.make_shift(torch.zeros(out_features, device=weight.v.device)))
+        return Dense(*self._parts(out_features, in_features))
 
     def conv(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0) -> Conv:
         """A layer [B, in_channels, H, W] -> [B, out_channels, H', W'] with a square kernel."""
-        weight = self.make_weight(self.draw((out_channels, in_channels, kernel, kernel)))
-        shift = self.make_shift(torch.zeros(out_channels, device=weight.v.device))
-        return Conv(weight, shift, stride, padding)
-
-
-def layers_of(module: nn.Module) -> list[Layer]:
-    """The layers of ours in a module."""
-    return [layer for _, layer in named_layers(module)]
+        return Conv(*self._parts(out_channels, in_channels, kernel, kernel), stride, padding)
 
 
 def named_layers(module: nn.Module) -> Iterator[tuple[str, Layer]]:
@@ -194,11 +177,14 @@ def named_layers(module: nn.Module) -> Iterator[tuple[str, Layer]]:
     return ((name, layer) for name, layer in module.named_modules() if isinstance(layer, Layer))
 
 
+def layers_of(module: nn.Module) -> list[Layer]:
+    """The layers of ours in a module."""
+    return [layer for _, layer in named_layers(module)]
+
+
 def named_normalized(module: nn.Module) -> Iterator[tuple[str, Normalized]]:
     """(name of the layer, its weight) for each weight-normalized layer of the module."""
-    for name, layer in named_layers(module):
-        if isinstance(layer.weight, Normalized):
-            yield name, layer.weight
+    return ((name, layer.weight) for name, layer in named_layers(module) if isinstance(layer.weight, Normalized))
 
 
 @torch.no_grad()

@@ -4,7 +4,6 @@ import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 from wn_rl.nn.layers import Conv, Layers
 from wn_rl.nn.products import cuts_into_blocks, pixel_rows, rows_are_faster
 from wn_rl.registry import NETWORKS
+
+MANY_PIXELS = 1024  # of an image, from which channels-last convolutions are faster by more than they cost
 
 
 class Preprocess(nn.Module):
@@ -30,9 +31,8 @@ class Preprocess(nn.Module):
         super().__init__()
         self.stacked_shape = (stack, *frame_shape)
         self.scale = scale
-        self.output_shape = (
-            self.stacked_shape if len(frame_shape) == 2 else (stack * frame_shape[0], *frame_shape[1:])
-        )
+        has_channels = len(frame_shape) != 2
+        self.output_shape = (stack * frame_shape[0], *frame_shape[1:]) if has_channels else self.stacked_shape
         # An empty buffer, which .to() and .double() move and convert along with the parameters.
         self.register_buffer("dtype_of_network", torch.empty(0), persistent=False)
 
@@ -64,30 +64,27 @@ def scale_in_first_convolution(network: nn.Sequential) -> None:
     for first, layer in itertools.pairwise(network):
         if isinstance(first, Preprocess) and isinstance(layer, Conv):
             layer.input_scale, first.scales = first.scale, False
-            geometry: Any = layer.stride, layer.padding, layer.dilation, layer.groups
-            if cuts_into_blocks(layer.weight.v, *geometry):
-                first.row = layer.stride[1]
+            if cuts_into_blocks(layer.weight.v, layer.geometry):
+                first.row = layer.geometry.stride[1]
 
 
-MANY_PIXELS = 1024  # of an image, from which channels-last convolutions are faster by more than they cost
-
-
-def _image_shape(name: str, preprocess: Preprocess, smallest: int) -> tuple[int, int, int]:
-    """Channels, height and width of a network's input; ValueError where its convolutions do not fit."""
+def _channels_and_features(
+    name: str, preprocess: Preprocess, filters: int, *kernels_and_strides: tuple[int, int], smallest: int
+) -> tuple[int, int]:
+    """Channels of the input and features after unpadded convolutions. ValueError: the frames are too small."""
     shape = preprocess.output_shape
     if len(shape) != 3:
         raise ValueError(f"{name} needs frames [H, W] or [C, H, W], not {preprocess.stacked_shape[1:]}; try mlp")
     channels, height, width = shape
     if min(height, width) < smallest:
         raise ValueError(f"{name} needs frames of at least {smallest}x{smallest}, not {height}x{width}")
-    return channels, height, width
-
-
-def _size_after(size: int, *kernels_and_strides: tuple[int, int]) -> int:
-    """Length of one axis after unpadded convolutions."""
     for kernel, stride in kernels_and_strides:
-        size = (size - kernel) // stride + 1
-    return size
+        height, width = ((size - kernel) // stride + 1 for size in (height, width))
+    return channels, filters * height * width
+
+
+def _sequential(**modules: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(modules))
 
 
 def nature_cnn(
@@ -95,23 +92,20 @@ def nature_cnn(
 ) -> nn.Sequential:
     """Mnih et al. 2015, Methods: 32 filters 8x8 stride 4, 64 4x4 stride 2, 64 3x3 stride 1, 512 units."""
     preprocess = Preprocess(frame_shape, stack, scale)
-    channels, height, width = _image_shape("nature_cnn", preprocess, smallest=36)
     convolutions = (8, 4), (4, 2), (3, 1)
-    features = 64 * _size_after(height, *convolutions) * _size_after(width, *convolutions)
-    return nn.Sequential(
-        OrderedDict[str, nn.Module](
-            preprocess=preprocess,
-            conv1=layers.conv(channels, 32, *convolutions[0]),
-            relu1=nn.ReLU(inplace=True),  # a second tensor of so many values takes time; hooks see the result
-            conv2=layers.conv(32, 64, *convolutions[1]),
-            relu2=nn.ReLU(inplace=True),
-            conv3=layers.conv(64, 64, *convolutions[2]),
-            flatten=nn.Flatten(),
-            relu3=nn.ReLU(),  # after flatten: faster, where that changes the order in memory
-            dense=layers.dense(features, 512),
-            relu4=nn.ReLU(),
-            output=layers.dense(512, num_actions),
-        )
+    channels, features = _channels_and_features("nature_cnn", preprocess, 64, *convolutions, smallest=36)
+    return _sequential(
+        preprocess=preprocess,
+        conv1=layers.conv(channels, 32, *convolutions[0]),
+        relu1=nn.ReLU(inplace=True),  # a second tensor of so many values takes time; hooks see the result
+        conv2=layers.conv(32, 64, *convolutions[1]),
+        relu2=nn.ReLU(inplace=True),
+        conv3=layers.conv(64, 64, *convolutions[2]),
+        flatten=nn.Flatten(),
+        relu3=nn.ReLU(),  # after flatten: faster, where that changes the order in memory
+        dense=layers.dense(features, 512),
+        relu4=nn.ReLU(),
+        output=layers.dense(512, num_actions),
     )
 
 
@@ -120,34 +114,29 @@ def minatar_cnn(
 ) -> nn.Sequential:
     """Young & Tian 2019 (MinAtar), the DQN there: 16 filters 3x3 stride 1, 128 units."""
     preprocess = Preprocess(frame_shape, stack, scale)
-    channels, height, width = _image_shape("minatar_cnn", preprocess, smallest=3)
-    features = 16 * _size_after(height, (3, 1)) * _size_after(width, (3, 1))
-    return nn.Sequential(
-        OrderedDict[str, nn.Module](
-            preprocess=preprocess,
-            conv=layers.conv(channels, 16, 3),
-            relu1=nn.ReLU(),
-            flatten=nn.Flatten(),
-            dense=layers.dense(features, 128),
-            relu2=nn.ReLU(),
-            output=layers.dense(128, num_actions),
-        )
+    channels, features = _channels_and_features("minatar_cnn", preprocess, 16, (3, 1), smallest=3)
+    return _sequential(
+        preprocess=preprocess,
+        conv=layers.conv(channels, 16, 3),
+        relu1=nn.ReLU(),
+        flatten=nn.Flatten(),
+        dense=layers.dense(features, 128),
+        relu2=nn.ReLU(),
+        output=layers.dense(128, num_actions),
     )
 
 
 def mlp(frame_shape: tuple[int, ...], stack: int, num_actions: int, scale: float, layers: Layers) -> nn.Sequential:
     """Two hidden layers of 64 units, for vectors; other frames are flattened."""
     preprocess = Preprocess(frame_shape, stack, scale)
-    return nn.Sequential(
-        OrderedDict[str, nn.Module](
-            preprocess=preprocess,
-            flatten=nn.Flatten(),
-            dense1=layers.dense(math.prod(preprocess.output_shape), 64),
-            relu1=nn.ReLU(),
-            dense2=layers.dense(64, 64),
-            relu2=nn.ReLU(),
-            output=layers.dense(64, num_actions),
-        )
+    return _sequential(
+        preprocess=preprocess,
+        flatten=nn.Flatten(),
+        dense1=layers.dense(math.prod(preprocess.output_shape), 64),
+        relu1=nn.ReLU(),
+        dense2=layers.dense(64, 64),
+        relu2=nn.ReLU(),
+        output=layers.dense(64, num_actions),
     )
 
 

@@ -7,14 +7,16 @@ Convolutions with a stride go over blocks of pixels on a CUDA device, and on a C
 lie together. Compiled dense layers of few outputs are sums on CUDA, which the compiler writes.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
+
+from wn_rl.nn.private_torch import forward_mode_is_active, functorch_is_active, onednn_linear
 
 SMALLEST = 2**20  # multiplications; below, oneDNN's overhead is more than it saves
 SMALLEST_IN_BFLOAT16 = 2**24  # the products themselves take less time there
@@ -23,18 +25,13 @@ BLOCKS_ON = ("cuda",)  # devices; on a CPU rows are made faster
 FEW_CHANNELS, MANY_IMAGES = 16, 16
 FEW_OUTPUTS = 32  # up to so many, cuBLAS takes several times as long as a sum that Inductor writes out
 
-# What torch.compile calls for inference. None where torch was built without oneDNN.
-_onednn = None
-if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-    _onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-
 
 def _is_intel() -> bool:
-    """Whether this is an Intel processor, for which MKL is made."""
     cpu_info = Path("/proc/cpuinfo")
     return cpu_info.exists() and "GenuineIntel" in cpu_info.read_text()
 
 
+# MKL is made for Intel's processors.
 MKL_IS_FASTER = torch.backends.mkl.is_available() and _is_intel()  # type: ignore[no-untyped-call]
 
 
@@ -42,8 +39,7 @@ def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """a [M, K] times b [N, K] transposed, plus bias [N], in any strides."""
     if a.dtype == torch.bfloat16 or MKL_IS_FASTER:  # bfloat16 goes through oneDNN by itself
         return F.linear(a, b, bias)
-    assert _onednn is not None
-    result: Tensor = _onednn(a, b, bias, "none", [], "")
+    result: Tensor = onednn_linear(a, b, bias, "none", [], "")
     return result
 
 
@@ -110,9 +106,8 @@ class _NormalizedDenseProduct(torch.autograd.Function):
         )
 
 
-def _is_differentiated() -> bool:
-    """Whether there may be derivatives of any kind: forward mode does not ask whether gradients are enabled."""
-    return torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+# As `dense_product`, with weight g v / |v| (eq. 2), v [out, in], gain g [out, 1]; only where `onednn_is_faster`.
+normalized_dense_product: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor] = _NormalizedDenseProduct.apply
 
 
 def _in_bfloat16() -> bool:
@@ -122,7 +117,7 @@ def _in_bfloat16() -> bool:
 def onednn_is_faster(x: Tensor, weight: Tensor) -> bool:
     """Whether x [B, in] times weight [out, in] is worth a function of our own: on a CPU, of float32, not small."""
     return (
-        _onednn is not None
+        onednn_linear is not None
         and not torch.compiler.is_compiling()  # torch.compile takes the operation with constant weights alone
         and x.dim() == 2
         and len(x) * weight.numel() >= (SMALLEST_IN_BFLOAT16 if _in_bfloat16() else SMALLEST)
@@ -133,15 +128,16 @@ def onednn_is_faster(x: Tensor, weight: Tensor) -> bool:
 
 
 def dense_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x [..., in] times weight [out, in] transposed, plus bias [out]: F.linear, faster where it can be."""
+    """x [..., in] times weight [out, in] transposed, plus bias [out]: F.linear or something faster."""
     if torch.compiler.is_compiling() and x.device.type == "cuda" and len(weight) <= FEW_OUTPUTS:
         return sum_of_products(x, weight, bias)
     if torch.is_autocast_enabled("cpu") or MKL_IS_FASTER or not onednn_is_faster(x, weight):
         return F.linear(x, weight, bias)
-    if not _is_differentiated():
-        return _product(x, weight, bias)
-    result: Tensor = _DenseProduct.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-    return result
+    # Forward mode and torch.func do not ask whether gradients are enabled.
+    if torch.is_grad_enabled() or forward_mode_is_active() or functorch_is_active():
+        result: Tensor = _DenseProduct.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return result
+    return _product(x, weight, bias)
 
 
 def sum_of_products(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -155,25 +151,19 @@ def scaling_outputs_is_faster(v: Tensor) -> bool:
     return v.device.type == "cpu" and v.numel() >= SMALLEST
 
 
-def normalized_dense_product(x: Tensor, v: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:
-    """dense_product with weight g v / |v| (eq. 2), v [out, in] and gain g [out, 1]; only where
-    `onednn_is_faster`.
-    """
-    result: Tensor = _NormalizedDenseProduct.apply(x, v, gain, bias)  # type: ignore[no-untyped-call]
-    return result
+class Geometry(NamedTuple):
+    """How a kernel goes over images, as in F.conv2d."""
+
+    stride: tuple[int, int]
+    padding: str | tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
 
 
 def convolution(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: tuple[int, int],
-    padding: str | tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
-    input_scale: float = 1.0,
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, input_scale: float = 1.0
 ) -> Tensor:
-    """F.conv2d of input_scale * x, faster where it can be.
+    """F.conv2d of input_scale * x, or something faster.
 
     x: images [B, C, H, W], or what `pixel_rows` made of them.
 
@@ -183,10 +173,11 @@ def convolution(
     """
     if input_scale != 1:
         weight = weight * input_scale  # the same product: there are fewer weights than pixels
-    side = stride[1]
+    side = geometry.stride[1]
     if x.dim() == 5 and x.shape[4] == side:
         return _over_rows(x.permute(0, 2, 3, 1, 4), weight, bias, side, place=2)
-    if x.dim() != 4 or not cuts_into_blocks(weight, stride, padding, dilation, groups):
+    if x.dim() != 4 or not cuts_into_blocks(weight, geometry):
+        stride, padding, dilation, groups = geometry
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     if x.device.type in BLOCKS_ON:
         # A rest that is shorter than a block is in no product.
@@ -196,7 +187,7 @@ def convolution(
     if lies_in_rows(x, side):
         rows = torch.unflatten(x.permute(0, 2, 3, 1), 2, (-1, side))
         return _over_rows(rows, weight, bias, side, place=1)
-    return F.conv2d(x, weight, bias, stride)
+    return F.conv2d(x, weight, bias, geometry.stride)
 
 
 def _over_rows(rows: Tensor, weight: Tensor, bias: Tensor | None, side: int, *, place: int) -> Tensor:
@@ -205,20 +196,14 @@ def _over_rows(rows: Tensor, weight: Tensor, bias: Tensor | None, side: int, *, 
     return F.conv2d(rows.flatten(3).permute(0, 3, 1, 2), kernel.flatten(1, 2), bias, (side, 1))
 
 
-def cuts_into_blocks(
-    weight: Tensor,
-    stride: tuple[int, int],
-    padding: str | tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
-) -> bool:
+def cuts_into_blocks(weight: Tensor, geometry: Geometry) -> bool:
     """Whether a convolution's square stride cuts images and its kernel into blocks."""
+    stride, padding, *others = geometry
     return (
         stride[0] == stride[1] > 1
         and all(size % stride[0] == 0 for size in weight.shape[2:])
         and padding in ((0, 0), "valid")
-        and dilation == (1, 1)
-        and groups == 1
+        and others == [(1, 1), 1]
     )
 
 
@@ -255,11 +240,7 @@ def pixel_rows(x: Tensor, side: int) -> Tensor:
 
 def _is_plain(x: Tensor) -> bool:
     """On a CPU, and not under torch.func, where a function that is ready for it takes 50 microseconds longer."""
-    return (
-        x.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-    )
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not functorch_is_active()
 
 
 class FastLinear(nn.Linear):
@@ -288,5 +269,5 @@ class FastConv2d(nn.Conv2d):
     input_scale = 1.0
 
     def forward(self, input: Tensor) -> Tensor:
-        geometry: Any = self.stride, self.padding, self.dilation, self.groups, self.input_scale
-        return convolution(input, self.weight, self.bias, *geometry)
+        geometry: Any = self.stride, self.padding, self.dilation, self.groups
+        return convolution(input, self.weight, self.bias, Geometry(*geometry), self.input_scale)

@@ -124,7 +124,7 @@ class BatchNorm(nn.Module):
     def fold(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """As Bias.fold."""
         factor, offset = self._affine()
-        return weight * factor.view(-1, *[1] * (weight.dim() - 1)), offset
+        return weight * _over_features(factor, -weight.dim()), offset
 
 
 Shift = Bias | MeanOnlyBatchNorm | BatchNorm

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import is_parametrized
 
 from wn_rl.nn.layers import Conv, Dense, Layer, Layers
 from wn_rl.nn.networks import Preprocess
+from wn_rl.nn.private_torch import foreach_copy_
 from wn_rl.nn.products import FastConv2d, FastLinear, ScaledLinear, scaling_outputs_is_faster
 from wn_rl.nn.weights import Normalized, unit_norms
 
@@ -41,9 +43,13 @@ def _replace(module: nn.Module, convert: Callable[[nn.Module], nn.Module | None]
     return visit(module)
 
 
+def _own_parameters(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module._parameters.values() if parameter is not None]
+
+
 def _shared_parameters(module: nn.Module) -> set[int]:
     """Ids of the parameters that belong to more than one module."""
-    owned = Counter(id(p) for child in module.modules() for p in child._parameters.values() if p is not None)
+    owned = Counter(id(parameter) for child in module.modules() for parameter in _own_parameters(child))
     return {identity for identity, owners in owned.items() if owners > 1}
 
 
@@ -61,7 +67,7 @@ def _parts_of_layers(module: nn.Module) -> set[int]:
 
 def _reason_to_leave(child: nn.Module, shared: set[int], read_by_parents: set[int]) -> str | None:
     """Why a module with weights stays as it is; None for one that is converted or has nothing to convert."""
-    matrices = [p for p in child._parameters.values() if p is not None and _is_matrix(p)]
+    matrices = [p for p in _own_parameters(child) if isinstance(p, UninitializedParameter) or p.dim() >= 2]
     parametrized = is_parametrized(child)
     if isinstance(child, Layer) or not (matrices or parametrized):
         return None
@@ -80,10 +86,6 @@ def _reason_to_leave(child: nn.Module, shared: set[int], read_by_parents: set[in
     return None
 
 
-def _is_matrix(parameter: nn.Parameter) -> bool:
-    return isinstance(parameter, nn.parameter.UninitializedParameter) or parameter.dim() >= 2
-
-
 def _to_layer(plain: nn.Linear | nn.Conv2d, layers: Layers) -> Layer:
     """A layer with the plain one's eval-mode function, device, dtype and requires_grad."""
     w = plain.weight.detach().clone(memory_format=torch.contiguous_format)
@@ -95,21 +97,15 @@ def _to_layer(plain: nn.Linear | nn.Conv2d, layers: Layers) -> Layer:
     weight, shift = layers.make_weight(w), layers.make_shift(bias)
     if isinstance(weight, Normalized):
         weight.set_g(norms)
-    layer = (
-        Conv(weight, shift, plain.stride, plain.padding, plain.dilation, plain.groups)
-        if isinstance(plain, nn.Conv2d)
-        else Dense(weight, shift)
-    )
-    if isinstance(layer, Conv) and isinstance(plain, FastConv2d):
-        layer.input_scale = plain.input_scale
+    layer: Layer = Dense(weight, shift)
+    if isinstance(plain, nn.Conv2d):
+        layer = Conv(weight, shift, plain.stride, plain.padding, plain.dilation, plain.groups)
+        layer.input_scale = getattr(plain, "input_scale", 1.0)
     return layer.requires_grad_(plain.weight.requires_grad).train(plain.training)
 
 
 def reparameterize(
-    module: nn.Module,
-    to: str,
-    log_scale: float | None = None,
-    generator: torch.Generator | None = None,
+    module: nn.Module, to: str, log_scale: float | None = None, generator: torch.Generator | None = None
 ) -> tuple[nn.Module, list[str]]:
     """Put every nn.Linear and nn.Conv2d (and layer of ours) into the given parameterization.
 
@@ -145,53 +141,36 @@ def reparameterize(
 @torch.no_grad()
 def _to_plain(layer: Layer, fast: bool = False, share: bool = False) -> nn.Linear | nn.Conv2d:
     """An nn.Linear or nn.Conv2d (fast: a subclass) with the layer's eval-mode function; see `fold` for share."""
-    if fast and share and _scales_outputs(layer):
-        return _to_scaled(layer)
-    weight, bias = _plain_values(layer, fast)
+    v = layer.weight.v
     plain: nn.Linear | nn.Conv2d
+    # On the meta device nothing is drawn: the weights are replaced below.
     if isinstance(layer, Conv):
-        names = "stride", "padding", "dilation", "groups"
-        geometry: dict[str, Any] = {name: getattr(layer, name) for name in names}
-        inputs, kernel = weight.shape[1] * layer.groups, (weight.shape[2], weight.shape[3])
-        # On the meta device nothing is drawn: the weights are replaced below.
-        convolve = FastConv2d if fast else nn.Conv2d
-        plain = convolve(inputs, weight.shape[0], kernel, **geometry, device="meta")
+        convolve: Any = FastConv2d if fast else nn.Conv2d
+        plain = convolve(v.shape[1] * layer.geometry.groups, len(v), v.shape[2:], *layer.geometry, device="meta")
         if isinstance(plain, FastConv2d):
             plain.input_scale = layer.input_scale
     else:
-        linear = FastLinear if fast else nn.Linear
-        plain = linear(weight.shape[1], weight.shape[0], device="meta")
-    _set_values(plain, layer, share, weight=weight, bias=bias)
+        scales_outputs = fast and share and type(layer.weight) is Normalized and scaling_outputs_is_faster(v)
+        linear = ScaledLinear if scales_outputs else FastLinear if fast else nn.Linear
+        plain = linear(v.shape[1], len(v), device="meta")
+    for name, value in _plain_values(layer, plain).items():
+        if name == "scale" or (share and isinstance(value, nn.Parameter)):
+            setattr(plain, name, value)
+        else:
+            setattr(plain, name, nn.Parameter(value.clone(), requires_grad=v.requires_grad))
     return plain.train(layer.training)
 
 
-def _set_values(plain: nn.Module, layer: Layer, share: bool, **values: Tensor) -> None:
-    trainable = layer.weight.v.requires_grad
-    for name, value in values.items():
-        is_shared = share and isinstance(value, nn.Parameter)
-        setattr(plain, name, value if is_shared else nn.Parameter(value.clone(), requires_grad=trainable))
-
-
-def _scales_outputs(layer: Layer) -> bool:
-    is_normalized_dense = isinstance(layer, Dense) and type(layer.weight) is Normalized
-    return is_normalized_dense and scaling_outputs_is_faster(layer.weight.v)
-
-
-def _to_scaled(layer: Layer) -> ScaledLinear:
-    """A plain layer that shares v with a normalized dense one."""
-    outputs, inputs = layer.weight.v.shape
-    plain = ScaledLinear(inputs, outputs, device="meta")
-    plain.scale, bias = layer.folded_scale()
-    _set_values(plain, layer, share=True, weight=layer.weight.v, bias=bias)
-    return plain.train(layer.training)
-
-
-def _plain_values(layer: Layer, fast: bool, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Weight and bias for `_to_plain`: the weight of torch's own convolution takes the scale of the input."""
+def _plain_values(layer: Layer, plain: nn.Module, out: Tensor | None = None) -> dict[str, Tensor]:
+    """The values of a plain module's tensors, by name. out: where to compute the weight, if that spares a copy."""
+    if isinstance(plain, ScaledLinear):
+        assert isinstance(layer.weight, Normalized)
+        scale, bias = layer.shift.fold(layer.weight.scale())
+        return {"weight": layer.weight.v, "scale": scale, "bias": bias}
     weight, bias = layer.folded(out)
-    if isinstance(layer, Conv) and layer.input_scale != 1 and not fast:
+    if isinstance(layer, Conv) and layer.input_scale != 1 and not isinstance(plain, FastConv2d):
         weight = weight * layer.input_scale
-    return weight, bias
+    return {"weight": weight, "bias": bias}
 
 
 def fold(module: nn.Module, fast: bool = False, share: bool = False) -> nn.Module:
@@ -215,24 +194,17 @@ def fold(module: nn.Module, fast: bool = False, share: bool = False) -> nn.Modul
     return folded.eval()
 
 
-def _fold_pairs(folded: nn.Module, module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+def _fold_pairs(folded: Any, module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
     """(tensor of the fold, its value in the module) for every parameter and buffer."""
-    if isinstance(module, Layer) and isinstance(folded, ScaledLinear):
-        yield from zip((folded.scale, folded.bias), module.folded_scale(), strict=True)
-        return
     if isinstance(module, Layer):
-        fast = isinstance(folded, FastLinear | FastConv2d)
-        weight, bias = _plain_values(module, fast, out=folded._parameters["weight"])
-        yield folded._parameters["weight"], weight  # type: ignore[misc]
-        yield folded._parameters["bias"], bias  # type: ignore[misc]
+        for name, value in _plain_values(module, folded, out=folded.weight).items():
+            yield getattr(folded, name), value
         return
-    for target, source in ((folded._parameters, module._parameters), (folded._buffers, module._buffers)):
-        for name, value in source.items():
-            if value is not None:
-                yield target[name], value  # type: ignore[misc]
+    own: dict[str, Tensor | None] = {**module._parameters, **module._buffers}
+    yield from ((getattr(folded, name), value) for name, value in own.items() if value is not None)
     for name, child in module._modules.items():
         if child is not None:
-            yield from _fold_pairs(folded._modules[name], child)  # type: ignore[arg-type]
+            yield from _fold_pairs(folded._modules[name], child)
 
 
 @torch.no_grad()
@@ -244,8 +216,7 @@ def refill(folded: nn.Module, module: nn.Module) -> None:
     """
     pairs = [(to, value) for to, value in _fold_pairs(folded, module) if to is not value and value.numel() > 0]
     if pairs:
-        targets, values = zip(*pairs, strict=True)
-        torch._foreach_copy_(targets, values)
+        foreach_copy_(*zip(*pairs, strict=True))
 
 
 def shares_all_tensors(folded: nn.Module, module: nn.Module) -> bool:

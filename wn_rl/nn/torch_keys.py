@@ -20,19 +20,17 @@ def from_torch_weight_norm(state: Mapping[str, Tensor], log_scale: float | None 
     output unit's (dim other than 0), or g = 0 under a log-scale.
     """
     converted = dict(state)
-    for g_key in state:
-        endings = next((endings for endings in (NEW_KEYS, OLD_KEYS) if g_key.endswith(endings[0])), None)
-        if endings is None:
-            continue
-        layer = g_key.removesuffix(endings[0])
-        g, v = converted.pop(g_key), converted.pop(layer + endings[1])
+    g_keys = [(key, *endings) for endings in (NEW_KEYS, OLD_KEYS) for key in state if key.endswith(endings[0])]
+    for g_key, g_ending, v_ending in g_keys:
+        layer = g_key.removesuffix(g_ending)
+        g, v = converted.pop(g_key), converted.pop(layer + v_ending)
         if g.shape != unit_norms(v).shape:
             raise ValueError(f"{layer}: its norm is not over one output unit each (weight_norm with dim=0)")
         if log_scale is None:
             converted[f"{layer}.weight.g"] = g
+        elif not bool((g != 0).all()):
+            raise ValueError(f"{layer}: a log-scale g is positive: it cannot hold a unit with g = 0")
         else:
-            if not bool((g != 0).all()):
-                raise ValueError(f"{layer}: a log-scale g is positive: it cannot hold a unit with g = 0")
             v = v * g.sign()
             converted[f"{layer}.weight.s"] = g.abs().log() / log_scale
         converted[f"{layer}.weight.v"] = v

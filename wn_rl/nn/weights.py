@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from wn_rl.nn.private_torch import one_weight_norm
+
 
 def unit_norms(weight: Tensor) -> Tensor:
     """Euclidean norm of each output unit's weights: [out, ...] -> [out, 1, ...]."""
@@ -50,24 +52,18 @@ class Normalized(nn.Module):
 
     def gain(self) -> Tensor:
         """g, [out, 1, ...]."""
-        if self.log_scale is None:
-            return self.g
-        return torch.exp(self.log_scale * self.s)
+        return self.g if self.log_scale is None else torch.exp(self.log_scale * self.s)
 
     def scale(self) -> Tensor:
         """g / |v|, [out, 1, ...]: what w is of v."""
         return self.gain() / unit_norms(self.v)
 
     def forward(self) -> Tensor:
-        if torch.compiler.is_compiling():
+        if one_weight_norm is None or torch.compiler.is_compiling():
             return self.v * self.scale()  # plain operations, which Inductor can fuse
-        # The same in one operation forward and one backward: small networks are bound by overhead.
-        return torch._weight_norm(self.v, self.gain(), 0)
-
-    def write(self, out: Tensor) -> Tensor:
-        """w, computed in a tensor [out, in, ...] that needs no gradient."""
-        torch.mul(self.v, self.scale(), out=out)
-        return out
+        # The same in fewer operations: small networks are bound by overhead.
+        w: Tensor = one_weight_norm(self.v, self.gain(), 0)
+        return w
 
     def gradients(self, of_w: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
         """Each parameter with the gradient that a gradient of w [out, in, ...] means for it (eq. 3)."""
@@ -80,18 +76,18 @@ class Normalized(nn.Module):
 
     @torch.no_grad()
     def set_g(self, g: Tensor) -> None:
-        """Set g from [out] or [out, 1, ...]. ValueError where a log-scale cannot hold it (g <= 0)."""
-        parameter = self.g if self.log_scale is None else self.s
-        if self.log_scale is not None:
-            if not bool((g > 0).all()):
-                raise ValueError("a log-scale g is positive: it cannot hold a unit with g <= 0")
-            g = g.log() / self.log_scale
-        parameter.copy_(g.reshape(parameter.shape))
+        """Set g from [out] or [out, 1, ...]. ValueError: g <= 0 under a log-scale."""
+        if self.log_scale is None:
+            self.g.copy_(g.reshape(self.g.shape))
+            return
+        if not bool((g > 0).all()):
+            raise ValueError("a log-scale g is positive: it cannot hold a unit with g <= 0")
+        self.s.copy_((g.log() / self.log_scale).reshape(self.s.shape))
 
     @torch.no_grad()
     def set_multiple(self, scale: Tensor) -> None:
         """Make w = scale * v, with scale [out]."""
-        self.set_g(scale.view(-1) * unit_norms(self.v).view(-1))
+        self.set_g(scale * unit_norms(self.v).view(-1))
 
 
 Weight = Direct | Normalized

@@ -14,8 +14,7 @@ class _AtStates(nn.Module):
 
     def __init__(self, network: nn.Module, states: Tensor | dict[str, Tensor]) -> None:
         super().__init__()
-        self.network = network
-        self.states = states
+        self.network, self.states = network, states
 
     def forward(self, _: Tensor) -> Tensor:
         q: Tensor = self.network(self.states)

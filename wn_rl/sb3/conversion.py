@@ -83,12 +83,10 @@ def _to_sb3(name: str) -> str:
 
 
 def _to_ours(name: str) -> str:
-    """The reverse of _to_sb3."""
     return _OUTPUT + name.removeprefix(_HEAD) if name.startswith(_HEAD) else name.removeprefix(_FEATURES)
 
 
 def _frame_shape(shape: tuple[int, ...], stack: int) -> tuple[int, ...]:
-    """The shape of one frame, where `stack` of them are merged into the leading axis."""
     if stack < 1 or shape[0] % stack:
         raise ValueError(f"observations {shape} are not a stack of {stack} frames")
     leading = shape[0] // stack

@@ -13,9 +13,9 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from wn_rl.nn.layers import Layer, layers_of
+from wn_rl.nn.layers import layers_of
 from wn_rl.nn.update.optimizers import Adamax, MultiTensorOptimizer
-from wn_rl.nn.weights import Normalized
+from wn_rl.nn.weights import Normalized, Weight
 
 WARPS = 4  # of a program, for rows up to 4096; on an H100 8 and 16 were slower by a tenth there
 
@@ -102,12 +102,12 @@ def _update_rows(  # type: ignore[no-untyped-def]
 
 
 class FusedAdamax:
-    """The step (`wn_rl.nn.update.steps.UpdateStep`) of a network with an Adamax, to rounding that of `PlainStep`.
+    """The step of a network with an Adamax, to rounding that of `wn_rl.nn.update.steps.PlainStep`.
 
     Layers whose weights are held (`hold_weights`) are differentiated by those, others by their parameters.
 
     Raises:
-        ValueError: the optimizer is no Adamax.
+        ValueError: the optimizer is not an Adamax, or the layers cannot be updated by one kernel.
     """
 
     def __init__(self, network: nn.Module, optimizer: MultiTensorOptimizer, max_v_norm: float | None) -> None:
@@ -131,10 +131,10 @@ class FusedAdamax:
         self._kinds: list[tl.constexpr] = []
         done = set()
         for layer in layers_of(network):
-            v, gain, kind = layer.weight.v, _gain_parameter(layer), _kind(layer)
-            leaf = v if layer.held is None else layer.held
-            self._add(leaf, kind, (v, *state[id(v)], leaf, gain, *state[id(gain)]))
-            done |= {id(v), id(gain)}
+            if layer.held is not None:
+                v, (gain, kind) = layer.weight.v, _gain_parameter(layer.weight)
+                self._add(layer.held, kind, (v, *state[id(v)], layer.held, gain, *state[id(gain)]))
+                done |= {id(v), id(gain)}
         for parameter in parameters:
             if id(parameter) not in done:
                 row = parameter, *state[id(parameter)], parameter, parameter, *state[id(parameter)]
@@ -155,7 +155,7 @@ class FusedAdamax:
 
     @torch.no_grad()
     def apply(self, gradients: Sequence[Tensor]) -> None:
-        """As `UpdateStep.apply`."""
+        """As `PlainStep.apply`."""
         beta1, beta2 = self._group["betas"]
         decay = self._group["decay"].mul_(beta1)
         parameters = tuple(
@@ -178,26 +178,18 @@ class FusedAdamax:
             HAS_LOG_SCALE=self._log_scale is not None,
             BOUNDED=self._max_v_norm is not None,
             num_warps=min(32, max(WARPS, max(self._blocks) // 1024)),
-            enable_fp_fusion=True,  # Triton's default so far, which newer versions want to be said
+            enable_fp_fusion=True,  # Triton's default so far, which newer versions ask for
         )
 
 
 def _laid_out_as(values: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient with the strides of the values."""
     if gradient.stride() == values.stride():
         return gradient
     return torch.empty_like(values, dtype=gradient.dtype).copy_(gradient)
 
 
-def _kind(layer: Layer) -> tl.constexpr:
-    if layer.held is None:
-        return PLAIN
-    return NORMALIZED if isinstance(layer.weight, Normalized) else HELD
-
-
-def _gain_parameter(layer: Layer) -> Tensor:
-    """g or s of the layer's weight, or v where the kernel needs none."""
-    weight = layer.weight
-    if layer.held is None or not isinstance(weight, Normalized):
-        return weight.v
-    return weight.g if weight.log_scale is None else weight.s
+def _gain_parameter(weight: Weight) -> tuple[Tensor, tl.constexpr]:
+    """g or s, or v where the kernel needs none, and the kind of the rows."""
+    if not isinstance(weight, Normalized):
+        return weight.v, HELD
+    return (weight.g if weight.log_scale is None else weight.s), NORMALIZED

@@ -14,8 +14,8 @@ def hold_weights(module: nn.Module, dtype: torch.dtype) -> None:
     """From now on, take the weights of training mode from tensors `held` [out, in, ...] of this type.
 
     They are leaves: a loss has gradients for them, not for v and g. Whoever changes v or g must refill them
-    (`refill_held`). Weights that are v itself, in this type, need no such tensor; those of a user's own class
-    have none, since only autograd knows what a gradient of w means for their parameters.
+    (`refill_held`). Weights that are v itself, in this type, need no such tensor. Those of a user's own class are
+    not held, since only autograd knows what a gradient of w means for their parameters.
     """
     for layer in layers_of(module):
         kind, v = type(layer.weight), layer.weight.v

@@ -5,7 +5,6 @@ that exist after the first step: a CUDA graph can capture every later one, and t
 torch.optim has no form of Adamax that is all of this on a CPU too.
 """
 
-import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -15,12 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from wn_rl.nn import private_torch as private
 from wn_rl.registry import OPTIMIZERS
 
 Tensors = list[Tensor]
 
-_ADD_PARAM_GROUP: Any = inspect.unwrap(Optimizer.add_param_group)
+Betas = tuple[float, float]
 
+BETAS = (0.5, 0.999)  # Salimans & Kingma, section 5.4: Adamax with momentum 0.5
 NUMBERS_READ_ON = ("cpu",)  # devices where reading a tensor's number waits for nothing
 
 
@@ -36,7 +37,7 @@ class MultiTensorOptimizer(Optimizer, ABC):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in torch, without a wrapper whose first call imports torch's compiler: more than a second."""
-        _ADD_PARAM_GROUP(self, param_group)
+        private.add_param_group(self, param_group)
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One update of the parameters that have a gradient; returns the closure's loss where there is one."""
@@ -84,13 +85,7 @@ class Adamax(MultiTensorOptimizer):
 
     buffers = "mean", "maximum"
 
-    def __init__(
-        self,
-        params: Iterable[nn.Parameter],
-        lr: float,
-        betas: tuple[float, float] = (0.5, 0.999),
-        eps: float = 1e-8,
-    ) -> None:
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, betas: Betas = BETAS, eps: float = 1e-8) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -101,21 +96,20 @@ class Adamax(MultiTensorOptimizer):
 
     @staticmethod
     def update(parameters: Tensors, gradients: Tensors, buffers: list[Tensors], settings: dict[str, Any]) -> None:
-        """One step; see the class."""
         means, maxima = buffers
         beta1, beta2 = settings["betas"]
         decay = settings["decay"].mul_(beta1)
-        torch._foreach_lerp_(means, gradients, 1 - beta1)
-        magnitudes = torch._foreach_abs(gradients)
-        torch._foreach_add_(magnitudes, settings["eps"])
-        torch._foreach_mul_(maxima, beta2)
-        torch._foreach_maximum_(maxima, magnitudes)
+        private.foreach_lerp_(means, gradients, 1 - beta1)
+        magnitudes = private.foreach_abs(gradients)
+        private.foreach_add_(magnitudes, settings["eps"])
+        private.foreach_mul_(maxima, beta2)
+        private.foreach_maximum_(maxima, magnitudes)
         if decay.device.type in NUMBERS_READ_ON and not torch.compiler.is_compiling():
             # With the rate as a number there is one pass less over all parameters.
-            torch._foreach_addcdiv_(parameters, means, maxima, -settings["lr"] / (1 - float(decay)))
+            private.foreach_addcdiv_(parameters, means, maxima, value=-settings["lr"] / (1 - float(decay)))
         else:
-            divisors = torch._foreach_mul(maxima, (1 - decay) / settings["lr"])
-            torch._foreach_addcdiv_(parameters, means, divisors, -1)
+            divisors = private.foreach_mul(maxima, (1 - decay) / settings["lr"])
+            private.foreach_addcdiv_(parameters, means, divisors, value=-1)
 
 
 class AuthorsAdamax(MultiTensorOptimizer):
@@ -126,25 +120,18 @@ class AuthorsAdamax(MultiTensorOptimizer):
 
     buffers = "mean", "maximum"
 
-    def __init__(
-        self,
-        params: Iterable[nn.Parameter],
-        lr: float,
-        betas: tuple[float, float] = (0.5, 0.999),
-        eps: float = 1e-6,
-    ) -> None:
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, betas: Betas = BETAS, eps: float = 1e-6) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
 
     @staticmethod
     def update(parameters: Tensors, gradients: Tensors, buffers: list[Tensors], settings: dict[str, Any]) -> None:
-        """One step; see the class."""
         means, maxima = buffers
         beta1, beta2 = settings["betas"]
-        torch._foreach_lerp_(means, gradients, 1 - beta1)
-        torch._foreach_mul_(maxima, beta2)
-        torch._foreach_maximum_(maxima, torch._foreach_abs(gradients))
-        divisors = torch._foreach_add(maxima, settings["eps"])
-        torch._foreach_addcdiv_(parameters, means, divisors, -settings["lr"])
+        private.foreach_lerp_(means, gradients, 1 - beta1)
+        private.foreach_mul_(maxima, beta2)
+        private.foreach_maximum_(maxima, private.foreach_abs(gradients))
+        divisors = private.foreach_add(maxima, settings["eps"])
+        private.foreach_addcdiv_(parameters, means, divisors, value=-settings["lr"])
 
 
 class CenteredRMSProp(MultiTensorOptimizer):
@@ -160,16 +147,15 @@ class CenteredRMSProp(MultiTensorOptimizer):
 
     @staticmethod
     def update(parameters: Tensors, gradients: Tensors, buffers: list[Tensors], settings: dict[str, Any]) -> None:
-        """One step; see the class."""
         means, squares = buffers
         fresh = 1 - settings["decay"]
-        torch._foreach_lerp_(means, gradients, fresh)
-        torch._foreach_mul_(squares, settings["decay"])
-        torch._foreach_addcmul_(squares, gradients, gradients, fresh)
-        divisors = torch._foreach_add(squares, settings["eps"])
-        torch._foreach_addcmul_(divisors, means, means, -1)
-        torch._foreach_sqrt_(divisors)
-        torch._foreach_addcdiv_(parameters, gradients, divisors, -settings["lr"])
+        private.foreach_lerp_(means, gradients, fresh)
+        private.foreach_mul_(squares, settings["decay"])
+        private.foreach_addcmul_(squares, gradients, gradients, value=fresh)
+        divisors = private.foreach_add(squares, settings["eps"])
+        private.foreach_addcmul_(divisors, means, means, value=-1)
+        private.foreach_sqrt_(divisors)
+        private.foreach_addcdiv_(parameters, gradients, divisors, value=-settings["lr"])
 
 
 def make_optimizer(name: str, parameters: Iterable[nn.Parameter], learning_rate: float) -> MultiTensorOptimizer:
@@ -187,7 +173,10 @@ def optimizer_tree(optimizer: Optimizer) -> dict[str, Any]:
         "parameters": {
             str(number): dict(state[p]) for number, p in enumerate(_parameters(optimizer)) if p in state
         },
-        "groups": {str(number): _tensors(group) for number, group in enumerate(optimizer.param_groups)},
+        "groups": {
+            str(number): {name: value for name, value in group.items() if isinstance(value, Tensor)}
+            for number, group in enumerate(optimizer.param_groups)
+        },
     }
 
 
@@ -205,7 +194,3 @@ def load_optimizer_tree(optimizer: Optimizer, tree: dict[str, Any]) -> None:
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _tensors(group: dict[str, Any]) -> dict[str, Tensor]:
-    return {name: value for name, value in group.items() if isinstance(value, Tensor)}

@@ -1,7 +1,7 @@
 """The end of an update: from the gradients of a loss to the next weights."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -9,28 +9,18 @@ from torch import Tensor, nn
 from wn_rl.nn.layers import bound_v, layers_of
 from wn_rl.nn.update.optimizers import Adamax, MultiTensorOptimizer
 
+if TYPE_CHECKING:
+    from wn_rl.nn.update.fused import FusedAdamax
+
 KERNEL_ON = ("cuda",)  # devices that Triton is for
-
-
-class UpdateStep(Protocol):
-    """What an update does after backward.
-
-    Whoever changes parameters by other means calls `refill_held` next.
-    """
-
-    leaves: list[Tensor]
-    """What the loss is to be differentiated by."""
-
-    def apply(self, gradients: Sequence[Tensor]) -> None:
-        """Change the network by the gradients of its leaves. A CUDA graph may hold it."""
-        ...
 
 
 class PlainStep:
     """Backward of the weights that layers hold (eq. 3), the optimizer, the bound on |v|, the next held weights.
 
     In torch's operations, for any optimizer and device. Layers that hold nothing are differentiated by their
-    parameters. compiled: let torch.compile fuse all that.
+    parameters. compiled: let torch.compile fuse all that. leaves: what the loss is to be differentiated by.
+    Whoever changes parameters by other means calls `refill_held` next.
     """
 
     def __init__(
@@ -46,7 +36,7 @@ class PlainStep:
         self._run = torch.compile(self._update, dynamic=False) if compiled else self._update
 
     def apply(self, gradients: Sequence[Tensor]) -> None:
-        """As `UpdateStep.apply`."""
+        """Change the network by the gradients of its leaves. A CUDA graph may hold it."""
         self._run(list(gradients))
 
     @torch.no_grad()
@@ -68,7 +58,7 @@ class PlainStep:
 
 def make_step(
     network: nn.Sequential, optimizer: MultiTensorOptimizer, max_v_norm: float | None, *, fuse: bool
-) -> UpdateStep:
+) -> "PlainStep | FusedAdamax":
     """The step of a network whose parameters are the optimizer's. `hold_weights`, if at all, comes before.
 
     fuse: compile it, or let one Triton kernel do it all where there is one for this optimizer and device.
