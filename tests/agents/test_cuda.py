@@ -175,11 +175,11 @@ def test_graphs_give_what_the_compiled_code_gives(
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     compiled, graphs = (trained(parameterization, precision, mode) for mode in ("compile", "cuda_graph"))
     run = graphs.experiment
-    assert isinstance(run.learner.networks._refresh, Captured) == (parameterization != "normal")
+    assert isinstance(run.learner.networks.refresh_acting, Captured) == (parameterization != "normal")
     assert isinstance(run.learner._run_round, Captured)
     for captured in (
         run.learner._run_round,
-        run.learner.networks._refresh,
+        run.learner.networks.refresh_acting,
         run.actor._ask_network,
         run.actor._stacks._append,
     ):

@@ -156,7 +156,7 @@ def test_a_captured_round_gives_what_the_eager_one_gives(parameterization: str, 
     eager, captured = Bench(config), Bench(config)
     captured.learner._run_round = Captured(captured.learner._round, capture=record)
     if parameterization != "normal":
-        captured.learner.networks._refresh = Captured(captured.learner.networks._refresh, capture=record)
+        captured.learner.networks.refresh_acting = Captured(captured.learner.networks.refresh_acting, capture=record)
     for number in range(WARM_UPS + 9):
         for bench in (eager, captured):
             bench.add(1 + number)
@@ -171,12 +171,12 @@ def test_a_refresh_is_captured_where_it_does_something(parameterization: str) ->
     """Torch warns of a graph of nothing: acting shares the weights of normal layers."""
     config = dataclasses.replace(CONFIG, parameterization=parameterization, accelerate="cuda_graph")
     networks = make_q_networks(config, SPEC, CPU)
-    assert isinstance(networks._refresh, Captured) == (parameterization != "normal")
+    assert isinstance(networks.refresh_acting, Captured) == (parameterization != "normal")
     recorder = Recorder()
     with recorder:
         refill(networks.acting, networks.online)
     writes = [call for call in recorder.calls if call[0]._schema.is_mutable]
-    assert bool(writes) == isinstance(networks._refresh, Captured)
+    assert bool(writes) == isinstance(networks.refresh_acting, Captured)
 
 
 @pytest.mark.usefixtures("no_numbers_read")
