@@ -121,8 +121,8 @@ class Learner:
         self.networks.allow_precision()
         size = self.learning.batch_size
         columns = self._batches.take(count)  # each [count * B, ...]
-        batches = [Batch(*parts) for parts in zip(*(column.split(size) for column in columns), strict=True)]
-        targets = self._compute_targets(columns).split(size) if self._at_once else None
+        batches = [Batch(*parts) for parts in zip(*(torch.split(column, size) for column in columns), strict=True)]
+        targets = torch.split(self._compute_targets(columns), size) if self._at_once else None
         for number, batch in enumerate(batches):
             target_t = self._compute_targets(batch) if targets is None else targets[number]  # [B]
             self.networks.descend(self._compute_loss(batch.s_tm1, batch.a_tm1, target_t, batch.weight))

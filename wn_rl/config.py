@@ -11,7 +11,7 @@ import ast
 import dataclasses
 import json
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated, Any, Literal, TypeVar
@@ -66,13 +66,11 @@ def _default(value: str) -> str:
     return f"(default: {' '.join(map(str, ast.literal_eval(value)))})" if value.startswith("[") else value
 
 
-def _flag_of(registry: Registry[Any]) -> object:
+def _flag_of(registry: Registry[Any], make: Callable[[Any], Any] = lambda name: name) -> object:
     """For `Annotated`: the flag takes the names that the registry has when flags are read."""
-    return tyro.conf.arg(constructor_factory=lambda: _literal(registry), help_behavior_hint=_default)
-
-
-def _literal(registry: Registry[Any]) -> Any:
-    return typing.cast(Any, Literal)[tuple(registry)]
+    return tyro.conf.arg(
+        constructor_factory=lambda: make(typing.cast(Any, Literal)[tuple(registry)]), help_behavior_hint=_default
+    )
 
 
 SuiteName = Annotated[str, SUITES, _flag_of(SUITES)]
@@ -80,14 +78,7 @@ PresetName = Annotated[str, PRESETS, _flag_of(PRESETS)]
 ParameterizationName = Annotated[str, PARAMETERIZATIONS, _flag_of(PARAMETERIZATIONS)]
 NetworkName = Annotated[str, NETWORKS, _flag_of(NETWORKS)]
 OptimizerName = Annotated[str, OPTIMIZERS, _flag_of(OPTIMIZERS)]
-TrackerNames = Annotated[
-    tuple[str, ...],
-    TRACKERS,
-    tyro.conf.arg(
-        constructor_factory=lambda: tuple[_literal(TRACKERS), ...],  # type: ignore[misc]
-        help_behavior_hint=_default,
-    ),
-]
+TrackerNames = Annotated[tuple[str, ...], TRACKERS, _flag_of(TRACKERS, lambda name: tuple[name, ...])]
 Accelerate = Literal["eager", "compile", "cuda_graph"]
 
 
@@ -96,9 +87,9 @@ class EnvironmentConfig:
     """The rules of the game in training."""
 
     life_loss_terminates: Learning[bool] = True
-    """Atari: a lost life sets the discount to 0; game and frame stack go on (Mnih, Methods; stack as dqn_zoo)."""
+    """Atari: a lost life sets the discount to 0; episode and stack continue (Mnih, Methods; stack as dqn_zoo)."""
     max_episode_frames: Evaluation[Count] = 108_000
-    """Emulator frames after which a game is cut (30 minutes); a cut game bootstraps (dqn_zoo)."""
+    """Emulator frames after which an episode is cut (30 minutes); a cut episode bootstraps (dqn_zoo)."""
     resize: Evaluation[Literal["area", "bilinear"]] = "area"
     """How screens become 84x84: area, or bilinear as in the older codes (one lane only)."""
     emulator_threads: Circumstance[Threads] = 0
@@ -165,20 +156,20 @@ class LearningConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Tests during training: own environments, raw reward, no life terminals (deep_q_rl's protocol)."""
+    """Evaluations during training: own environments, raw reward, no life terminals (deep_q_rl's protocol)."""
 
     period: Evaluation[CountOrZero] = 250_000
-    """Steps between tests; 0 for none (deep_q_rl: one epoch)."""
+    """Steps between evaluations; 0 for none (deep_q_rl: one epoch)."""
     steps: Evaluation[Count] = 125_000
-    """Steps of one test; completed games count (deep_q_rl)."""
+    """Steps of one evaluation; completed episodes count (deep_q_rl)."""
     epsilon: Evaluation[Fraction] = 0.05
-    """Exploration in tests (Mnih, Methods)."""
+    """Exploration in evaluations (Mnih, Methods)."""
     num_envs: Evaluation[Lanes] = 1
-    """Lanes of a test. With several, every game that was started is finished and counts."""
+    """Lanes of an evaluation. With several, every episode that was started is finished and counts."""
     held_out_states: Record[Count] = 500
-    """States whose mean greatest Q is followed (DeepMind's code: 500)."""
+    """States whose mean maximum Q is followed (DeepMind's code: 500)."""
     video_period: Record[CountOrZero] = 10
-    """Record one game to videos/ at every so many tests; 0 for none."""
+    """Every how many evaluations an episode is recorded to videos/; 0 for none."""
 
 
 @dataclass(frozen=True)
@@ -354,15 +345,9 @@ def from_json(values: dict[str, Any]) -> Config:
     """The config that `to_json` gave.
 
     Raises:
-        ValueError: a field is unknown or missing (a file of another version), or its value cannot be.
+        ValueError: a field is unknown or missing (a file of another version), or its value is invalid.
     """
-    nested = {
-        "environment": EnvironmentConfig,
-        "network": NetworkConfig,
-        "optimizer": OptimizerConfig,
-        "learning": LearningConfig,
-        "evaluation": EvaluationConfig,
-    }
+    nested = {name: kind for name, kind in typing.get_type_hints(Config).items() if dataclasses.is_dataclass(kind)}
     try:
         parts = {name: kind(**_whole(kind, values[name])) for name, kind in nested.items()}
         rest = {name: value for name, value in _whole(Config, values).items() if name not in nested}

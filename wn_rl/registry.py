@@ -42,19 +42,19 @@ class Registry(MutableMapping[str, Entry]):
 
     def __init__(self, kind: str, places: Mapping[str, str]) -> None:
         self.kind = kind
-        self._places = dict(places)
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, Any] = {name: _Place(place) for name, place in places.items()}
 
     def __getitem__(self, name: str) -> Entry:
         """What the name stands for. UnknownNameError: the registry does not have it."""
-        if name not in self._places and name not in self._entries:
+        if name not in self._entries:
             raise UnknownNameError(
                 f"unknown {self.kind} {name!r}: choose from {', '.join(self)}{did_you_mean(str(name), self)}"
             )
-        if name not in self._entries:
-            module, _, attribute = self._places[name].partition(":")
+        if isinstance(place := self._entries[name], _Place):
+            module, _, attribute = place.partition(":")
             self._entries[name] = getattr(importlib.import_module(module), attribute)
-        return self._entries[name]
+        entry: Entry = self._entries[name]
+        return entry
 
     def __setitem__(self, name: str, entry: Entry) -> None:
         self._entries[name] = entry
@@ -63,30 +63,34 @@ class Registry(MutableMapping[str, Entry]):
         del self._entries[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._places or name in self._entries
+        return name in self._entries  # that of a mapping would import the entry
 
     def __iter__(self) -> Iterator[str]:
-        return iter({**self._places, **self._entries})
+        return iter(self._entries)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._entries)
+
+
+class _Place(str):
+    """Where an entry is that is not imported yet."""
+
+
+def _ours(kind: str, module: str, *names: str) -> Registry[Any]:
+    """A registry of the attributes of a module with these names."""
+    return Registry(kind, {name: f"{module}:{name}" for name in names})
 
 
 PARAMETERIZATIONS: Registry[Any] = Registry(
     "parameterization",
     {
-        "normal": "wn_rl.nn.layers:NORMAL",
-        "batch_norm": "wn_rl.nn.layers:BATCH_NORM",
-        "weight_norm": "wn_rl.nn.layers:WEIGHT_NORM",
-        "weight_norm_mean_only_bn": "wn_rl.nn.layers:WEIGHT_NORM_MEAN_ONLY_BN",
+        name: f"wn_rl.nn.layers:{name.upper()}"
+        for name in ("normal", "batch_norm", "weight_norm", "weight_norm_mean_only_bn")
     },
 )
 """`wn_rl.nn.Parameterization`: how a layer's weight is made of its parameters."""
 
-NETWORKS: Registry[Any] = Registry(
-    "network",
-    {name: f"wn_rl.nn.networks:{name}" for name in ("nature_cnn", "minatar_cnn", "mlp")},
-)
+NETWORKS = _ours("network", "wn_rl.nn.networks", "nature_cnn", "minatar_cnn", "mlp")
 """Functions (frame_shape, stack, num_actions, scale, layers) -> nn.Sequential, as `wn_rl.nn.networks.mlp`."""
 
 OPTIMIZERS: Registry[Any] = Registry(
@@ -100,13 +104,7 @@ OPTIMIZERS: Registry[Any] = Registry(
 """Functions (parameters, learning_rate) -> torch.optim.Optimizer."""
 
 SUITES: Registry[Any] = Registry(
-    "suite",
-    {
-        "atari": "wn_rl.envs:ATARI",
-        "minatar": "wn_rl.envs:MINATAR",
-        "classic": "wn_rl.envs:CLASSIC",
-        "gymnasium": "wn_rl.envs:GYMNASIUM",
-    },
+    "suite", {name: f"wn_rl.envs:{name.upper()}" for name in ("atari", "minatar", "classic", "gymnasium")}
 )
 """`wn_rl.envs.Suite`: where games come from."""
 
@@ -116,13 +114,8 @@ TRACKERS: Registry[Any] = Registry(
 )
 """Functions (RunInfo) -> Tracker: where metrics go."""
 
-PRESETS: Registry[Any] = Registry(
-    "preset",
-    {
-        name: f"wn_rl.presets:{name}"
-        for name in ("paper", "nature", "fast", "laptop", "minatar", "classic", "vectors", "images", "grids")
-    },
-)
+_PRESETS = ("paper", "nature", "fast", "laptop", "minatar", "classic", "vectors", "images", "grids")
+PRESETS = _ours("preset", "wn_rl.presets", *_PRESETS)
 """Functions (game) -> Config: starting points."""
 
 IMPORTS = "WN_RL_IMPORT"
@@ -135,18 +128,20 @@ def import_extensions(modules: Iterable[str]) -> None:
     Raises:
         ImportError: there is no such module.
     """
-    named = [*os.environ.get(IMPORTS, "").split(","), *modules]
-    unique = [module for module in dict.fromkeys(named) if module]
+    unique = dict.fromkeys([*_imported(), *modules])
     for module in unique:
         importlib.import_module(module)
     if unique:
         os.environ[IMPORTS] = ",".join(unique)
 
 
+def _imported() -> list[str]:
+    return list(filter(None, os.environ.get(IMPORTS, "").split(",")))
+
+
 def import_flags() -> list[str]:
     """The flags of `wn-rl` that import the same modules elsewhere."""
-    modules = os.environ.get(IMPORTS, "").split(",")
-    return [flag for module in modules if module for flag in ("--import", module)]
+    return [flag for module in _imported() for flag in ("--import", module)]
 
 
 def command_line(*words: str) -> str:

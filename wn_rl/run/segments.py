@@ -15,8 +15,8 @@ SEGMENT_BYTES = 128 * 2**20  # of one file; saving and loading take about three 
 Columns = dict[str, Tensor]
 
 
-class RowSource(Protocol):
-    """A ring of rows. `num_rows` were ever added; [oldest_row, num_rows) are still there."""
+class Rows(Protocol):
+    """A ring of rows, the replay: `num_rows` were ever added, and [oldest_row, num_rows) are still there."""
 
     @property
     def oldest_row(self) -> int:
@@ -32,12 +32,8 @@ class RowSource(Protocol):
         """Copies of rows [start, stop); the first axis of each column counts rows."""
         ...
 
-
-class RowTarget(Protocol):
-    """What takes rows back: called in order, without gaps, from the oldest row on."""
-
     def write_rows(self, start: int, columns: Columns) -> None:
-        """Put back rows [start, start + the columns' length)."""
+        """Put rows back from start on: called in order, without gaps, from the oldest row on."""
         ...
 
 
@@ -58,18 +54,16 @@ class Segment:
             return False
 
 
-def write_segments(folder: Path, replay: RowSource, start: int) -> Iterable[Segment]:
-    """Write rows [start, num_rows) to new files, as many as SEGMENT_BYTES asks for.
+def write_segments(folder: Path, replay: Rows, start: int) -> Iterable[Segment]:
+    """Write rows [start, num_rows) to new files of at most SEGMENT_BYTES.
 
     Raises:
         OSError: a file could not be written whole. It and those before it are left behind.
     """
     stop = replay.num_rows
-    rows_per_segment = 1
-    if start < stop:
-        row = replay.read_rows(start, start + 1)
-        row_bytes = sum(column.numel() * column.element_size() for column in row.values())
-        rows_per_segment = max(1, SEGMENT_BYTES // max(1, row_bytes))
+    row = replay.read_rows(start, min(start + 1, stop))
+    row_bytes = sum(column.numel() * column.element_size() for column in row.values())
+    rows_per_segment = max(1, SEGMENT_BYTES // max(1, row_bytes))
     for first in range(start, stop, rows_per_segment):
         end = min(first + rows_per_segment, stop)
         columns = replay.read_rows(first, end)
@@ -80,7 +74,7 @@ def write_segments(folder: Path, replay: RowSource, start: int) -> Iterable[Segm
     sync_folder(folder)
 
 
-def read_segments(folder: Path, segments: Iterable[Segment], oldest_row: int, replay: RowTarget) -> None:
+def read_segments(folder: Path, segments: Iterable[Segment], oldest_row: int, replay: Rows) -> None:
     """Give the rows from oldest_row on to the replay."""
     for segment in segments:
         columns = safetensors.torch.load((folder / segment.name).read_bytes())

@@ -34,14 +34,14 @@ _MAX_JSON_INT = 2**63  # a larger one goes as hexadecimal: Python limits the dec
 
 
 class StateError(ValueError):
-    """The files do not hold a state, or the state holds what cannot be saved."""
+    """The files do not hold a state, or the state is not plain data."""
 
 
 def pack(state: Any) -> dict[str, bytes]:
     """The two files of a state: {name: content}.
 
     Raises:
-        StateError: a value is none of the types above; its place in the tree is named.
+        StateError: a value has another type than those above; its place in the tree is named.
     """
     tensors: dict[str, Tensor] = {}
     structure = _encode(state, "state", tensors)
@@ -92,19 +92,18 @@ def _decode(node: Any, tensors: dict[str, Tensor]) -> Any:
         return [_decode(item, tensors) for item in node]
     if not isinstance(node, dict):
         return node
-    if len(node) == 1:
-        [(tag, content)] = node.items()
-        if tag == "$tensor":
-            return tensors[content]
-        if tag == "$array":
-            return tensors[content].numpy()
-        if tag == "$scalar":
-            return tensors[content].numpy()[()]
-        if tag == "$int":
-            return int(content, 16)
-        if tag == "$float":
-            return struct.unpack(">d", bytes.fromhex(content))[0]
-        if tag == "$dict":
+    match list(node.items()):
+        case [("$tensor", name)]:
+            return tensors[name]
+        case [("$array", name)]:
+            return tensors[name].numpy()
+        case [("$scalar", name)]:
+            return tensors[name].numpy()[()]
+        case [("$int", digits)]:
+            return int(digits, 16)
+        case [("$float", digits)]:
+            return struct.unpack(">d", bytes.fromhex(digits))[0]
+        case [("$dict", content)]:
             node = content
     return {key: _decode(item, tensors) for key, item in node.items()}
 
@@ -139,7 +138,7 @@ def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
 
 
 def write_network_file(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors and metadata at once. OSError if it cannot be; the file before is then whole."""
+    """Write tensors and metadata at once. OSError if they could not be written; the file before is then whole."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     replace_file(path, safetensors.torch.save(plain, {**metadata, _DIGEST: _digest(plain, metadata)}))
 
@@ -162,7 +161,7 @@ def read_network_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_best_network(path: Path, config: Config) -> tuple[dict[str, Tensor], int]:
-    """The tensors of the network of a run's best test, and the step that it is of.
+    """The tensors of the network of a run's best evaluation, and its step.
 
     Raises:
         UserError: the file is damaged, or of a run with another config.
