@@ -12,7 +12,7 @@ from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.seeding import random_bits, scale_to_range, scale_to_unit
 
 _STREAM = 0xAC7
-DRAW_AHEAD = 256  # steps whose random numbers are made at once: they depend on counters alone
+DRAW_AHEAD = 256  # steps whose random numbers are made at once, since they depend on counters alone
 
 
 class Actor:
@@ -31,8 +31,7 @@ class Actor:
         seed: int,
         accelerate: str = "eager",
     ) -> None:
-        self.network, self.seed = network, seed
-        self.num_actions = spec.num_actions
+        self.network, self.seed, self.num_actions = network, seed, spec.num_actions
         self.num_steps = 0
         device = next(network.parameters()).device
         self._stacks = Stacks(num_envs, spec, stack, device, accelerate)

@@ -1,7 +1,7 @@
 """The `wn-rl` command: finds the module of a subcommand, runs it, and turns its errors into exit codes.
 
-Exit codes: 0 done, 1 the run or the machine failed, 2 the user's input cannot be, 130 and 143 stopped by Ctrl-C
-and SIGTERM.
+Exit codes: 0 done, 1 the run or the machine failed, 2 the command is invalid, 130 and 143 stopped by Ctrl-C and
+SIGTERM.
 """
 
 import errno
@@ -11,15 +11,16 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from wn_rl import __version__
 from wn_rl.errors import say
 from wn_rl.registry import import_extensions
 
-# Name: (what follows it, what it does). `wn-rl x` is `run` of wn_rl/commands/x.py, imported only when wanted.
+# Name: (what follows it, what it does). `wn-rl x` is `run` of wn_rl/commands/x.py, imported when it is called.
 COMMANDS = {
     "train": ("GAME", "train an agent; --help lists every setting and where its default comes from"),
-    "resume": ("RUN", "go on with a run that stopped; --steps N makes it longer"),
-    "evaluate": ("RUN", "test a trained agent: 30 games by the protocol of Mnih et al. 2015"),
-    "play": ("RUN", "watch a trained agent: one game as an mp4"),
+    "resume": ("RUN", "continue a run that stopped; --steps N makes it longer"),
+    "evaluate": ("RUN", "evaluate a trained agent: 30 episodes by the protocol of Mnih et al. 2015"),
+    "play": ("RUN", "watch a trained agent: one episode as an mp4"),
     "export": ("RUN", "a trained agent as safetensors, ONNX and a model card, into --out FOLDER"),
     "push": ("FOLDER", "upload an exported agent to the Hugging Face hub as --repo-id OWNER/NAME"),
     "games": ("", "the games of each suite"),
@@ -36,12 +37,11 @@ Deep Q-Networks with weight normalization.
 
 {_LISTED}
 
-wn-rl --import MODULE COMMAND ... imports MODULE first, which may add layers, networks and more (wn_rl/api.py).
+wn-rl --import MODULE COMMAND ... imports MODULE first, which may add layers, networks and more.
 wn-rl COMMAND --help says more. Try first: wn-rl train breakout --suite minatar --steps 100000
 """
 
-
-# What trying again cannot mend; a disk that is full or gone may be back.
+# What trying again does not mend; a disk that is full or gone may be back.
 _MISTAKES = (
     *(ValueError, FileNotFoundError, FileExistsError),
     *(PermissionError, NotADirectoryError, IsADirectoryError),
@@ -55,17 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(OVERVIEW, end="")
         sys.exit(0 if arguments else 2)
     if arguments[0] == "--version":
-        from wn_rl import __version__
-
         print(__version__)
         sys.exit(0)
     if arguments[0] not in COMMANDS:
-        say(f"wn-rl: no command {arguments[0]!r}; there are {', '.join(COMMANDS)}")
+        say(f"wn-rl: there is no command {arguments[0]!r}: choose from {', '.join(COMMANDS)}")
         sys.exit(2)
     run: Callable[[Sequence[str]], int] = importlib.import_module(f"wn_rl.commands.{arguments[0]}").run
     try:
         sys.exit(run(arguments[1:]))
-    # An OSError names its file: a folder that cannot be written, say. Numbers that are not finite name their game.
+    # An OSError names its file, such as a folder that is read-only. Numbers that are not finite name their game.
     except (ValueError, OSError, FloatingPointError) as error:
         say(f"wn-rl {arguments[0]}: {error}")
         is_read_only = isinstance(error, OSError) and error.errno == errno.EROFS

@@ -78,7 +78,7 @@ PresetName = Annotated[str, PRESETS, _flag_of(PRESETS)]
 ParameterizationName = Annotated[str, PARAMETERIZATIONS, _flag_of(PARAMETERIZATIONS)]
 NetworkName = Annotated[str, NETWORKS, _flag_of(NETWORKS)]
 OptimizerName = Annotated[str, OPTIMIZERS, _flag_of(OPTIMIZERS)]
-TrackerNames = Annotated[tuple[str, ...], TRACKERS, _flag_of(TRACKERS, lambda name: tuple[name, ...])]
+TrackerNames = Annotated[tuple[str, ...], TRACKERS, _flag_of(TRACKERS, lambda name: tuple[name, ...])]  # type: ignore[valid-type]
 Accelerate = Literal["eager", "compile", "cuda_graph"]
 
 
@@ -347,7 +347,8 @@ def from_json(values: dict[str, Any]) -> Config:
     Raises:
         ValueError: a field is unknown or missing (a file of another version), or its value is invalid.
     """
-    nested = {name: kind for name, kind in typing.get_type_hints(Config).items() if dataclasses.is_dataclass(kind)}
+    kinds: dict[str, type[Any]] = typing.get_type_hints(Config)
+    nested = {name: kind for name, kind in kinds.items() if dataclasses.is_dataclass(kind)}
     try:
         parts = {name: kind(**_whole(kind, values[name])) for name, kind in nested.items()}
         rest = {name: value for name, value in _whole(Config, values).items() if name not in nested}

@@ -159,7 +159,11 @@ class RunFolder:
             return False
 
     def read_rows(self) -> list[Row]:
-        """The whole rows of metrics.jsonl; a run may be writing another. UserError if they are missing or damaged."""
+        """The whole rows of metrics.jsonl; a run may be writing another.
+
+        Raises:
+            UserError: there are no metrics, or they are damaged.
+        """
         try:
             whole = self.metrics_file.read_text().split("\n")[:-1]
             rows = [json.loads(line) for line in whole]

@@ -52,11 +52,7 @@ def pack(state: Any) -> dict[str, bytes]:
 
 
 def unpack(files: dict[str, bytes]) -> Any:
-    """The state that `pack` made the files of.
-
-    Raises:
-        StateError: they are damaged.
-    """
+    """The state that `pack` made the files of. StateError: they are damaged."""
     try:
         tensors = safetensors.torch.load(files[TENSORS_FILE])
         return _decode(json.loads(files[STRUCTURE_FILE]), tensors)
@@ -144,11 +140,7 @@ def write_network_file(path: Path, tensors: dict[str, Tensor], metadata: dict[st
 
 
 def read_network_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and metadata that `write_network_file` wrote.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """The tensors and metadata that `write_network_file` wrote. UserError: the file is damaged."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})

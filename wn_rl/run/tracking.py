@@ -64,11 +64,7 @@ class JsonlTracker:
         return {"offset": self._offset, "pending": list(self._pending)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Cut the file back to where it was.
-
-        Raises:
-            UserError: the file is shorter than that, so rows are lost.
-        """
+        """Cut the file back to where it was. UserError: the file is shorter than that, so rows are lost."""
         self._offset, self._pending = state["offset"], list(state["pending"])
         size = self._path.stat().st_size if self._path.exists() else 0
         if size < self._offset:
@@ -153,9 +149,5 @@ tensorboard_tracker = _guarded("tensorboard", TensorBoardSink)
 
 
 def make_trackers(names: Iterable[str], info: RunInfo) -> Trackers:
-    """The named trackers as one; jsonl is always among them, and first.
-
-    Raises:
-        UnknownNameError: a name is unknown.
-    """
+    """The named trackers as one; jsonl is always among them, and first. UnknownNameError: a name is unknown."""
     return Trackers({name: TRACKERS[name](info) for name in dict.fromkeys(["jsonl", *names])})

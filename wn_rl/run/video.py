@@ -17,11 +17,7 @@ Picture = NDArray[np.uint8]
 
 
 def ffmpeg_path() -> str:
-    """The ffmpeg program.
-
-    Raises:
-        UserError: it is not available.
-    """
+    """The ffmpeg program. UserError: it is not available."""
     import imageio_ffmpeg
 
     try:
