@@ -27,26 +27,18 @@ class Interrupted(Exception):
     """Raised inside an evaluation when the run is asked to stop; it starts again from its seed on resume."""
 
 
-def make_evaluation_environments(
-    config: Config, *, num_envs: int, seed: int, max_episode_frames: int | None = None
-) -> Environments:
+def make_evaluation_environments(config: Config, *, num_envs: int, seed: int) -> Environments:
     """The game of a run by the rules of evaluations: a lost life ends nothing."""
-    rules = dataclasses.replace(
-        config.environment,
-        life_loss_terminates=False,
-        max_episode_frames=max_episode_frames or config.environment.max_episode_frames,
-    )
+    rules = dataclasses.replace(config.environment, life_loss_terminates=False)
     return envs.make(config.suite, config.game, rules, num_envs=num_envs, seed=seed)
 
 
 @contextlib.contextmanager
 def evaluation_players(
-    config: Config, network: nn.Module, *, num_envs: int, seed: int, max_episode_frames: int | None = None
+    config: Config, network: nn.Module, *, num_envs: int, seed: int
 ) -> Iterator[tuple[Actor, Environments]]:
     """Context manager: environments of evaluations and an actor for them; network is in eval mode."""
-    environments = make_evaluation_environments(
-        config, num_envs=num_envs, seed=seed, max_episode_frames=max_episode_frames
-    )
+    environments = make_evaluation_environments(config, num_envs=num_envs, seed=seed)
     try:
         actor_seed = derive_seed(seed, "test_actor")
         yield (
@@ -81,11 +73,9 @@ def run_nature_evaluation(
 
     Epsilon 1 is the random policy on the same protocol.
     """
-    rules, limit = config.evaluation, nature_max_frames(config)
-    with evaluation_players(config, network, num_envs=rules.num_envs, seed=seed, max_episode_frames=limit) as (
-        actor,
-        environments,
-    ):
+    limit = dataclasses.replace(config.environment, max_episode_frames=nature_max_frames(config))
+    config, rules = dataclasses.replace(config, environment=limit), config.evaluation
+    with evaluation_players(config, network, num_envs=rules.num_envs, seed=seed) as (actor, environments):
         return evaluate_episodes(actor, environments, rules.epsilon, num_episodes, tick)
 
 

@@ -34,22 +34,11 @@ def make_dqn(config: Config, device: torch.device, targets: Targets = q_learning
     spec = environments.spec
     networks = make_q_networks(config, spec, device)
     replay = make_replay(config, spec, device)
-    actor = Actor(
-        networks.acting,
-        config.num_envs,
-        spec,
-        stack=config.network.stack,
-        seed=derive_seed(config.seed, "actor"),
-        accelerate=config.accelerate,
-    )
-    learner = Learner(
-        networks,
-        replay,
-        config.learning,
-        seed=derive_seed(config.seed, "replay"),
-        accelerate=config.accelerate,
-        targets=targets,
-    )
+    seed, mode = derive_seed(config.seed, "actor"), config.accelerate
+    stack = config.network.stack
+    actor = Actor(networks.acting, config.num_envs, spec, stack=stack, seed=seed, accelerate=mode)
+    seed = derive_seed(config.seed, "replay")
+    learner = Learner(networks, replay, config.learning, seed=seed, accelerate=mode, targets=targets)
     return DQN(config.learning, environments, actor, replay, learner, lambda dqn: initialize(dqn, config))
 
 
@@ -116,8 +105,7 @@ def initialize(dqn: DQN, config: Config) -> None:
     """At replay start, once in a run: the data-dependent initialization, and the held-out states."""
     networks, seed = dqn.learner.networks, derive_seed(config.seed, "replay")
 
-    def states(purpose: str, count: int) -> Tensor:
-        """States [count, K, *O] from the replay, on the networks' device."""
+    def states(purpose: str, count: int) -> Tensor:  # [count, K, *O], on the networks' device
         batches = Batches(dqn.replay, purpose, count, networks.device, seed)
         batches.seek(0, 1)
         return batches.take(1).s_tm1.contiguous()

@@ -34,9 +34,9 @@ def available_memory_bytes(root: Path = Path("/")) -> int:
     """Memory that this process can still take: the minimum that the system, its control groups (container
     limits) and its resource limits allow. root: where proc and sys are mounted.
     """
-    system = _numbers(root / "proc/meminfo").get("MemAvailable", 0) * 1024
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(0, min(system or total, *_cgroup_memory(root), *_limit_memory(root)))
+    system = _numbers(root / "proc/meminfo").get("MemAvailable", total // 1024) * 1024
+    return max(0, min(system, *_cgroup_memory(root), *_limit_memory(root)))
 
 
 def require_memory(num_bytes: int, what: str) -> None:

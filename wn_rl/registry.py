@@ -8,8 +8,9 @@ import difflib
 import importlib
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, TypeVar
+from collections import UserDict
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, cast
 
 Entry = TypeVar("Entry")
 
@@ -30,55 +31,35 @@ class UnknownNameError(ValueError, KeyError):
     __str__ = ValueError.__str__  # that of KeyError puts the message in quotes
 
 
-class Registry(MutableMapping[str, Entry]):
+class _Place(str):
+    """Where an entry is that is not imported yet: "module:attribute"."""
+
+
+class Registry(UserDict[str, Entry]):
     """Names, and what they stand for.
 
-    Ours are given as places, "module:attribute", and are imported when they are first asked for: to list the names
-    takes no import of torch or of an emulator.
+    Ours are given as places and are imported when they are first asked for: to list the names takes no import of
+    torch or of an emulator.
     """
 
     __hash__ = object.__hash__  # as a part of types, which are hashed
     __eq__ = object.__eq__
 
     def __init__(self, kind: str, places: Mapping[str, str]) -> None:
+        super().__init__()
         self.kind = kind
-        self._entries: dict[str, Any] = {name: _Place(place) for name, place in places.items()}
+        self.data = {name: cast(Any, _Place(place)) for name, place in places.items()}
 
     def __getitem__(self, name: str) -> Entry:
         """What the name stands for. UnknownNameError: the registry does not have it."""
-        if name not in self._entries:
+        if name not in self.data:
             raise UnknownNameError(
                 f"unknown {self.kind} {name!r}: choose from {', '.join(self)}{did_you_mean(str(name), self)}"
             )
-        if isinstance(place := self._entries[name], _Place):
+        if isinstance(place := self.data[name], _Place):
             module, _, attribute = place.partition(":")
-            self._entries[name] = getattr(importlib.import_module(module), attribute)
-        entry: Entry = self._entries[name]
-        return entry
-
-    def __setitem__(self, name: str, entry: Entry) -> None:
-        self._entries[name] = entry
-
-    def __delitem__(self, name: str) -> None:
-        del self._entries[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries  # that of a mapping would import the entry
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
-class _Place(str):
-    """Where an entry is that is not imported yet."""
-
-
-def _ours(kind: str, module: str, *names: str) -> Registry[Any]:
-    """A registry of the attributes of a module with these names."""
-    return Registry(kind, {name: f"{module}:{name}" for name in names})
+            self.data[name] = getattr(importlib.import_module(module), attribute)
+        return self.data[name]
 
 
 PARAMETERIZATIONS: Registry[Any] = Registry(
@@ -90,7 +71,9 @@ PARAMETERIZATIONS: Registry[Any] = Registry(
 )
 """`wn_rl.nn.Parameterization`: how a layer's weight is made of its parameters."""
 
-NETWORKS = _ours("network", "wn_rl.nn.networks", "nature_cnn", "minatar_cnn", "mlp")
+NETWORKS: Registry[Any] = Registry(
+    "network", {name: f"wn_rl.nn.networks:{name}" for name in ("nature_cnn", "minatar_cnn", "mlp")}
+)
 """Functions (frame_shape, stack, num_actions, scale, layers) -> nn.Sequential, as `wn_rl.nn.networks.mlp`."""
 
 OPTIMIZERS: Registry[Any] = Registry(
@@ -115,7 +98,7 @@ TRACKERS: Registry[Any] = Registry(
 """Functions (RunInfo) -> Tracker: where metrics go."""
 
 _PRESETS = ("paper", "nature", "fast", "laptop", "minatar", "classic", "vectors", "images", "grids")
-PRESETS = _ours("preset", "wn_rl.presets", *_PRESETS)
+PRESETS: Registry[Any] = Registry("preset", {name: f"wn_rl.presets:{name}" for name in _PRESETS})
 """Functions (game) -> Config: starting points."""
 
 IMPORTS = "WN_RL_IMPORT"

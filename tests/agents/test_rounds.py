@@ -83,7 +83,9 @@ class Bench:
         for _ in range(num_updates):
             draws.seek(learner.num_updates)
             batch = self.replay.sample(draws.take(1))
-            learner._update(batch, learner._compute_targets(batch))
+            target_t = learner._compute_targets(batch)
+            loss = learner._compute_loss(batch.s_tm1, batch.a_tm1, target_t, batch.weight)
+            learner.networks.descend(loss)
             learner.num_updates += 1
             if learner.num_updates % (learning.target_period // learning.update_period) == 0:
                 learner.networks.copy_target()
@@ -156,7 +158,9 @@ def test_a_captured_round_gives_what_the_eager_one_gives(parameterization: str, 
     eager, captured = Bench(config), Bench(config)
     captured.learner._run_round = Captured(captured.learner._round, capture=record)
     if parameterization != "normal":
-        captured.learner.networks.refresh_acting = Captured(captured.learner.networks.refresh_acting, capture=record)
+        captured.learner.networks.refresh_acting = Captured(
+            captured.learner.networks.refresh_acting, capture=record
+        )
     for number in range(WARM_UPS + 9):
         for bench in (eager, captured):
             bench.add(1 + number)
@@ -373,7 +377,7 @@ def test_rewards_are_clipped_on_both_sides(clips: bool, seen: list[float]) -> No
     )
     with torch.no_grad():
         best = bench.learner.networks.target(batch.s_t).amax(dim=1)
-        targets = bench.learner._prepared_targets(batch)
+        targets = bench.learner._target(batch)
     torch.testing.assert_close(targets, torch.tensor(seen) + CONFIG.learning.discount * discount * best)
 
 

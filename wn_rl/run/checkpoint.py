@@ -19,9 +19,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from wn_rl.agents.replay import Replay
 from wn_rl.errors import UserError
 from wn_rl.run.files import sha256, sync_folder, write_synced
-from wn_rl.run.segments import Rows, Segment, read_segments, write_segments
+from wn_rl.run.segments import Segment, read_segments, write_segments
 from wn_rl.run.tensor_files import StateError, pack, unpack
 
 FORMAT = 1
@@ -100,7 +101,7 @@ class CheckpointStore:
         """Whether the replay is there. Without it a checkpoint can be evaluated and played, not trained on."""
         return self._replay_folder.is_dir()
 
-    def save(self, step: int, state: Any, replay: Rows) -> None:
+    def save(self, step: int, state: Any, replay: Replay) -> None:
         """Write a checkpoint: the state, and the rows of the replay that no earlier checkpoint has.
 
         Raises:
@@ -124,7 +125,7 @@ class CheckpointStore:
             ) from error
         self._remove_orphans()
 
-    def load(self, replay: Rows, report: Report) -> tuple[int, Any] | None:
+    def load(self, replay: Replay, report: Report) -> tuple[int, Any] | None:
         """Fill the replay from the newest whole checkpoint and return its step and state; None without any.
 
         Raises:
@@ -178,7 +179,7 @@ class CheckpointStore:
             sync_folder(self.folder)
             sync_folder(self.folder.parent)
 
-    def _write(self, target: Path, step: int, files: dict[str, bytes], replay: Rows) -> Manifest:
+    def _write(self, target: Path, step: int, files: dict[str, bytes], replay: Replay) -> Manifest:
         before = list(self._kept.values())[-1].segments if self._kept else ()
         start = max(before[-1].stop if before else 0, replay.oldest_row)
         old = [segment for segment in before if segment.stop > replay.oldest_row]

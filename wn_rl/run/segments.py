@@ -3,38 +3,13 @@
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 import safetensors.torch
-from torch import Tensor
 
+from wn_rl.agents.replay import Replay
 from wn_rl.run.files import sha256, sha256_of_file, sync_folder, write_synced
 
 SEGMENT_BYTES = 128 * 2**20  # of one file; saving and loading take about three times as much memory
-
-Columns = dict[str, Tensor]
-
-
-class Rows(Protocol):
-    """A ring of rows, the replay: `num_rows` were ever added, and [oldest_row, num_rows) are still there."""
-
-    @property
-    def oldest_row(self) -> int:
-        """The first row still in the ring."""
-        ...
-
-    @property
-    def num_rows(self) -> int:
-        """Rows ever added."""
-        ...
-
-    def read_rows(self, start: int, stop: int) -> Columns:
-        """Copies of rows [start, stop); the first axis of each column counts rows."""
-        ...
-
-    def write_rows(self, start: int, columns: Columns) -> None:
-        """Put rows back from start on: called in order, without gaps, from the oldest row on."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +29,7 @@ class Segment:
             return False
 
 
-def write_segments(folder: Path, replay: Rows, start: int) -> Iterable[Segment]:
+def write_segments(folder: Path, replay: Replay, start: int) -> Iterable[Segment]:
     """Write rows [start, num_rows) to new files of at most SEGMENT_BYTES.
 
     Raises:
@@ -74,7 +49,7 @@ def write_segments(folder: Path, replay: Rows, start: int) -> Iterable[Segment]:
     sync_folder(folder)
 
 
-def read_segments(folder: Path, segments: Iterable[Segment], oldest_row: int, replay: Rows) -> None:
+def read_segments(folder: Path, segments: Iterable[Segment], oldest_row: int, replay: Replay) -> None:
     """Give the rows from oldest_row on to the replay."""
     for segment in segments:
         columns = safetensors.torch.load((folder / segment.name).read_bytes())

@@ -26,10 +26,10 @@ from wn_rl.run.files import replace_file
 STRUCTURE_FILE = "state.json"
 TENSORS_FILE = "tensors.safetensors"
 
-_UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
-_SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
-_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_DTYPES = {torch.bool, *_UNSIGNED, *_SIGNED, *_FLOATING}
+_DTYPES = {
+    *(torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32),
+    *(torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64),
+}
 _MAX_JSON_INT = 2**63  # a larger one goes as hexadecimal: Python limits the decimal digits that it parses
 
 
@@ -116,12 +116,9 @@ def _add(tensors: dict[str, Tensor], value: Tensor, place: str) -> str:
     if value.dtype not in _DTYPES or value.layout != torch.strided:
         raise StateError(f"cannot save {place}: a {value.layout} tensor of {value.dtype} is not plain data")
     name = str(len(tensors))
-    # A copy of its own: safetensors refuses tensors that share memory.
+    # Its own copy: safetensors refuses tensors that share memory.
     tensors[name] = value.detach().to("cpu", copy=True).contiguous()
     return name
-
-
-_DIGEST = "sha256"
 
 
 def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
@@ -136,7 +133,7 @@ def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
 def write_network_file(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors and metadata at once. OSError if they could not be written; the file before is then whole."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    replace_file(path, safetensors.torch.save(plain, {**metadata, _DIGEST: _digest(plain, metadata)}))
+    replace_file(path, safetensors.torch.save(plain, {**metadata, "sha256": _digest(plain, metadata)}))
 
 
 def read_network_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -147,7 +144,7 @@ def read_network_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
-    if metadata.pop(_DIGEST, None) != _digest(tensors, metadata):
+    if metadata.pop("sha256", None) != _digest(tensors, metadata):
         raise UserError(f"{path} is damaged: it does not match its digest")
     return tensors, metadata
 
