@@ -121,10 +121,9 @@ class QNetworks:
     def online_values(self, states: Tensor) -> Tensor:
         """Action values [B, A] of the online network as it is now, in eval mode."""
         self.online.eval()
-        try:
-            return self._values(self.online, states)
-        finally:
-            self.online.train()
+        values = self._values(self.online, states)
+        self.online.train()
+        return values
 
     def target_values(self, states: Tensor) -> Tensor:
         """Action values [B, A] of the target network."""

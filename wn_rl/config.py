@@ -250,11 +250,11 @@ def _check_combinations(config: Config) -> None:
             raise ValueError(
                 f"--{flag} {count} is more than --learning.replay-capacity {learning.replay_capacity}"
             )
-    least = config.num_envs * (network.stack + 1)
-    if learning.replay_start < least:
+    minimum = config.num_envs * (network.stack + 1)
+    if learning.replay_start < minimum:
         raise ValueError(
             f"--learning.replay-start {learning.replay_start} gives {config.num_envs} lanes too few frames "
-            f"for a stack of {network.stack}: use at least {least}"
+            f"for a stack of {network.stack}: use at least {minimum}"
         )
     if config.environment.resize == "bilinear" and max(config.num_envs, config.evaluation.num_envs) > 1:
         raise ValueError("--environment.resize bilinear needs one lane: --num-envs 1 --evaluation.num-envs 1")
@@ -262,7 +262,7 @@ def _check_combinations(config: Config) -> None:
 
 
 def _check_parameterization(config: Config) -> None:
-    """ValueError on settings that the parameterization does not take; those of a user's own included."""
+    """ValueError on settings that the parameterization, a user's own included, does not take."""
     name = config.parameterization  # looked up only where it matters, since that imports torch
     if config.learning.batch_size < 2 and PARAMETERIZATIONS[name].has_batch_statistics:
         raise ValueError(f"--learning.batch-size must be at least 2 for {name}")
@@ -361,7 +361,7 @@ def from_json(values: dict[str, Any]) -> Config:
 
 def _whole(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
     """The values, if every field is among them: a default of today need not be that of the run."""
-    for known in dataclasses.fields(kind):
-        if known.name not in values:
-            raise TypeError(f"{kind.__name__} has no {known.name}")
+    missing = [field.name for field in dataclasses.fields(kind) if field.name not in values]
+    if missing:
+        raise TypeError(f"{kind.__name__} has no {missing[0]}")
     return values

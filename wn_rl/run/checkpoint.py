@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from wn_rl.agents.replay import Replay
 from wn_rl.errors import UserError
 from wn_rl.run.files import sha256, sync_folder, write_synced
 from wn_rl.run.segments import Segment, read_segments, write_segments
+from wn_rl.run.sinks import Report
 from wn_rl.run.tensor_files import StateError, pack, unpack
 
 FORMAT = 1
@@ -32,8 +33,6 @@ _FOLDER_NAME = re.compile(r"step_(\d{12})(?:-(\d+))?")
 _MANIFEST_FILE = "manifest.json"
 _TEMPORARY = ".writing"
 _DROPPED = ".dropped"
-
-Report = Callable[[str], None]
 
 
 class DamagedError(Exception):
@@ -224,11 +223,8 @@ class CheckpointStore:
 
     def _check_identity(self, manifest: Manifest, folder: Path) -> None:
         theirs, ours = manifest.identity, self._identity
-        differing = [
-            f"{name} is {theirs.get(name)!r}, not {ours.get(name)!r}"
-            for name in sorted({*theirs, *ours})
-            if theirs.get(name) != ours.get(name)
-        ]
+        pairs = [(name, theirs.get(name), ours.get(name)) for name in sorted({*theirs, *ours})]
+        differing = [f"{name} is {other!r}, not {own!r}" for name, other, own in pairs if other != own]
         if differing:
             raise CheckpointError(f"the checkpoint {folder} is of another run: {'; '.join(differing)}")
 

@@ -17,23 +17,26 @@ def write_all(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Make a new file and wait until the disk has it. FileExistsError if there is one of that name."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags, 0o644)
     try:
-        write_all(descriptor, data)
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Make a new file and wait until the disk has it. FileExistsError if there is one of that name."""
+    with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
+        write_all(descriptor, data)
+        os.fsync(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
     """Wait until the disk has the names in a folder: a rename is only then safe."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with _opened(folder, os.O_RDONLY) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -42,13 +45,10 @@ def alone_in(folder: Path) -> Iterator[None]:
 
     On a file system that cannot lock a folder (NFS), no process waits.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with _opened(folder, os.O_RDONLY) as descriptor:
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def replace_file(path: Path, data: bytes) -> None:

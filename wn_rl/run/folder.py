@@ -54,10 +54,9 @@ def write_json(path: Path, value: Any) -> None:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far a run is and how it ended."""
+    """How far a run is and how it ended. status: a `Status`, or "not started"."""
 
     status: str
-    """A `Status`, or "not started"."""
     step: int
     message: str
 
@@ -125,12 +124,9 @@ class RunFolder:
         return config
 
     def _nearest(self) -> str:
-        with contextlib.suppress(OSError):
-            runs = [file.parent.name for file in self.path.parent.glob("*/config.json")]
-            near = difflib.get_close_matches(self.path.name, runs)
-            if near:
-                return f"; there is {', '.join(str(self.path.parent / name) for name in near)}"
-        return ""
+        runs = [file.parent.name for file in self.path.parent.glob("*/config.json")]
+        near = difflib.get_close_matches(self.path.name, runs)
+        return f"; there is {', '.join(str(self.path.parent / name) for name in near)}" if near else ""
 
     def write_status(self, status: Status, step: int, message: str = "") -> None:
         """Record how far the run is and how it ended, in status.json."""

@@ -17,8 +17,8 @@ class StopNow(KeyboardInterrupt):
 class StopRequest:
     """True once a signal has asked to stop.
 
-    counts: whether further signals are only counted. Without it, the second one raises StopNow wherever the
-    program is. A hangup that is ignored stays so: under nohup, a terminal that closes stops nothing.
+    counts: whether further signals are only counted; if not, the second one raises StopNow wherever the program
+    is. A hangup that is ignored stays so: under nohup, a terminal that closes stops nothing.
     """
 
     def __init__(self, *, counts: bool = False) -> None:

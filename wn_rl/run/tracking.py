@@ -54,7 +54,7 @@ class JsonlTracker:
         self._write_pending(quietly=had_pending)
 
     def video(self, step: int, name: str, path: Path) -> None:
-        """Nothing: the file is in the run's folder already."""
+        """Nothing: the file is in the run's folder."""
 
     def state_dict(self) -> dict[str, Any]:
         """Put the rows on the disk; their bytes, and the rows that are not written yet."""
