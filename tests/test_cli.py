@@ -86,12 +86,6 @@ def test_what_cannot_be_played_or_evaluated_is_one_clear_line(
         [line] = capsys.readouterr().err.strip().splitlines()
         assert says in line
     assert not (run / "evaluations.jsonl").exists()
-    agent = str(run.with_name("agent"))
-    assert wn_rl("export", str(run), "--out", agent, "--no-onnx") == 0
-    for command in ("evaluate", "play"):
-        capsys.readouterr()
-        assert wn_rl(command, agent, "--network", "latest") == 2
-        assert "which has one network" in capsys.readouterr().err
 
 
 def test_every_command_is_a_module_and_every_module_a_command() -> None:

@@ -35,15 +35,12 @@ class Sink(Protocol):
 
     def log(self, row: Row) -> None:
         """Record one row."""
-        ...
 
     def video(self, step: int, name: str, path: Path) -> None:
         """Record a finished mp4 file."""
-        ...
 
     def close(self, exit_code: int) -> None:
         """Finish. Nothing is recorded after it."""
-        ...
 
 
 class ConsoleSink:

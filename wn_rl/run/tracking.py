@@ -26,11 +26,9 @@ class Tracker(Sink, Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to continue the same record: plain data, for the checkpoint."""
-        ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state; without this call, the record starts anew."""
-        ...
 
 
 class JsonlTracker:
