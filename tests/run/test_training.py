@@ -58,7 +58,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on(
 def test_the_threads_of_a_run_are_not_left_to_what_comes_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train_in(config: Config, *rest: object, resume: bool) -> training.Outcome:
+    def train_in(config: Config, *rest: object, **options: object) -> training.Outcome:
         assert config.torch_threads == torch.get_num_threads() == 2
         return training.Outcome("interrupted", 130, "stopped")
 
