@@ -8,6 +8,7 @@ eagerly elsewhere, so a test on a CPU tests what is captured.
 import contextlib
 import functools
 import gc
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -42,13 +43,13 @@ class Captured:
     ) -> None:
         self._function = function
         self._capture = capture
-        self._calls: dict[tuple[int, ...], int] = {}
+        self._calls: Counter[tuple[int, ...]] = Counter()
         self._graphs: dict[tuple[int, ...], Launch] = {}
 
     def __call__(self, *arguments: int) -> None:
-        calls = self._calls[arguments] = self._calls.get(arguments, 0) + 1
-        if calls <= WARM_UPS:
-            with on_side_stream():
+        self._calls[arguments] += 1
+        if self._calls[arguments] <= WARM_UPS:
+            with _on_side_stream():
                 self._function(*arguments)
             return
         if arguments not in self._graphs:
@@ -57,8 +58,8 @@ class Captured:
 
 
 @contextlib.contextmanager
-def on_side_stream() -> Iterator[None]:
-    """Within: CUDA work goes to another stream, in order with what came before and comes after."""
+def _on_side_stream() -> Iterator[None]:
+    """Context manager: CUDA work goes to another stream, in order with what came before and comes after."""
     if not torch.cuda.is_available():
         yield
         return
@@ -93,10 +94,10 @@ class Transfer:
         self._copied = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def send(self, tensors: Sequence[Tensor]) -> None:
-        """Begin to copy a set in host memory; the device works on meanwhile."""
+        """Start to copy a set in host memory; the device keeps working meanwhile."""
         size = len(tensors[0])
         if size not in self._pinned:
-            pin = self._device.type == "cuda"
+            pin = self._copied is not None
             self._pinned[size] = [torch.empty(x.shape, dtype=x.dtype, pin_memory=pin) for x in tensors]
             self._received[size] = [torch.empty(x.shape, dtype=x.dtype, device=self._device) for x in tensors]
         if self._copied is not None:
@@ -108,7 +109,7 @@ class Transfer:
             self._copied.record(torch.cuda.current_stream(self._device))  # by default that of another device
 
     def receive(self, size: int) -> list[Tensor]:
-        """The last set sent of so many rows, on the device."""
+        """The last set sent with this number of rows, on the device."""
         return self._received[size]
 
 
@@ -124,10 +125,10 @@ def set_tf32(allowed: bool, device: torch.device) -> None:
 
 
 def allow_compiled_programs(count: int) -> None:
-    """Let torch.compile make so many programs more of one function, for batches of so many sizes.
+    """Let torch.compile make this number of further programs of one function, for batches of different sizes.
 
-    It counts those of all learners that a process has had. Beyond its limit, 8 by default, it would go on in eager
-    mode and say so in a log alone; now it fails.
+    It counts those of all learners that a process has had. Beyond its limit, 8 by default, it would continue in
+    eager mode and say so in a log alone; now it fails.
     """
     from torch._dynamo import config as dynamo  # only here: it takes a second to import
 

@@ -1,18 +1,18 @@
 """Acting: the greedy action of each lane, and epsilon-greedy exploration."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from wn_rl.agents.accelerate import Transfer, accelerated
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.seeding import random_bits, scale_to_range, scale_to_unit
 
 _STREAM = 0xAC7
-DRAW_AHEAD = 256  # steps whose random numbers are made at once: they depend on counters alone
+DRAW_AHEAD = 256  # steps whose random numbers are made at once, since they depend on counters alone
 
 
 class Actor:
@@ -31,13 +31,10 @@ class Actor:
         seed: int,
         accelerate: str = "eager",
     ) -> None:
-        self.network = network
-        self.seed = seed
-        self.num_actions = spec.num_actions
+        self.network, self.seed, self.num_actions = network, seed, spec.num_actions
         self.num_steps = 0
-        self._num_envs = num_envs
         device = next(network.parameters()).device
-        self._stacks = make_stacks(num_envs, spec, stack, device, accelerate)
+        self._stacks = Stacks(num_envs, spec, stack, device, accelerate)
         self._greedy = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self._ask_network = accelerated(self._choose_greedily, accelerate)
         self._draws: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None
@@ -62,7 +59,7 @@ class Actor:
         if self._draws is None or offset == 0:
             start = self.num_steps - offset
             steps = torch.arange(start, start + DRAW_AHEAD)[:, None]
-            lanes = torch.arange(self._num_envs)
+            lanes = torch.arange(len(self._greedy))
             uniform = scale_to_unit(random_bits((self.seed, _STREAM, 0), steps, lanes))
             action = scale_to_range(random_bits((self.seed, _STREAM, 1), steps, lanes), self.num_actions)
             self._draws = uniform.numpy(), action.numpy()
@@ -74,66 +71,42 @@ class Actor:
         return {"frames": self._stacks.frames.cpu().numpy().copy(), "num_steps": self.num_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave."""
+        """Continue from a state that `state_dict` gave."""
         self._stacks.frames.copy_(torch.from_numpy(state["frames"]))
         self.num_steps = state["num_steps"]
         self._draws = None
 
 
-class Stacks(Protocol):
-    """frames: [E, K, *O] on the network's device, always the same tensor."""
+class Stacks:
+    """The last K frames of each lane, frames [E, K, *O], in one tensor that stays in place on a device.
 
-    frames: Tensor
-
-    def push(self, step: Step) -> None:
-        """Append the newest frames and drop the oldest; where the step is `first`, earlier frames become zero."""
-        ...
-
-
-class HostStacks:
-    """Stacks in host memory, by numpy, which copies little arrays in a fraction of torch's time."""
-
-    def __init__(self, num_envs: int, spec: EnvironmentSpec, stack: int) -> None:
-        self.frames = torch.zeros((num_envs, stack, *spec.frame_shape), dtype=getattr(torch, spec.dtype))
-        self._array: NDArray[Any] = self.frames.numpy()
-
-    def push(self, step: Step) -> None:
-        """As `Stacks.push`."""
-        if self._array.shape[1] > 1:
-            self._array[:, :-1] = self._array[:, 1:]
-        if step.first.any():
-            self._array[step.first] = 0
-        self._array[:, -1] = step.observation
-
-
-class DeviceStacks:
-    """Stacks on a device, which only the newest frames travel to."""
+    On a CPU numpy pushes frames: it copies little arrays in a fraction of torch's time. To another device only
+    the newest frames travel.
+    """
 
     def __init__(
-        self, num_envs: int, spec: EnvironmentSpec, stack: int, device: torch.device, accelerate: str
+        self, num_envs: int, spec: EnvironmentSpec, stack: int, device: torch.device, accelerate: str = "eager"
     ) -> None:
         shape = (num_envs, stack, *spec.frame_shape)
         self.frames = torch.zeros(shape, dtype=getattr(torch, spec.dtype), device=device)
-        self._transfer = Transfer(device)
+        self._transfer = None if device.type == "cpu" else Transfer(device)
         self._append = accelerated(self._append_received, accelerate)
 
     def push(self, step: Step) -> None:
-        """As `Stacks.push`."""
-        self._transfer.send([torch.from_numpy(step.observation), torch.from_numpy(step.first)])
-        self._append()
+        """Append the newest frames and drop the oldest; where the step is `first`, earlier frames become zero."""
+        if self._transfer is None:
+            frames = self.frames.numpy()
+            frames[:, :-1] = frames[:, 1:]
+            frames[step.first] = 0
+            frames[:, -1] = step.observation
+        else:
+            self._transfer.send([torch.from_numpy(step.observation), torch.from_numpy(step.first)])
+            self._append()
 
     def _append_received(self) -> None:
+        assert self._transfer is not None
         newest, first = self._transfer.receive(len(self.frames))
         if self.frames.shape[1] > 1:
-            later = self.frames[:, 1:]
+            later = self.frames[:, 1:]  # [E, K - 1, *O]
             self.frames[:, :-1].copy_(later.masked_fill(first.view(-1, *[1] * (later.dim() - 1)), 0))
         self.frames[:, -1].copy_(newest)
-
-
-def make_stacks(
-    num_envs: int, spec: EnvironmentSpec, stack: int, device: torch.device, accelerate: str = "eager"
-) -> Stacks:
-    """Stacks of zeros for a network on this device."""
-    if device.type == "cpu":
-        return HostStacks(num_envs, spec, stack)
-    return DeviceStacks(num_envs, spec, stack, device, accelerate)

@@ -18,7 +18,7 @@ from wn_rl.config import LearningConfig
 from wn_rl.envs.base import Environments, Step
 
 Targets = Callable[[Batch, Values, Values], Tensor]
-"""(batch, values of the target network, values of the online network) -> what q_tm1[a_tm1] shall become, [B]."""
+"""(batch, values of the target network, values of the online network) -> what q_tm1[a_tm1] is to become, [B]."""
 
 
 def epsilon_at(num_steps: int, learning: LearningConfig) -> float:
@@ -33,7 +33,7 @@ def updates_due(num_steps: int, learning: LearningConfig) -> int:
 
 
 def q_learning(batch: Batch, target: Values, online: Values) -> Tensor:
-    """The `Targets` of Deep Q-learning, which ask the target network alone."""
+    """The `Targets` of Deep Q-learning. They ask the target network alone."""
     return q_learning_target(batch.r_t, batch.discount_t, target(batch.s_t))
 
 
@@ -53,9 +53,8 @@ def q_learning_target(r_t: Tensor, discount_t: Tensor, q_t: Tensor) -> Tensor:
 def q_learning_loss(q_tm1: Tensor, a_tm1: Tensor, target_t: Tensor, weight: Tensor) -> Tensor:
     """The Huber loss of target_t - q_tm1[a_tm1], summed over the batch as in deep_q_rl ('sum' accumulation).
 
-    It is error^2 / 2 within 1 and linear outside, so its gradient is the error clipped to [-1, 1]: that is what
-    "clipping the error term" does in DeepMind's released code. Clipping inside a squared loss would stop the
-    gradient of large errors instead (docs/fidelity.md).
+    Its gradient is the error clipped to [-1, 1]: that is what "clipping the error term" does in DeepMind's
+    released code. Clipping inside a squared loss would stop the gradient of large errors (docs/fidelity.md).
 
     q_tm1: [B, A] from the online network. a_tm1: [B] int64. target_t: [B]. weight: [B], 0 drops a slot.
 
@@ -92,11 +91,10 @@ class Learner:
         self.networks, self.replay, self.learning = networks, replay, learning
         self.num_updates = 0
         self._targets = targets
-        # The target network stays for a whole round: targets that ask it alone are computed at once.
+        # The target network stays the same in a round: targets that ask it alone are computed all at once.
         self._at_once = targets is q_learning
         self._batches = Batches(replay, "update", learning.batch_size, networks.device, seed)
-        compute_targets = self._prepared_targets
-        self._compute_targets = networks.compiled(compute_targets) if self._at_once else compute_targets
+        self._compute_targets = networks.compiled(self._target) if self._at_once else self._target
         self._compute_loss = networks.compiled(self._loss)
         self._run_round = accelerated(self._round, accelerate)
 
@@ -121,31 +119,29 @@ class Learner:
 
     def _round(self, count: int) -> None:
         self.networks.allow_precision()
-        batch = self._batches.take(count)  # [count * B]
-        target_t = self._compute_targets(batch) if self._at_once else None
-        for number in range(count):
-            part = slice(number * self.learning.batch_size, (number + 1) * self.learning.batch_size)
-            transitions = Batch(*(column[part] for column in batch))  # [B]
-            self._update(transitions, self._compute_targets(transitions) if target_t is None else target_t[part])
-
-    def _update(self, batch: Batch, target_t: Tensor) -> None:
-        self.networks.descend(self._compute_loss(batch.s_tm1, batch.a_tm1, target_t, batch.weight))
+        size = self.learning.batch_size
+        columns = self._batches.take(count)  # each [count * B, ...]
+        batches = [Batch(*parts) for parts in zip(*(torch.split(column, size) for column in columns), strict=True)]
+        targets = torch.split(self._compute_targets(columns), size) if self._at_once else None
+        for number, batch in enumerate(batches):
+            target_t = self._compute_targets(batch) if targets is None else targets[number]  # [B]
+            self.networks.descend(self._compute_loss(batch.s_tm1, batch.a_tm1, target_t, batch.weight))
 
     @torch.no_grad()
-    def _prepared_targets(self, batch: Batch) -> Tensor:
+    def _target(self, batch: Batch) -> Tensor:
         r_t = batch.r_t.clamp(-1, 1) if self.learning.clip_rewards else batch.r_t
         batch = batch._replace(r_t=r_t, discount_t=batch.discount_t * self.learning.discount)
         return self._targets(batch, self.networks.target_values, self.networks.online_values)
 
     def _loss(self, s_tm1: Tensor, a_tm1: Tensor, target_t: Tensor, weight: Tensor) -> Tensor:
-        q_tm1 = self.networks.trained_values(s_tm1)
+        q_tm1 = self.networks.trained_values(s_tm1)  # [B, A]
         loss = q_learning_loss(q_tm1, a_tm1, target_t, weight)
         self.networks.sums.add(loss.detach() / self.learning.batch_size, q_tm1.detach().mean())
         return loss
 
 
 class DQN:
-    """The loop: act, remember, learn. `wn_rl.agents.experiment.make_dqn` makes its parts.
+    """Act, remember, learn. `wn_rl.agents.experiment.make_dqn` makes its parts.
 
     at_replay_start: called once, when the replay reaches its start size, before the first update.
     """
@@ -174,9 +170,9 @@ class DQN:
             self.step = self.environments.reset()
         after_step(self)
         while self.num_steps < num_steps:
-            actions = self.actor.act(self.step, epsilon_at(self.num_steps, self.learning))
+            actions = self.actor.act(self.step, epsilon_at(self.num_steps, self.learning))  # [E]
             self.replay.add(self.step, actions)
-            self.environments.send(actions)  # Atari's emulators run on while the learner works:
+            self.environments.send(actions)  # Atari's emulators work while the learner does:
             self.learn()  # the replay does not hold the step in flight
             self.step = self.environments.recv()
             self.num_steps += self.environments.num_envs

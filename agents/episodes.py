@@ -13,36 +13,39 @@ RETURN_WINDOW = 100  # episodes in train/return_last_100
 
 @dataclass(frozen=True)
 class Episodes:
-    """Finished games in the order of their ends: raw returns, and lengths in agent steps."""
+    """Finished episodes in the order of their ends: raw returns, and lengths in agent steps.
+
+    The means, and the standard deviation of the population, are None without an episode.
+    """
 
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
 
     @property
     def return_mean(self) -> float | None:
-        """Mean return; None without a game."""
+        """Mean return."""
         return float(np.mean(self.returns)) if self.returns else None
 
     @property
     def return_std(self) -> float | None:
-        """Standard deviation (of the population) of the returns; None without a game."""
+        """Standard deviation of the returns."""
         return float(np.std(self.returns)) if self.returns else None
 
     @property
     def length_mean(self) -> float | None:
-        """Mean length in agent steps; None without a game."""
+        """Mean length in agent steps."""
         return float(np.mean(self.lengths)) if self.lengths else None
 
 
 class EpisodeReturns:
-    """Adds up the raw rewards of each lane and gives the games that ended: those whose lane is `first` again."""
+    """Adds up the raw rewards of each lane and gives the episodes that ended: their lanes are `first` again."""
 
     def __init__(self, num_envs: int) -> None:
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
 
     def add(self, step: Step) -> list[tuple[int, float, int]]:
-        """(lane, return, length) of each game that the step shows to be over."""
+        """(lane, return, length) of each episode that the step shows to be over."""
         ended = [
             (int(lane), float(self._returns[lane]), int(self._lengths[lane]))
             for lane in np.flatnonzero(step.first)
@@ -53,11 +56,11 @@ class EpisodeReturns:
         return ended
 
     def unfinished(self, lane: int) -> tuple[float, int]:
-        """Return and length so far of a lane's game."""
+        """Return and length so far of a lane's episode."""
         return float(self._returns[lane]), int(self._lengths[lane])
 
     def forget(self, lanes: list[int]) -> None:
-        """Leave out what was played so far of the lanes' games."""
+        """Leave out what was played so far of the lanes' episodes."""
         self._returns[lanes] = 0.0
         self._lengths[lanes] = 0
 
@@ -66,7 +69,7 @@ class EpisodeReturns:
         return {"returns": self._returns, "lengths": self._lengths}
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a state that `state_dict` gave."""
+        """Continue from a state that `state_dict` gave."""
         self._returns = state["returns"].copy()
         self._lengths = state["lengths"].copy()
 
@@ -81,19 +84,19 @@ class EpisodeLog:
 
     def add(self, step: Step) -> None:
         """Add a step of each lane."""
-        for _, episode_return, length in self.running.add(step):
-            self.recent_returns.append(episode_return)
-            self._new.append((episode_return, length))
+        for _, total, length in self.running.add(step):
+            self.recent_returns.append(total)
+            self._new.append((total, length))
 
     def take_metrics(self) -> dict[str, float | int | None]:
         """A row of metrics on the episodes since the last call. Returns are raw."""
-        returns, lengths = zip(*self._new, strict=True) if self._new else ((), ())
+        new = Episodes(tuple(r for r, _ in self._new), tuple(n for _, n in self._new))
         self._new = []
         return {
-            "train/return": float(np.mean(returns)) if returns else None,
-            "train/return_last_100": float(np.mean(self.recent_returns)) if self.recent_returns else None,
-            "train/length": float(np.mean(lengths)) if lengths else None,
-            "train/episodes": len(returns),
+            "train/return": new.return_mean,
+            "train/return_last_100": Episodes(tuple(self.recent_returns), ()).return_mean,
+            "train/length": new.length_mean,
+            "train/episodes": len(new.returns),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -105,7 +108,7 @@ class EpisodeLog:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave."""
+        """Continue from a state that `state_dict` gave."""
         self.running.load_state_dict(state["episodes"])
         self.recent_returns = deque(state["recent_returns"], maxlen=RETURN_WINDOW)
-        self._new = [(episode_return, int(length)) for episode_return, length in state["new_episodes"]]
+        self._new = [(total, length) for total, length in state["new_episodes"]]

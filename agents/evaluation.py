@@ -1,12 +1,13 @@
-"""Tests of a network: raw reward, no life terminals, own environments and random numbers.
+"""Evaluations of a network: raw reward, no life terminals, own environments and random numbers.
 
-Two protocols. `epoch` (deep_q_rl; the paper's Table 3 is the greatest over epochs): a number of steps, and
-the games completed in them. `nature` (Mnih et al. 2015, Extended Data Table 2): a number of games of at
-most five minutes.
+Two protocols. `epoch` (deep_q_rl; the paper's Table 3 is the maximum over epochs): a number of steps, and the
+episodes completed in them. `nature` (Mnih et al. 2015, Extended Data Table 2): a number of episodes of at most
+five minutes.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from torch import nn
@@ -23,45 +24,40 @@ NATURE_MAX_FRAMES = 18_000  # five minutes at 60 frames a second
 
 
 class Interrupted(Exception):
-    """Raised inside a test when the run is asked to stop; the test starts again from its seed on resume."""
+    """Raised inside an evaluation when the run is asked to stop; it starts again from its seed on resume."""
 
 
-def make_evaluation_environments(
-    config: Config, *, num_envs: int, seed: int, max_episode_frames: int | None = None
-) -> Environments:
-    """The game of a run by the rules of tests: a lost life ends nothing."""
-    rules = dataclasses.replace(
-        config.environment,
-        life_loss_terminates=False,
-        max_episode_frames=max_episode_frames or config.environment.max_episode_frames,
-    )
+def make_evaluation_environments(config: Config, *, num_envs: int, seed: int) -> Environments:
+    """The game of a run by the rules of evaluations: a lost life ends nothing."""
+    rules = dataclasses.replace(config.environment, life_loss_terminates=False)
     return envs.make(config.suite, config.game, rules, num_envs=num_envs, seed=seed)
 
 
-def make_evaluation_actor(config: Config, network: nn.Module, environments: Environments, *, seed: int) -> Actor:
-    """An actor of its own for these environments."""
-    return Actor(
-        network,
-        environments.num_envs,
-        environments.spec,
-        stack=config.network.stack,
-        seed=derive_seed(seed, "test_actor"),
-    )
-
-
-def run_epoch_evaluation(config: Config, network: nn.Module, *, seed: int, tick: Callable[[], None]) -> Episodes:
-    """One `epoch` test as the config says; network is in eval mode. tick may raise."""
-    test = config.evaluation
-    environments = make_evaluation_environments(config, num_envs=test.num_envs, seed=seed)
+@contextlib.contextmanager
+def evaluation_players(
+    config: Config, network: nn.Module, *, num_envs: int, seed: int
+) -> Iterator[tuple[Actor, Environments]]:
+    """Context manager: environments of evaluations and an actor for them; network is in eval mode."""
+    environments = make_evaluation_environments(config, num_envs=num_envs, seed=seed)
     try:
-        actor = make_evaluation_actor(config, network, environments, seed=seed)
-        return evaluate_steps(actor, environments, test.epsilon, test.steps, tick)
+        actor_seed = derive_seed(seed, "test_actor")
+        yield (
+            Actor(network, num_envs, environments.spec, stack=config.network.stack, seed=actor_seed),
+            environments,
+        )
     finally:
         environments.close()
 
 
+def run_epoch_evaluation(config: Config, network: nn.Module, *, seed: int, tick: Callable[[], None]) -> Episodes:
+    """One `epoch` evaluation as the config says; network is in eval mode. tick may raise."""
+    rules = config.evaluation
+    with evaluation_players(config, network, num_envs=rules.num_envs, seed=seed) as (actor, environments):
+        return evaluate_steps(actor, environments, rules.epsilon, rules.steps, tick)
+
+
 def nature_max_frames(config: Config) -> int:
-    """Emulator frames after which a game of a `nature` test is cut: five minutes, or the run's limit if less."""
+    """Emulator frames after which a `nature` episode is cut: five minutes, or the run's limit if less."""
     return min(NATURE_MAX_FRAMES, config.environment.max_episode_frames)
 
 
@@ -73,31 +69,25 @@ def run_nature_evaluation(
     num_episodes: int = NATURE_EPISODES,
     tick: Callable[[], None] = lambda: None,
 ) -> Episodes:
-    """One `nature` test with the config's lanes and epsilon: games of at most five minutes.
+    """One `nature` evaluation with the config's lanes and epsilon: episodes of at most five minutes.
 
     Epsilon 1 is the random policy on the same protocol.
     """
-    test = config.evaluation
-    limit = nature_max_frames(config)
-    environments = make_evaluation_environments(
-        config, num_envs=test.num_envs, seed=seed, max_episode_frames=limit
-    )
-    try:
-        actor = make_evaluation_actor(config, network, environments, seed=seed)
-        return evaluate_episodes(actor, environments, test.epsilon, num_episodes, tick)
-    finally:
-        environments.close()
+    limit = dataclasses.replace(config.environment, max_episode_frames=nature_max_frames(config))
+    config, rules = dataclasses.replace(config, environment=limit), config.evaluation
+    with evaluation_players(config, network, num_envs=rules.num_envs, seed=seed) as (actor, environments):
+        return evaluate_episodes(actor, environments, rules.epsilon, num_episodes, tick)
 
 
 def evaluate_steps(
     actor: Actor, environments: Environments, epsilon: float, num_steps: int, tick: Callable[[], None]
 ) -> Episodes:
-    """The `epoch` protocol: play num_steps steps, all lanes together, and return the games completed.
+    """The `epoch` protocol: play num_steps steps, all lanes together, and return the episodes completed.
 
-    One lane: a game that the steps cut counts, with its partial return, only if no game was completed
-    (deep_q_rl). One row more is played, which shows whether the last step ended a game or cut it.
-    Several: games are started until the steps are spent, then every started game is finished and counts;
-    cutting them would favour short games. tick is called at every step and may raise.
+    One lane: an episode that the steps cut counts, with its partial return, only if no episode was completed
+    (deep_q_rl). One row more is played, which shows whether the last step ended an episode or cut it.
+    Several: episodes are started until the steps are spent, then every started episode is finished and counts;
+    cutting them would favour short episodes. tick is called at every step and may raise.
     """
     if environments.num_envs > 1:
         return _play(actor, environments, epsilon, lambda started, steps: steps < num_steps, tick)
@@ -107,7 +97,7 @@ def evaluate_steps(
 def evaluate_episodes(
     actor: Actor, environments: Environments, epsilon: float, num_episodes: int, tick: Callable[[], None]
 ) -> Episodes:
-    """The `nature` protocol: start exactly num_episodes games and finish them all."""
+    """The `nature` protocol: start exactly num_episodes episodes and finish them all."""
     return _play(actor, environments, epsilon, lambda started, steps: started < num_episodes, tick)
 
 
@@ -119,14 +109,14 @@ def _play(
     tick: Callable[[], None],
     max_steps: int | None = None,
 ) -> Episodes:
-    """Play until no lane has a game that counts. A lane that may not start a game any more is ignored."""
+    """Play until no lane has an episode that counts. A lane that may not start another episode is ignored."""
     step = environments.reset()
     episodes = EpisodeReturns(environments.num_envs)
     active = np.zeros(environments.num_envs, dtype=bool)
     finished: list[tuple[float, int]] = []
     num_started = num_steps = 0
     while True:
-        finished += [(game_return, length) for lane, game_return, length in episodes.add(step) if active[lane]]
+        finished += [(total, length) for lane, total, length in episodes.add(step) if active[lane]]
         for restarted in np.flatnonzero(step.first):
             active[restarted] = may_start(num_started, num_steps)
             num_started += int(active[restarted])
@@ -135,7 +125,7 @@ def _play(
         if max_steps is not None and num_steps >= max_steps:
             last = episodes.unfinished(0)
             environments.send(actor.act(step, epsilon))
-            if environments.recv().first[0] or not finished:  # first: the last game ended with the last step
+            if environments.recv().first[0] or not finished:  # first: the last episode ended with the last step
                 finished.append(last)
             break
         tick()

@@ -1,8 +1,6 @@
-"""From a Config to Deep Q-learning with all its parts; what it has to say, and its whole state.
+"""From a Config to Deep Q-learning with all its parts; its rows of metrics, and its whole state."""
 
-Nothing here knows of a run's folder: `wn_rl.run.training` logs, evaluates and saves.
-"""
-
+import math
 from typing import Any
 
 import torch
@@ -36,34 +34,19 @@ def make_dqn(config: Config, device: torch.device, targets: Targets = q_learning
     spec = environments.spec
     networks = make_q_networks(config, spec, device)
     replay = make_replay(config, spec, device)
-    actor = Actor(
-        networks.acting,
-        config.num_envs,
-        spec,
-        stack=config.network.stack,
-        seed=derive_seed(config.seed, "actor"),
-        accelerate=config.accelerate,
-    )
-    learner = Learner(
-        networks,
-        replay,
-        config.learning,
-        seed=derive_seed(config.seed, "replay"),
-        accelerate=config.accelerate,
-        targets=targets,
-    )
+    seed, mode = derive_seed(config.seed, "actor"), config.accelerate
+    stack = config.network.stack
+    actor = Actor(networks.acting, config.num_envs, spec, stack=stack, seed=seed, accelerate=mode)
+    seed = derive_seed(config.seed, "replay")
+    learner = Learner(networks, replay, config.learning, seed=seed, accelerate=mode, targets=targets)
     return DQN(config.learning, environments, actor, replay, learner, lambda dqn: initialize(dqn, config))
 
 
 def require_device(config: Config, device: torch.device) -> None:
-    """ValueError where an option needs CUDA and the device is another, UserError where it lacks a compiler."""
-    options = {
-        "--accelerate": (config.accelerate, "cuda_graph"),
-        "--learning.precision": (config.learning.precision, "tf32"),
-    }
-    for flag, (value, needs_cuda) in options.items():
-        if value == needs_cuda and device.type != "cuda":
-            raise ValueError(f"{flag} {value} needs a CUDA device, not {device}")
+    """ValueError if an option needs CUDA and the device is another, UserError if there is no compiler."""
+    for option in (f"--accelerate {config.accelerate}", f"--learning.precision {config.learning.precision}"):
+        if option.endswith(("cuda_graph", "tf32")) and device.type != "cuda":
+            raise ValueError(f"{option} needs a CUDA device, not {device}")
     if config.accelerate != "eager":
         require_compiler(f"--accelerate {config.accelerate}", device.type)
 
@@ -105,34 +88,24 @@ def make_q_networks(config: Config, spec: EnvironmentSpec, device: torch.device)
 
 
 def make_replay(config: Config, spec: EnvironmentSpec, device: torch.device) -> Replay:
-    """An empty replay for a config. device: the learner's.
+    """An empty replay: on the learner's device if it fits there with a tenth to spare, else in host memory.
 
     Raises:
         UserError: it fits nowhere.
     """
     capacity = config.learning.replay_capacity
-    place = replay_device(device, Replay.num_bytes(capacity, spec))
-    return Replay(capacity, config.num_envs, spec, stack=config.network.stack, device=place)
-
-
-def replay_device(device: torch.device, num_bytes: int) -> torch.device:
-    """The learner's device if the replay fits there with a tenth to spare, else the CPU.
-
-    Raises:
-        UserError: it fits nowhere.
-    """
-    if device.type == "cuda" and num_bytes < 0.9 * torch.cuda.mem_get_info(device)[0]:
-        return device
-    require_memory(num_bytes, "the replay (--learning.replay-capacity)")
-    return torch.device("cpu")
+    num_bytes = Replay.num_bytes(capacity, spec)
+    if device.type != "cuda" or num_bytes >= 0.9 * torch.cuda.mem_get_info(device)[0]:
+        require_memory(num_bytes, "the replay (--learning.replay-capacity)")
+        device = torch.device("cpu")
+    return Replay(capacity, config.num_envs, spec, stack=config.network.stack, device=device)
 
 
 def initialize(dqn: DQN, config: Config) -> None:
     """At replay start, once in a run: the data-dependent initialization, and the held-out states."""
     networks, seed = dqn.learner.networks, derive_seed(config.seed, "replay")
 
-    def states(purpose: str, count: int) -> Tensor:
-        """States [count, K, *O] from the replay, on the networks' device."""
+    def states(purpose: str, count: int) -> Tensor:  # [count, K, *O], on the networks' device
         batches = Batches(dqn.replay, purpose, count, networks.device, seed)
         batches.seek(0, 1)
         return batches.take(1).s_tm1.contiguous()
@@ -163,14 +136,13 @@ def take_metrics(dqn: DQN) -> dict[str, float | int | None]:
 
 
 def check_finite(dqn: DQN) -> None:
-    """FloatingPointError, with what to look at, if the loss or a parameter has stopped being a number."""
-    networks = dqn.learner.networks
+    """FloatingPointError, with what to look at, if the loss or a parameter is not finite."""
+    networks, losses = dqn.learner.networks, float(dqn.learner.networks.sums.loss)
     named = networks.online.named_parameters()
     bad = [name for name, value in named if not bool(torch.isfinite(value).all())]
-    if bad or not bool(torch.isfinite(networks.sums.loss)):
+    if bad or not math.isfinite(losses):
         raise FloatingPointError(
-            f"at update {dqn.learner.num_updates} the losses since the last row add up to "
-            f"{float(networks.sums.loss)}, "
+            f"at update {dqn.learner.num_updates} the losses since the last row add up to {losses}, "
             f"and the parameters that are not finite are: {', '.join(bad) or 'none'}. "
             f"The learning rate is {float(networks.optimizer.param_groups[0]['lr']):g}: try a smaller one"
         )
@@ -192,14 +164,14 @@ def state_of(dqn: DQN) -> dict[str, Any]:
 
 
 def restore(dqn: DQN, state: dict[str, Any]) -> list[int]:
-    """Go on from a state that `state_of` gave; the replay's rows must have been put back.
+    """Continue from a state that `state_of` gave; the replay's rows must have been put back.
 
-    Returns the lanes whose episode is lost: they begin the next one, and the lost one counts nowhere.
+    Returns the lanes whose episode is lost: they start the next one, and the lost one counts nowhere.
     """
     dqn.num_steps = state["num_steps"]
     dqn.initialized = state["initialized"]
-    held_out = state["held_out_states"]
-    dqn.held_out_states = None if held_out is None else held_out.to(dqn.learner.networks.device)
+    if state["held_out_states"] is not None:
+        dqn.held_out_states = state["held_out_states"].to(dqn.learner.networks.device)
     dqn.step = Step(**state["step"])
     lost = dqn.environments.load_state_dict(state["environments"])
     dqn.learner.networks.load_state_dict(state["learner"])

@@ -37,9 +37,8 @@ class MetricSums:
     """The loss and the action values, added up on the device, so that no update waits for it."""
 
     def __init__(self, device: torch.device) -> None:
-        self.loss = torch.zeros((), device=device)
-        self.q = torch.zeros((), device=device)
-        self.num_updates = 0  # that were added up
+        self.loss, self.q = torch.zeros((), device=device), torch.zeros((), device=device)
+        self.num_updates = 0  # in the sums
 
     def add(self, loss: Tensor, q: Tensor) -> None:
         """Add the means of one update, 0-d."""
@@ -59,10 +58,9 @@ class MetricSums:
 class QNetworks:
     """The Q-networks of Deep Q-learning, for any parameterization.
 
-    online: trained, in train mode. acting and target: plain torch layers with the same function in eval mode,
-    refilled in place, so that acting costs the same for every parameterization.
-
-    online: on its device; the optimizer has its parameters. max_v_norm: the bound on |v|, None for none.
+    online: on its device, trained by the optimizer, in train mode. acting and target: plain torch layers with the
+    same function in eval mode, refilled in place, so that acting costs the same for every parameterization.
+    max_v_norm: the bound on |v| or None.
     """
 
     def __init__(
@@ -92,9 +90,10 @@ class QNetworks:
             hold_weights(online[:-1], torch.bfloat16 if precision == "bfloat16" else torch.float32)
             hold_weights(online[-1], torch.float32)  # see `_values`
         self._step = make_step(online, optimizer, max_v_norm, fuse=accelerate != "eager")
-        # A graph of nothing would be taken for a mistake: acting may share all its weights.
+        # Torch warns of a graph of nothing, and acting may share all its weights.
         mode = "eager" if shares_all_tensors(self.acting, online) else accelerate
-        self._refresh = accelerated(lambda: refill(self.acting, self.online), mode)
+        # Lets the acting network see the updates made since the last call.
+        self.refresh_acting = accelerated(lambda: refill(self.acting, self.online), mode)
 
     def allow_precision(self) -> None:
         """Set what the device may round: other networks of this process may differ."""
@@ -122,10 +121,9 @@ class QNetworks:
     def online_values(self, states: Tensor) -> Tensor:
         """Action values [B, A] of the online network as it is now, in eval mode."""
         self.online.eval()
-        try:
-            return self._values(self.online, states)
-        finally:
-            self.online.train()
+        values = self._values(self.online, states)
+        self.online.train()
+        return values
 
     def target_values(self, states: Tensor) -> Tensor:
         """Action values [B, A] of the target network."""
@@ -144,12 +142,8 @@ class QNetworks:
         self._step.apply(torch.autograd.grad(loss, self._step.leaves))
 
     def copy_target(self) -> None:
-        """Let the target network be the online network of now."""
+        """Copy the online network as it is now to the target network."""
         refill(self.target, self.online)
-
-    def refresh_acting(self) -> None:
-        """Let the acting network see the updates made since the last call."""
-        self._refresh()
 
     def max_q(self, states: Tensor) -> float:
         """Mean over states [N, K, *O] of the maximum action value (Mnih et al. 2015, figure 2c)."""
@@ -168,7 +162,7 @@ class QNetworks:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave, in place."""
+        """Continue from a state that `state_dict` gave, in place."""
         self.online.load_state_dict(state["online"])
         self.target.load_state_dict(state["target"])
         load_optimizer_tree(self.optimizer, state["optimizer"])

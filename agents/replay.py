@@ -23,7 +23,7 @@ from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.seeding import random_bits, scale_to_range
 
 TRIES = 16  # draws for a slot; with one step in ten a reset, none is valid once in 10^16
-LONGEST_ROUND = 64  # updates; bits for so many are made at once, since they depend on counters alone
+LONGEST_ROUND = 64  # updates; their bits are made at once, since they depend on counters alone
 _STREAM = 0x5EED  # sets these numbers apart from the actor's
 
 Columns = dict[str, Tensor]
@@ -49,7 +49,7 @@ def draw_transitions(
     """Uniform draws of transitions from a ring, without a loop: the first valid one of several tries.
 
     bits: [B, TRIES] of `random_bits`. first: [R, E] bool. The ring holds rows [oldest_row, num_rows): integers,
-    or 0-d tensors where a CUDA graph shall see them change.
+    or 0-d tensors if a CUDA graph shall see them change.
     Returns row t [B], lane [B] and weight [B]: 0 in the rare case that no try was valid, else 1.
     """
     ring_rows, num_lanes = first.shape
@@ -78,7 +78,7 @@ class Draws:
         self._offset = torch.zeros((), dtype=torch.int64, device=device)
 
     def seek(self, index: int, num_batches: int = 1) -> None:
-        """Let `take` begin at the batch of this index; it may take so many, at most LONGEST_ROUND."""
+        """Let `take` start at the batch of this index; it may take num_batches, at most LONGEST_ROUND."""
         if self._start is None or not self._start <= index <= self._start + LONGEST_ROUND - num_batches:
             self._bits.copy_(random_bits(self._key, (self._ahead + index)[:, None, None], self._slots))
             self._start = index
@@ -106,20 +106,16 @@ class Replay:
         device: torch.device | str = "cpu",
     ) -> None:
         self.device = torch.device(device)
-        self.stack = stack
-        self.num_envs = num_envs
+        self.stack, self.num_envs = stack, num_envs
         self.num_rows = 0  # rows ever added
         self.ring_rows = capacity // num_envs
         if self.ring_rows <= stack:
             raise ValueError(f"a replay of {capacity} steps is too small for {num_envs} lanes")
         rows = (self.ring_rows, num_envs)
         # One frame more than the ring, all zero: what stands before a `first` is read from there.
-        self._frames = torch.empty(
-            (self.ring_rows * num_envs + 1, *spec.frame_shape),
-            dtype=getattr(torch, spec.dtype),
-            device=device,
-        )
         self._zero_frame = self.ring_rows * num_envs
+        shape = (self._zero_frame + 1, *spec.frame_shape)
+        self._frames = torch.empty(shape, dtype=getattr(torch, spec.dtype), device=device)
         self._frames[self._zero_frame] = 0
         self._columns: Columns = {
             "frame": self._frames[: self._zero_frame].view(*rows, *spec.frame_shape),
@@ -155,10 +151,9 @@ class Replay:
                 array[slot] = value
         else:
             self._transfer.send([torch.from_numpy(value) for value in values])
-            for column, received in zip(
-                self._columns.values(), self._transfer.receive(self.num_envs), strict=True
-            ):
-                column[slot].copy_(received)
+            received = self._transfer.receive(self.num_envs)
+            for column, row in zip(self._columns.values(), received, strict=True):
+                column[slot].copy_(row)
         self._set_num_rows(self.num_rows + 1)
 
     def _set_num_rows(self, num_rows: int) -> None:
@@ -182,13 +177,11 @@ class Replay:
     def _gather(self, row: Tensor, lane: Tensor, weight: Tensor) -> Batch:
         slots = (row[:, None] + self._offsets) % self.ring_rows  # [B, K + 1]: t-K+1 ... t+1
         index = slots * self.num_envs + lane[:, None]
+        stacked = index.clone()
         if self.stack > 1:
             first = self._columns["first"].view(-1)[index[:, 1:-1]]  # t-K+2 ... t; t+1 is never first
             reset_follows = first.flip(1).cumsum(1).flip(1) > 0  # for t-K+1 ... t-1
-            stacked = index.clone()
             stacked[:, :-2].masked_fill_(reset_follows, self._zero_frame)
-        else:
-            stacked = index
         frames = self._frames.index_select(0, stacked.flatten()).view(*index.shape, *self._frames.shape[1:])
         now, then = index[:, -2], index[:, -1]
         return Batch(
@@ -230,7 +223,7 @@ class Batches:
         self._transfer = None if replay.device == device else Transfer(device)
 
     def seek(self, index: int, num_batches: int) -> None:
-        """Let `take` begin at the batch of this index and give num_batches, at most LONGEST_ROUND."""
+        """Let `take` start at the batch of this index and give num_batches, at most LONGEST_ROUND."""
         self._draws.seek(index, num_batches)
         if self._transfer is not None:
             self._transfer.send(self._sample(num_batches))

@@ -102,7 +102,7 @@ def test_a_module_of_ones_own_serves_every_command(tmp_path: Path) -> None:
     assert "gained" in (tmp_path / "out/report/report.md").read_text()
     run = "out/runs/minatar-breakout-gained-lr0.001-seed1"
     again = wn_rl("--import", "own_parameterization", "train", "breakout", *QUICK, "--run-dir", run)
-    assert f"go on with it by `wn-rl --import own_parameterization resume {run}`" in again.stderr
+    assert f"resume it with `wn-rl --import own_parameterization resume {run}`" in again.stderr
     forgotten = wn_rl("resume", run)
     assert forgotten.returncode == 2
     assert "got 'gained'; a name of your own needs --import as before" in forgotten.stderr

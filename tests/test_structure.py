@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from run_tools import QUICK
 
+from wn_rl import __version__
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"wn_rl.agents": ROOT / "agents", "wn_rl.envs": ROOT / "envs", "wn_rl": ROOT / "wn_rl"}
 FLAT = {
@@ -42,8 +44,13 @@ def modules() -> dict[str, Path]:
 
 @cache
 def imports_of(path: Path) -> frozenset[str]:
-    """Every module that a file imports, anywhere in it; `from package import module` gives the module."""
-    found = set()
+    """Every module that a file imports, anywhere in it; `from package import module` gives the module.
+
+    The front door imports nothing of ours before it is asked for it.
+    """
+    found: set[str] = set()
+    if path == FOLDERS["wn_rl"] / "__init__.py":
+        return frozenset()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
@@ -89,6 +96,7 @@ def test_what_all_may_import_imports_no_wing() -> None:
         assert ours <= FLAT, module
     assert {module for module in modules() if module.count(".") <= 1} - {*MAY_IMPORT, "wn_rl.commands"} == {
         *FLAT,
+        "wn_rl.__main__",
         "wn_rl.cli",
     }
 
@@ -129,6 +137,21 @@ def test_the_commands_import_no_torch_before_their_flags_are_read() -> None:
     ]
     check = f"import {', '.join(modules)}, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_the_front_door_imports_torch_only_for_what_needs_it() -> None:
+    check = """
+import sys, wn_rl
+from wn_rl import PRESETS, Config
+assert set(wn_rl.__all__) == {"PRESETS", "Config", "__version__", "load_run", "train"}
+assert isinstance(PRESETS["paper"]("breakout"), Config) and "torch" not in sys.modules
+assert not hasattr(wn_rl, "no_such_name")
+from wn_rl.run import loading, training
+assert (wn_rl.load_run, wn_rl.train) == (loading.load_run, training.train)
+"""
+    subprocess.run([sys.executable, "-c", check], check=True)
+    command = [sys.executable, "-m", "wn_rl", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"{__version__}\n"
 
 
 def test_the_links_are_relative_and_lead_to_the_folders() -> None:

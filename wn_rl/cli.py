@@ -10,10 +10,11 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from wn_rl import __version__
 from wn_rl.errors import say
 from wn_rl.registry import import_extensions
 
-# Name: (what follows it, what it does). `wn-rl x` is `run` of wn_rl/commands/x.py, imported only when wanted.
+# Name: (what follows it, what it does). `wn-rl x` is `run` of wn_rl/commands/x.py, imported when it is called.
 COMMANDS = {
     "train": ("GAME", "train an agent; --help lists every setting and where its default comes from"),
     "resume": ("RUN", "continue a run that stopped; --steps N makes it longer"),
@@ -50,12 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(OVERVIEW, end="")
         sys.exit(0 if arguments else 2)
     if arguments[0] == "--version":
-        from wn_rl import __version__
-
         print(__version__)
         sys.exit(0)
     if arguments[0] not in COMMANDS:
-        say(f"wn-rl: no command {arguments[0]!r}; there are {', '.join(COMMANDS)}")
+        say(f"wn-rl: there is no command {arguments[0]!r}: choose from {', '.join(COMMANDS)}")
         sys.exit(2)
     try:
         sys.exit(importlib.import_module(f"wn_rl.commands.{arguments[0]}").run(arguments[1:]))

@@ -11,7 +11,7 @@ import ast
 import dataclasses
 import json
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated, Any, Literal, TypeVar
@@ -66,13 +66,11 @@ def _default(value: str) -> str:
     return f"(default: {' '.join(map(str, ast.literal_eval(value)))})" if value.startswith("[") else value
 
 
-def _flag_of(registry: Registry[Any]) -> object:
+def _flag_of(registry: Registry[Any], make: Callable[[Any], Any] = lambda name: name) -> object:
     """For `Annotated`: the flag takes the names that the registry has when flags are read."""
-    return tyro.conf.arg(constructor_factory=lambda: _literal(registry), help_behavior_hint=_default)
-
-
-def _literal(registry: Registry[Any]) -> Any:
-    return typing.cast(Any, Literal)[tuple(registry)]
+    return tyro.conf.arg(
+        constructor_factory=lambda: make(typing.cast(Any, Literal)[tuple(registry)]), help_behavior_hint=_default
+    )
 
 
 SuiteName = Annotated[str, SUITES, _flag_of(SUITES)]
@@ -80,14 +78,7 @@ PresetName = Annotated[str, PRESETS, _flag_of(PRESETS)]
 ParameterizationName = Annotated[str, PARAMETERIZATIONS, _flag_of(PARAMETERIZATIONS)]
 NetworkName = Annotated[str, NETWORKS, _flag_of(NETWORKS)]
 OptimizerName = Annotated[str, OPTIMIZERS, _flag_of(OPTIMIZERS)]
-TrackerNames = Annotated[
-    tuple[str, ...],
-    TRACKERS,
-    tyro.conf.arg(
-        constructor_factory=lambda: tuple[_literal(TRACKERS), ...],  # type: ignore[misc]
-        help_behavior_hint=_default,
-    ),
-]
+TrackerNames = Annotated[tuple[str, ...], TRACKERS, _flag_of(TRACKERS, lambda name: tuple[name, ...])]  # type: ignore[valid-type]
 Accelerate = Literal["eager", "compile", "cuda_graph"]
 
 
@@ -96,9 +87,9 @@ class EnvironmentConfig:
     """The rules of the game in training."""
 
     life_loss_terminates: Learning[bool] = True
-    """Atari: a lost life sets the discount to 0; game and frame stack go on (Mnih, Methods; stack as dqn_zoo)."""
+    """Atari: a lost life sets the discount to 0; episode and stack continue (Mnih, Methods; stack as dqn_zoo)."""
     max_episode_frames: Evaluation[Count] = 108_000
-    """Emulator frames after which a game is cut (30 minutes); a cut game bootstraps (dqn_zoo)."""
+    """Emulator frames after which an episode is cut (30 minutes); a cut episode bootstraps (dqn_zoo)."""
     resize: Evaluation[Literal["area", "bilinear"]] = "area"
     """How screens become 84x84: area, or bilinear as in the older codes (one lane only)."""
     emulator_threads: Circumstance[Threads] = 0
@@ -165,20 +156,20 @@ class LearningConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Tests during training: own environments, raw reward, no life terminals (deep_q_rl's protocol)."""
+    """Evaluations during training: own environments, raw reward, no life terminals (deep_q_rl's protocol)."""
 
     period: Evaluation[CountOrZero] = 250_000
-    """Steps between tests; 0 for none (deep_q_rl: one epoch)."""
+    """Steps between evaluations; 0 for none (deep_q_rl: one epoch)."""
     steps: Evaluation[Count] = 125_000
-    """Steps of one test; completed games count (deep_q_rl)."""
+    """Steps of one evaluation; completed episodes count (deep_q_rl)."""
     epsilon: Evaluation[Fraction] = 0.05
-    """Exploration in tests (Mnih, Methods)."""
+    """Exploration in evaluations (Mnih, Methods)."""
     num_envs: Evaluation[Lanes] = 1
-    """Lanes of a test. With several, every game that was started is finished and counts."""
+    """Lanes of an evaluation. With several, every episode that was started is finished and counts."""
     held_out_states: Record[Count] = 500
-    """States whose mean greatest Q is followed (DeepMind's code: 500)."""
+    """States whose mean maximum Q is followed (DeepMind's code: 500)."""
     video_period: Record[CountOrZero] = 10
-    """Record one game to videos/ at every so many tests; 0 for none."""
+    """Every how many evaluations an episode is recorded to videos/; 0 for none."""
 
 
 @dataclass(frozen=True)
@@ -259,11 +250,11 @@ def _check_combinations(config: Config) -> None:
             raise ValueError(
                 f"--{flag} {count} is more than --learning.replay-capacity {learning.replay_capacity}"
             )
-    least = config.num_envs * (network.stack + 1)
-    if learning.replay_start < least:
+    minimum = config.num_envs * (network.stack + 1)
+    if learning.replay_start < minimum:
         raise ValueError(
             f"--learning.replay-start {learning.replay_start} gives {config.num_envs} lanes too few frames "
-            f"for a stack of {network.stack}: use at least {least}"
+            f"for a stack of {network.stack}: use at least {minimum}"
         )
     if config.environment.resize == "bilinear" and max(config.num_envs, config.evaluation.num_envs) > 1:
         raise ValueError("--environment.resize bilinear needs one lane: --num-envs 1 --evaluation.num-envs 1")
@@ -271,7 +262,7 @@ def _check_combinations(config: Config) -> None:
 
 
 def _check_parameterization(config: Config) -> None:
-    """ValueError on settings that the parameterization does not take; those of a user's own included."""
+    """ValueError on settings that the parameterization, a user's own included, does not take."""
     name = config.parameterization  # looked up only where it matters, since that imports torch
     if config.learning.batch_size < 2 and PARAMETERIZATIONS[name].has_batch_statistics:
         raise ValueError(f"--learning.batch-size must be at least 2 for {name}")
@@ -354,15 +345,10 @@ def from_json(values: dict[str, Any]) -> Config:
     """The config that `to_json` gave.
 
     Raises:
-        ValueError: a field is unknown or missing (a file of another version), or its value cannot be.
+        ValueError: a field is unknown or missing (a file of another version), or its value is invalid.
     """
-    nested = {
-        "environment": EnvironmentConfig,
-        "network": NetworkConfig,
-        "optimizer": OptimizerConfig,
-        "learning": LearningConfig,
-        "evaluation": EvaluationConfig,
-    }
+    kinds: dict[str, type[Any]] = typing.get_type_hints(Config)
+    nested = {name: kind for name, kind in kinds.items() if dataclasses.is_dataclass(kind)}
     try:
         parts = {name: kind(**_whole(kind, values[name])) for name, kind in nested.items()}
         rest = {name: value for name, value in _whole(Config, values).items() if name not in nested}
@@ -375,7 +361,7 @@ def from_json(values: dict[str, Any]) -> Config:
 
 def _whole(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
     """The values, if every field is among them: a default of today need not be that of the run."""
-    for known in dataclasses.fields(kind):
-        if known.name not in values:
-            raise TypeError(f"{kind.__name__} has no {known.name}")
+    missing = [field.name for field in dataclasses.fields(kind) if field.name not in values]
+    if missing:
+        raise TypeError(f"{kind.__name__} has no {missing[0]}")
     return values

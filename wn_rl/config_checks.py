@@ -33,10 +33,10 @@ Threads = Annotated[int, _AT_LEAST_0, Bound("at most 1024", lambda number: numbe
 Fraction = Annotated[float, Bound("between 0 and 1", lambda number: 0 <= number <= 1)]
 PositiveOrNone = Annotated[float | None, Bound("greater than 0", lambda number: 0 < number < math.inf)]
 
-_KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
+# What True and False are not, although Python counts them among the integers.
+_NUMBERS: dict[Any, tuple[tuple[type, ...], str]] = {
     int: ((int,), "a whole number"),
     float: ((int, float), "a number"),
-    bool: ((bool,), "True or False"),
 }
 
 
@@ -48,33 +48,28 @@ def check_values(part: Any, prefix: str = "") -> None:
     for name, hint in typing.get_type_hints(type(part), include_extras=True).items():
         value = getattr(part, name)
         if dataclasses.is_dataclass(value):
-            check_values(value, f"{name}.")
+            check_values(value, f"{prefix}{name}.")
         elif typing.get_origin(hint) is Annotated:
             kind, *extras = typing.get_args(hint)
-            _check_value(f"--{prefix}{name.replace('_', '-')}", value, kind, extras)
+            members = typing.get_args(kind) or (kind,)
+            if value is not None or type(None) not in members:
+                _check_value(f"--{prefix}{name.replace('_', '-')}", value, kind, members[0], extras)
 
 
-def _check_value(flag: str, value: Any, kind: Any, extras: list[Any]) -> None:
+def _check_value(flag: str, value: Any, kind: Any, member: Any, extras: list[Any]) -> None:
     """ValueError if a value is not of its field's type or bounds, UnknownNameError if its registry lacks it."""
-    members = typing.get_args(kind) or (kind,)
-    if value is None and type(None) in members:
-        return
-    known = [_KINDS[member] for member in members if member in _KINDS]
-    if known and not any(_is_of_kind(value, types) for types, _ in known):
-        raise ValueError(f"{flag} must be {known[0][1]}, got {value!r}")
+    if member is bool and not isinstance(value, bool):
+        raise ValueError(f"{flag} must be True or False, got {value!r}")
+    types, words = _NUMBERS.get(member, ((object,), ""))
+    if words and (isinstance(value, bool) or not isinstance(value, types)):
+        raise ValueError(f"{flag} must be {words}, got {value!r}")
     for bound in extras:
         if isinstance(bound, Bound) and not bound.allows(value):
             raise ValueError(f"{flag} must be {bound.words}, got {value}")
     if typing.get_origin(kind) is tuple and not isinstance(value, tuple):
         raise ValueError(f"{flag} must be a tuple of names, got {value!r}")
-    registry = next((extra for extra in extras if isinstance(extra, Registry)), None)
-    choices = tuple(registry) if registry is not None else members
-    takes_names = registry is not None or typing.get_origin(kind) is Literal
+    names = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+    choices = next((tuple(extra) for extra in extras if isinstance(extra, Registry)), names)
     for name in value if isinstance(value, tuple) else (value,):
-        if takes_names and name not in choices:
+        if choices and name not in choices:
             raise UnknownNameError(f"{flag} must be one of {', '.join(choices)}, got {name!r}")
-
-
-def _is_of_kind(value: Any, types: tuple[type, ...]) -> bool:
-    """Whether a value is of one of the types. True and False are not numbers."""
-    return isinstance(value, types) and (bool in types or not isinstance(value, bool))

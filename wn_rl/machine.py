@@ -5,6 +5,7 @@ import ctypes
 import importlib.metadata
 import os
 import platform
+import re
 import resource
 import shutil
 import subprocess
@@ -30,21 +31,16 @@ def num_cores() -> int:
 
 
 def available_memory_bytes(root: Path = Path("/")) -> int:
-    """Memory that this process can still take: the least that the system, its control groups (container
+    """Memory that this process can still take: the minimum that the system, its control groups (container
     limits) and its resource limits allow. root: where proc and sys are mounted.
     """
-    bounds = [*_system_memory(root), *_cgroup_memory(root), *_limit_memory(root)]
-    return max(0, min(bounds))
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    system = _numbers(root / "proc/meminfo").get("MemAvailable", total // 1024) * 1024
+    return max(0, min(system, *_cgroup_memory(root), *_limit_memory(root)))
 
 
 def require_memory(num_bytes: int, what: str) -> None:
-    """Check before the first step that something will fit.
-
-    what: named in the error, with the option that decides it: "the replay (--learning.replay-capacity)".
-
-    Raises:
-        UserError: it does not fit.
-    """
+    """UserError unless something fits. what: its name, with the option that decides it."""
     available = available_memory_bytes()
     if num_bytes > available:
         raise UserError(
@@ -61,7 +57,7 @@ def keep_freed_memory() -> None:
     """Let the C library keep up to a gibibyte that this process has freed.
 
     By itself glibc hands large pieces back to the system, which clears each page that is asked for again: with
-    many lanes some thousand pages an update, a tenth of its time, and with fewer in some processes by chance.
+    many lanes some thousand pages per update, a tenth of its time.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
     if mallopt is not None:
@@ -73,11 +69,7 @@ _COMPILERS = {"cpu": ("C++", "CXX", ("g++",)), "cuda": ("C", "CC", ("gcc", "clan
 
 
 def require_compiler(what: str, device_type: str) -> None:
-    """Check before the first step that torch.compile, or Triton on CUDA, will find a compiler at the first update.
-
-    Raises:
-        UserError: there is none.
-    """
+    """UserError unless torch.compile, or Triton on CUDA, will find a compiler at the first update."""
     language, variable, usual = _COMPILERS[device_type]
     named = (os.environ[variable],) if variable in os.environ else usual  # as they look for it
     if not any(map(shutil.which, named)):
@@ -87,24 +79,12 @@ def require_compiler(what: str, device_type: str) -> None:
         )
 
 
-def _system_memory(root: Path) -> Iterator[int]:
-    meminfo = _numbers(root / "proc/meminfo")
-    if "MemAvailable" in meminfo:
-        yield meminfo["MemAvailable"] * 1024
-    else:
-        yield os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def _cgroup_memory(root: Path) -> Iterator[int]:
     """Limit minus use of each memory control group that this process is in, all the way up, v1 and v2.
 
     Cached file pages count as used there, but the system gives them back: the inactive ones are not counted.
     """
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
+    for line in _lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             names, top = ("memory.max", "memory.current", "inactive_file"), root / "sys/fs/cgroup"
@@ -131,43 +111,44 @@ def _limit_memory(root: Path) -> Iterator[int]:
 
 
 def _numbers(path: Path) -> dict[str, int]:
-    """The lines `name: number ...` or `name number` of a system file; empty where there is none."""
-    numbers = {}
-    with contextlib.suppress(OSError):
-        for line in path.read_text(errors="replace").splitlines():
-            words = line.replace(":", " ", 1).split()
-            if len(words) > 1 and words[1].isdigit():
-                numbers[words[0]] = int(words[1])
-    return numbers
+    """The lines `name: number ...` or `name number` of a system file."""
+    words = [line.replace(":", " ", 1).split() for line in _lines(path)]
+    return {first: int(rest[0]) for first, *rest in filter(None, words) if rest and rest[0].isdigit()}
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a system file; empty if there is no such file."""
+    try:
+        return path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def resolve_device(name: str) -> "torch.device":
-    """The device of a name: auto (CUDA where there is one, else the CPU), cpu, cuda or cuda:N.
+    """The device of a name: auto (CUDA if it is available, else the CPU), cpu, cuda or cuda:N.
 
     Raises:
-        UserError: it cannot be had; the message says why and what to do.
+        UserError: it is not available; the message says why and what to do.
     """
     import torch
 
     if name == "cpu":
         return torch.device("cpu")
-    kind, _, number = name.partition(":")
-    if name != "auto" and (kind != "cuda" or (":" in name and not number.isdecimal())):
+    if not re.fullmatch(r"auto|cuda(:[0-9]+)?", name):
         hint = did_you_mean(name, ["auto", "cpu", "cuda", "cuda:0"])
         raise UserError(f"no device {name!r}: choose auto, cpu, cuda or cuda:N{hint}")
-    obstacle = cuda_obstacle()
-    if obstacle:
+    if obstacle := cuda_obstacle():
         if name == "auto":
             return torch.device("cpu")
-        raise UserError(f"--device {name} cannot be had: {obstacle}; or use --device cpu")
-    index, count = int(number or 0), torch.cuda.device_count()
+        raise UserError(f"--device {name} is not available: {obstacle}; or use --device cpu")
+    index, count = int(name.partition(":")[2] or 0), torch.cuda.device_count()
     if index >= count:
-        raise UserError(f"--device {name} cannot be had: there is cuda:0 to cuda:{count - 1}")
+        raise UserError(f"--device {name} is not available: there is cuda:0 to cuda:{count - 1}")
     return torch.device("cuda", index)
 
 
 def cuda_obstacle() -> str | None:
-    """Why CUDA cannot be used and what to do about it; None where it can."""
+    """Why CUDA is not available and what to do about it; None if it is."""
     import torch
 
     if torch.version.cuda is None and torch.version.hip is None:
@@ -229,15 +210,9 @@ def processor() -> str:
 
 
 def cpu_model(root: Path = Path("/")) -> str:
-    """E.g. "AMD EPYC (family 25, model 17)": many a virtual machine's name for its processor is no more than that.
-
-    root: where the system's accounts of itself are looked for.
-    """
-    found: dict[str, str] = {}
-    with contextlib.suppress(OSError):
-        for line in (root / "proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            found.setdefault(key.strip(), value.strip())
+    """E.g. "AMD EPYC (family 25, model 17)": virtual machines often name no more. root: where proc is mounted."""
+    pairs = [line.partition(":") for line in _lines(root / "proc/cpuinfo")]
+    found = {key.strip(): value.strip() for key, _, value in reversed(pairs)}  # of the first core
     name = found.get("model name") or platform.processor() or platform.machine()
     numbers = f" (family {found['cpu family']}, model {found['model']})" if "cpu family" in found else ""
     return name + numbers

@@ -32,22 +32,17 @@ def nature(game: str) -> Config:
 def fast(game: str) -> Config:
     """The paper's settings on a GPU: 64 lanes at the same one update per four steps, each round one CUDA graph.
 
-    What differs from `paper`: lanes in lockstep, and tests of 16 lanes, in which every started game counts.
+    What differs from `paper`: lanes in lockstep, and evaluations of 16 lanes, whose started episodes all count.
     """
-    return Config(
-        game,
-        preset="fast",
-        num_envs=64,
-        accelerate="cuda_graph",
-        evaluation=EvaluationConfig(num_envs=16),
-    )
+    evaluation = EvaluationConfig(num_envs=16)
+    return Config(game, preset="fast", num_envs=64, accelerate="cuda_graph", evaluation=evaluation)
 
 
 def laptop(game: str) -> Config:
     """The paper's algorithm with its schedules scaled to a CPU: first learning in 15 to 25 minutes.
 
-    What differs from `paper` is ours, in no paper: eight lanes, and shorter replay, exploration, target and
-    test periods.
+    What differs from `paper` is from no paper: eight lanes, and shorter replay, exploration, target and evaluation
+    periods.
     """
     return Config(
         game,
@@ -118,24 +113,18 @@ def grids(env_id: str) -> Config:
 
 
 def images(env_id: str) -> Config:
-    """Any Gymnasium environment that shows images of 36x36 and more: the network of the papers, and ours the rest.
+    """Any Gymnasium environment that shows images of 36x36 and more: the settings of `laptop`.
 
-    What differs from `laptop`: a replay for a quarter of the frames, since colour frames take thrice the memory.
+    The replay has a quarter of the frames, since colour frames take three times the memory.
     """
     base = laptop(env_id)
-    return dataclasses.replace(
-        base,
-        suite="gymnasium",
-        preset="images",
-        learning=dataclasses.replace(base.learning, replay_capacity=50_000),
-    )
+    learning = dataclasses.replace(base.learning, replay_capacity=50_000)
+    return dataclasses.replace(base, suite="gymnasium", preset="images", learning=learning)
 
 
 def default_preset(suite: str, cuda: bool) -> str:
-    """The preset of a suite of ours: for Atari `paper` where there is a CUDA device, else `laptop`."""
-    if suite != "atari":
-        return suite
-    return "paper" if cuda else "laptop"
+    """The preset of a suite of ours: for Atari `paper` if there is a CUDA device, else `laptop`."""
+    return suite if suite != "atari" else "paper" if cuda else "laptop"
 
 
 def preset_for_frames(frame_shape: tuple[int, ...]) -> str:

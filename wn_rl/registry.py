@@ -8,8 +8,9 @@ import difflib
 import importlib
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, TypeVar
+from collections import UserDict
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, cast
 
 Entry = TypeVar("Entry")
 
@@ -30,62 +31,48 @@ class UnknownNameError(ValueError, KeyError):
     __str__ = ValueError.__str__  # that of KeyError puts the message in quotes
 
 
-class Registry(MutableMapping[str, Entry]):
+class _Place(str):
+    """Where an entry is that is not imported yet: "module:attribute"."""
+
+
+class Registry(UserDict[str, Entry]):
     """Names, and what they stand for.
 
-    Ours are given as places, "module:attribute", and are imported when they are first asked for: to list the names
-    takes no import of torch or of an emulator.
+    Ours are given as places and are imported when they are first asked for: to list the names takes no import of
+    torch or of an emulator.
     """
 
     __hash__ = object.__hash__  # as a part of types, which are hashed
     __eq__ = object.__eq__
 
     def __init__(self, kind: str, places: Mapping[str, str]) -> None:
+        super().__init__()
         self.kind = kind
-        self._places = dict(places)
-        self._entries: dict[str, Entry] = {}
+        self.data = {name: cast(Any, _Place(place)) for name, place in places.items()}
 
     def __getitem__(self, name: str) -> Entry:
         """What the name stands for. UnknownNameError: the registry does not have it."""
-        if name not in self._places and name not in self._entries:
+        if name not in self.data:
             raise UnknownNameError(
                 f"unknown {self.kind} {name!r}: choose from {', '.join(self)}{did_you_mean(str(name), self)}"
             )
-        if name not in self._entries:
-            module, _, attribute = self._places[name].partition(":")
-            self._entries[name] = getattr(importlib.import_module(module), attribute)
-        return self._entries[name]
-
-    def __setitem__(self, name: str, entry: Entry) -> None:
-        self._entries[name] = entry
-
-    def __delitem__(self, name: str) -> None:
-        del self._entries[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._places or name in self._entries
-
-    def __iter__(self) -> Iterator[str]:
-        return iter({**self._places, **self._entries})
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+        if isinstance(place := self.data[name], _Place):
+            module, _, attribute = place.partition(":")
+            self.data[name] = getattr(importlib.import_module(module), attribute)
+        return self.data[name]
 
 
 PARAMETERIZATIONS: Registry[Any] = Registry(
     "parameterization",
     {
-        "normal": "wn_rl.nn.layers:NORMAL",
-        "batch_norm": "wn_rl.nn.layers:BATCH_NORM",
-        "weight_norm": "wn_rl.nn.layers:WEIGHT_NORM",
-        "weight_norm_mean_only_bn": "wn_rl.nn.layers:WEIGHT_NORM_MEAN_ONLY_BN",
+        name: f"wn_rl.nn.layers:{name.upper()}"
+        for name in ("normal", "batch_norm", "weight_norm", "weight_norm_mean_only_bn")
     },
 )
 """`wn_rl.nn.Parameterization`: how a layer's weight is made of its parameters."""
 
 NETWORKS: Registry[Any] = Registry(
-    "network",
-    {name: f"wn_rl.nn.networks:{name}" for name in ("nature_cnn", "minatar_cnn", "mlp")},
+    "network", {name: f"wn_rl.nn.networks:{name}" for name in ("nature_cnn", "minatar_cnn", "mlp")}
 )
 """Functions (frame_shape, stack, num_actions, scale, layers) -> nn.Sequential, as `wn_rl.nn.networks.mlp`."""
 
@@ -100,13 +87,7 @@ OPTIMIZERS: Registry[Any] = Registry(
 """Functions (parameters, learning_rate) -> torch.optim.Optimizer."""
 
 SUITES: Registry[Any] = Registry(
-    "suite",
-    {
-        "atari": "wn_rl.envs:ATARI",
-        "minatar": "wn_rl.envs:MINATAR",
-        "classic": "wn_rl.envs:CLASSIC",
-        "gymnasium": "wn_rl.envs:GYMNASIUM",
-    },
+    "suite", {name: f"wn_rl.envs:{name.upper()}" for name in ("atari", "minatar", "classic", "gymnasium")}
 )
 """`wn_rl.envs.Suite`: where games come from."""
 
@@ -116,13 +97,8 @@ TRACKERS: Registry[Any] = Registry(
 )
 """Functions (RunInfo) -> Tracker: where metrics go."""
 
-PRESETS: Registry[Any] = Registry(
-    "preset",
-    {
-        name: f"wn_rl.presets:{name}"
-        for name in ("paper", "nature", "fast", "laptop", "minatar", "classic", "vectors", "images", "grids")
-    },
-)
+_PRESETS = ("paper", "nature", "fast", "laptop", "minatar", "classic", "vectors", "images", "grids")
+PRESETS: Registry[Any] = Registry("preset", {name: f"wn_rl.presets:{name}" for name in _PRESETS})
 """Functions (game) -> Config: starting points."""
 
 IMPORTS = "WN_RL_IMPORT"
@@ -135,18 +111,20 @@ def import_extensions(modules: Iterable[str]) -> None:
     Raises:
         ImportError: there is no such module.
     """
-    named = [*os.environ.get(IMPORTS, "").split(","), *modules]
-    unique = [module for module in dict.fromkeys(named) if module]
+    unique = dict.fromkeys([*_imported(), *modules])
     for module in unique:
         importlib.import_module(module)
     if unique:
         os.environ[IMPORTS] = ",".join(unique)
 
 
+def _imported() -> list[str]:
+    return list(filter(None, os.environ.get(IMPORTS, "").split(",")))
+
+
 def import_flags() -> list[str]:
     """The flags of `wn-rl` that import the same modules elsewhere."""
-    modules = os.environ.get(IMPORTS, "").split(",")
-    return [flag for module in modules if module for flag in ("--import", module)]
+    return [flag for module in _imported() for flag in ("--import", module)]
 
 
 def command_line(*words: str) -> str:

@@ -1,8 +1,8 @@
-"""Randomness that can be named: every random number of a run is a function of the seed and what it is for.
+"""Named randomness: every random number of a run is a function of the seed and what it is for.
 
-`derive_seed` makes seeds for things that own a generator (environments, initial weights). `random_bits`
-is a counter-based generator in integer arithmetic: it has no state to save, and gives equal numbers on
-CPU and CUDA, eagerly and inside a captured graph.
+`derive_seed` makes seeds for things that own a generator (environments, initial weights). `random_bits` is a
+counter-based generator in integer arithmetic: it has no state to save, and gives equal numbers on CPU and CUDA,
+eagerly and inside a captured graph.
 """
 
 import zlib

@@ -6,8 +6,8 @@ import torch
 from recorder import record
 from torch import Tensor, nn
 
-from wn_rl.agents.accelerate import Captured
-from wn_rl.agents.actor import DRAW_AHEAD, Actor, DeviceStacks, HostStacks
+from wn_rl.agents.accelerate import Captured, Transfer
+from wn_rl.agents.actor import DRAW_AHEAD, Actor, Stacks
 from wn_rl.envs.base import EnvironmentSpec, Step
 
 SPEC = EnvironmentSpec(
@@ -94,7 +94,8 @@ def test_a_restored_actor_goes_on_with_the_same_actions() -> None:
 @pytest.mark.parametrize("capture", [None, record], ids=["eager", "captured"])
 def test_stacks_on_a_device_are_those_in_host_memory(stack: int, capture: Any) -> None:
     """The device is a CPU here, as is the graph."""
-    host, device = HostStacks(2, SPEC, stack), DeviceStacks(2, SPEC, stack, torch.device("cpu"), "eager")
+    host, device = (Stacks(2, SPEC, stack, torch.device("cpu")) for _ in range(2))
+    device._transfer = Transfer(torch.device("cpu"))
     if capture is not None:
         device._append = Captured(device._append_received, capture)
     generator = np.random.default_rng(0)

@@ -11,9 +11,8 @@ import torch
 from run_tools import wn_rl
 from torch import Tensor
 
-from wn_rl.agents import experiment as experiment_module
 from wn_rl.agents.accelerate import Captured
-from wn_rl.agents.actor import make_stacks
+from wn_rl.agents.actor import Stacks
 from wn_rl.agents.dqn import DQN
 from wn_rl.agents.experiment import make_dqn
 from wn_rl.agents.replay import Draws, Replay
@@ -55,7 +54,7 @@ def test_a_strided_convolution_is_that_of_torch() -> None:
 
 
 def test_stacks_on_the_device_are_those_in_host_memory() -> None:
-    stacks = [make_stacks(2, SPEC, 3, torch.device(device)) for device in ("cpu", "cuda")]
+    stacks = [Stacks(2, SPEC, 3, torch.device(device)) for device in ("cpu", "cuda")]
     generator = np.random.default_rng(0)
     for _ in range(20):
         step = Step(
@@ -175,11 +174,11 @@ def test_graphs_give_what_the_compiled_code_gives(
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     compiled, graphs = (trained(parameterization, precision, mode) for mode in ("compile", "cuda_graph"))
     run = graphs.experiment
-    assert isinstance(run.learner.networks._refresh, Captured) == (parameterization != "normal")
+    assert isinstance(run.learner.networks.refresh_acting, Captured) == (parameterization != "normal")
     assert isinstance(run.learner._run_round, Captured)
     for captured in (
         run.learner._run_round,
-        run.learner.networks._refresh,
+        run.learner.networks.refresh_acting,
         run.actor._ask_network,
         run.actor._stacks._append,
     ):
@@ -232,12 +231,10 @@ def test_a_replay_in_host_memory_gives_the_same_run(accelerate: str, monkeypatch
     )
     ends = []
     for where in ("cuda", "cpu"):
-        monkeypatch.setattr(
-            experiment_module,
-            "replay_device",
-            lambda device, num_bytes, where=where: device if where == "cuda" else torch.device("cpu"),
-        )
+        free = 10**12 if where == "cuda" else 0
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
         experiment = make_dqn(config, CUDA)
+        assert experiment.replay.device.type == where
         experiment.run(config.steps, lambda experiment: None)
         ends.append(experiment.learner.networks.online.state_dict())
     for name, value in ends[0].items():

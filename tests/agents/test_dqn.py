@@ -52,12 +52,14 @@ CHAIN = Config(
 )
 
 
+def play_in(make: Callable[[int, int], Chain], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put environments of a number of lanes and a seed in the place of the config's."""
+    monkeypatch.setattr(envs, "make", lambda suite, game, rules, *, num_envs, seed: make(num_envs, seed))
+
+
 @pytest.fixture(autouse=True)
 def _probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make(suite: str, game: str, rules: object, *, num_envs: int, seed: int) -> Chain:
-        return Chain(num_envs, seed)
-
-    monkeypatch.setattr(envs, "make", make)
+    play_in(Chain, monkeypatch)
 
 
 def trained(
@@ -170,11 +172,8 @@ def test_updates_keep_one_to_four_and_the_target_follows_every_50(num_envs: int)
 
 def test_epsilon_at_its_exact_steps() -> None:
     learning = LearningConfig(replay_start=50_000, epsilon_steps=1_000_000)
-    assert epsilon_at(0, learning) == 1.0
-    assert epsilon_at(50_000, learning) == 1.0
-    assert epsilon_at(550_000, learning) == pytest.approx(0.55)
-    assert epsilon_at(1_050_000, learning) == pytest.approx(0.1)
-    assert epsilon_at(9_000_000, learning) == pytest.approx(0.1)
+    steps = (0, 50_000, 550_000, 1_050_000, 9_000_000)
+    assert [epsilon_at(step, learning) for step in steps] == pytest.approx([1.0, 1.0, 0.55, 0.1, 0.1])
 
 
 def test_updates_at_their_exact_steps() -> None:
@@ -265,7 +264,7 @@ def test_rewards_are_clipped_in_the_loss_and_raw_in_the_returns(monkeypatch: pyt
             step = super().recv()
             return step._replace(reward=step.reward * 3)
 
-    monkeypatch.setattr(envs, "make", lambda suite, game, rules, *, num_envs, seed: Rich(num_envs, seed))
+    play_in(Rich, monkeypatch)
     config = dataclasses.replace(CHAIN, steps=8_000, optimizer=OptimizerConfig(learning_rate=1e-3))
     clipped = trained(config)
     assert chain_values(clipped)[3, 1] == pytest.approx(1.0, abs=0.06)
@@ -276,9 +275,7 @@ def test_rewards_are_clipped_in_the_loss_and_raw_in_the_returns(monkeypatch: pyt
 
 def test_a_lost_life_ends_the_values_and_not_the_game(monkeypatch: pytest.MonkeyPatch) -> None:
     """A life is lost at every step: nothing is worth more than the next reward, and games go on."""
-    monkeypatch.setattr(
-        envs, "make", lambda suite, game, rules, *, num_envs, seed: Chain(num_envs, seed, life_loss_every=1)
-    )
+    play_in(lambda num_envs, seed: Chain(num_envs, seed, life_loss_every=1), monkeypatch)
     mortal = trained(dataclasses.replace(CHAIN, steps=8_000))
     expected = np.zeros((4, 2))
     expected[3, 1] = 1
@@ -322,12 +319,12 @@ def test_a_loss_that_is_no_number_stops_with_a_diagnosis(monkeypatch: pytest.Mon
 def test_a_row_tells_the_games_since_the_row_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames are the emulator's; the last hundred games are of any row."""
 
-    def make(suite: str, game: str, rules: object, *, num_envs: int, seed: int) -> Chain:
+    def make(num_envs: int, seed: int) -> Chain:
         chain = Chain(num_envs, seed)
         chain.spec = dataclasses.replace(chain.spec, frames_per_step=4)
         return chain
 
-    monkeypatch.setattr(envs, "make", make)
+    play_in(make, monkeypatch)
     learning = dataclasses.replace(LEARNING, replay_capacity=10_000, replay_start=9_000)
     experiment = trained(dataclasses.replace(CHAIN, num_envs=8, steps=8_000, learning=learning))
     games = list(experiment.episodes._new)
@@ -350,7 +347,7 @@ def test_a_game_lost_on_resume_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> 
             self.over[1] = True  # as `Environments` promises: the next row of a lost lane is `first`
             return [1]
 
-    monkeypatch.setattr(envs, "make", lambda suite, game, rules, *, num_envs, seed: Forgetful(num_envs, seed))
+    play_in(Forgetful, monkeypatch)
     config = dataclasses.replace(CHAIN, num_envs=2, steps=300)
     whole = trained(config)
     assert whole.episodes.running.unfinished(1)[1] > 0

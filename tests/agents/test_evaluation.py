@@ -168,7 +168,7 @@ def test_a_test_is_played_by_the_config_and_its_seed(monkeypatch: pytest.MonkeyP
     asked: list[tuple[int, int]] = []
     played: list[tuple[object, ...]] = []
 
-    def make(suite: str, game: str, *, num_envs: int, seed: int, **rules: object) -> Closed:
+    def make(suite: str, game: str, rules: object, *, num_envs: int, seed: int) -> Closed:
         asked.append((num_envs, seed))
         return Closed([[1]] * num_envs)
 

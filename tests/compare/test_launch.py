@@ -397,7 +397,7 @@ def test_a_folder_in_use_is_not_prepared_and_one_that_cannot_be_made_is_an_error
     assert prepare(run)
     assert [path.name for path in run.path.iterdir()] == [".lock"]
     blocked.path.write_text("")
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="could not be made"):
         prepare(blocked)
 
 

@@ -52,7 +52,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
         RunFolder(tmp_path).require_new()
     with pytest.raises(UserError, match="is a file"):
         RunFolder(tmp_path / "file").require_new()
-    with pytest.raises(UserError, match="cannot be made"), RunFolder(tmp_path / "file" / "run").lock():
+    with pytest.raises(UserError, match="could not be made"), RunFolder(tmp_path / "file" / "run").lock():
         pass
 
 

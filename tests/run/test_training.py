@@ -47,7 +47,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on(
     assert wn_rl(*TRAIN, "--run-dir", str(run)) == 1
     said = capsys.readouterr().err
     assert "no space left on device; the checkpoint before it is kept" in said
-    assert f"make room, then go on with: wn-rl resume {run}" in said
+    assert f"make room, then resume it with: wn-rl resume {run}" in said
     assert status_of(run)["status"] == "failed"
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
@@ -58,7 +58,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on(
 def test_the_threads_of_a_run_are_not_left_to_what_comes_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train_in(config: Config, *rest: object, resume: bool) -> training.Outcome:
+    def train_in(config: Config, *rest: object, **options: object) -> training.Outcome:
         assert config.torch_threads == torch.get_num_threads() == 2
         return training.Outcome("interrupted", 130, "stopped")
 
@@ -98,27 +98,24 @@ def test_a_run_that_is_too_short_says_so(tmp_path: Path, capsys: pytest.CaptureF
     assert wn_rl(*TRAIN, "--steps", "100", "--run-dir", str(tmp_path / "short")) == 0
     said = capsys.readouterr().err
     assert "warning: no update will be made: --steps 100 ends with --learning.replay-start or before" in said
-    assert "warning: no test will be made: --steps 100 ends before the first --evaluation.period" in said
+    assert "warning: no evaluation will be made: --steps 100 ends before the first --evaluation.period" in said
     assert rows_of(tmp_path / "short")[-1]["updates"] == 0
     assert wn_rl(*TRAIN, "--run-dir", str(tmp_path / "whole")) == 0
     assert "will be made" not in capsys.readouterr().err
 
 
-def test_a_refused_resume_changes_nothing(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert wn_rl(*TRAIN, "--run-dir", str(run)) == 0
-    before = (run / "config.json").read_bytes()
-    assert wn_rl("resume", str(run), "--steps", "900") == 2  # its replay was dropped
-    assert (run / "config.json").read_bytes() == before
-    assert status_of(run)["status"] == "finished"
-
-
-def test_resuming_a_finished_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resuming_a_finished_run_says_so_and_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
     assert wn_rl(*TRAIN, "--run-dir", str(run)) == 0
     assert "--keep-replay" in capsys.readouterr().err
     assert wn_rl("resume", str(run)) == 0
     assert "is finished at 600 steps" in capsys.readouterr().err
+    before = (run / "config.json").read_bytes()
+    assert wn_rl("resume", str(run), "--steps", "900") == 2  # its replay was dropped
+    assert (run / "config.json").read_bytes() == before
+    assert status_of(run)["status"] == "finished"
 
 
 def test_the_best_network_of_another_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from wn_rl.errors import UserError
-from wn_rl.run.video import VideoWriter
+from wn_rl.run.video import video_writer
 
 
 def picture(height: int, width: int, number: int = 0) -> np.ndarray:
@@ -34,9 +34,9 @@ def read(path: Path) -> tuple[dict[str, object], list[np.ndarray]]:
 )
 def test_a_video_reads_back(tmp_path: Path, size: tuple[int, int], expected: tuple[int, int]) -> None:
     path = tmp_path / "videos" / "game.mp4"
-    with VideoWriter(path, 15) as video:
+    with video_writer(path, 15) as append:
         for number in range(12):
-            video.append(picture(*size, number))
+            append(picture(*size, number))
         assert not path.exists()
     about, frames = read(path)
     assert about["size"] == expected
@@ -51,15 +51,9 @@ def test_a_video_reads_back(tmp_path: Path, size: tuple[int, int], expected: tup
 
 
 def write(path: Path, pictures: Iterable[np.ndarray]) -> None:
-    with VideoWriter(path, 15) as video:
+    with video_writer(path, 15) as append:
         for image in pictures:
-            video.append(image)
-
-
-def test_no_other_kind_of_file_is_written(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"game\.gif does not end with \.mp4"):
-        write(tmp_path / "game.gif", [picture(10, 10)])
-    assert os.listdir(tmp_path) == []
+            append(image)
 
 
 def test_a_block_that_raises_leaves_the_old_file(tmp_path: Path) -> None:
@@ -75,20 +69,24 @@ def test_a_block_that_raises_leaves_the_old_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["game.mp4"]
 
 
+RIGHT = np.zeros((10, 10, 3), np.uint8)
+
+
 @pytest.mark.parametrize(
-    "bad",
-    [np.zeros((10, 10, 3)), np.zeros((10, 10), np.uint8), np.zeros((12, 10, 3), np.uint8)],
-    ids=["float", "grey", "larger"],
+    ("name", "pictures", "says"),
+    [
+        ("game.gif", [RIGHT], r"game\.gif does not end with \.mp4"),
+        ("game.mp4", [], "no picture"),
+        ("game.mp4", [RIGHT, RIGHT.astype(float)], "a picture is"),
+        ("game.mp4", [RIGHT, RIGHT[..., 0]], "a picture is"),
+        ("game.mp4", [RIGHT, np.zeros((12, 10, 3), np.uint8)], "a picture is"),
+    ],
+    ids=["gif", "none", "float", "grey", "larger"],
 )
-def test_pictures_of_another_shape_are_refused(tmp_path: Path, bad: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="a picture is"):
-        write(tmp_path / "game.mp4", [picture(10, 10), bad])
+def test_what_is_no_video_is_refused(tmp_path: Path, name: str, pictures: list[np.ndarray], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        write(tmp_path / name, pictures)
     assert os.listdir(tmp_path) == []
-
-
-def test_no_picture_is_no_video(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no picture"):
-        write(tmp_path / "game.mp4", [])
 
 
 @pytest.mark.parametrize("num_pictures", [1, 300])  # ffmpeg has ended before the block, or within it

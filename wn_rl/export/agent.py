@@ -37,7 +37,7 @@ class Agent:
     dtype: of observations as the environment gives them, "uint8" or "float32".
     actions: the meaning of each.
     name: which network of its training it is, e.g. "best network, step 75,000".
-    run: its run's config.json but for "command"; empty for a network that no run of ours made.
+    run: its run's config.json without "command"; empty for a network that no run of ours made.
     """
 
     network: nn.Sequential
@@ -62,7 +62,7 @@ class Agent:
                 states = (states.sigmoid() / self.preprocess.scale).round().byte()
             with torch.no_grad():
                 if not torch.allclose(q_values(states), network(states), atol=1e-5, rtol=1e-5):
-                    raise UserError(f"the agent cannot be exported: the values of {source} differ from its own")
+                    raise UserError(f"the agent was not exported: the values of {source} differ from its own")
 
 
 def write_agent(agent: Agent, folder: Path) -> None:
@@ -93,10 +93,10 @@ def read_agent(folder: Path) -> Agent:
     """The agent that `write_agent` wrote.
 
     Raises:
-        UserError: there is none, its files are damaged or of another version, or config.json was changed.
+        UserError: a file is missing, damaged, changed or of another version.
     """
     for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():  # nor a pipe, whose reader would wait for ever
+        if not (folder / name).is_file():  # the reader of a pipe would wait for ever
             raise UserError(f"there is no exported agent in {folder}: it has no file {name}")
     tensors, metadata = read_network_file(folder / WEIGHTS)
     try:
@@ -145,7 +145,7 @@ def _build(record: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Sequential:
         plain = cast(nn.Sequential, fold(network))
         plain.load_state_dict(tensors, assign=True)
     except Exception as error:  # whatever torch says of impossible sizes
-        raise UserError(f"the network cannot be built: {in_one_line(error)}") from None
+        raise UserError(f"the network could not be built: {in_one_line(error)}") from None
     plain[0] = Preprocess(frame_shape, stack, scale)
     return plain
 

@@ -34,13 +34,13 @@ def export(
     curve: Figure | None = None,
     onnx: bool = True,
 ) -> None:
-    """Write the agent into a new folder, at once: it is there whole or not at all.
+    """Write the agent into a new folder at once: it is there whole or not at all.
 
     run_dir: the run that trained it; the model card has what `wn-rl evaluate` found. curve: its learning curve.
     onnx: whether to write model.onnx.
 
     Raises:
-        UserError: the folder is not empty, the network cannot be exported, or packages are missing.
+        UserError: the folder is not empty, the network could not be exported, or packages are missing.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder} is not empty: choose a new folder")

@@ -34,7 +34,7 @@ def download(repo_id: str, files: list[str], revision: str | None) -> Path:
     """A local folder with these files of a repository, from the hub or from its cache.
 
     Raises:
-        UserError: there is no such repository, or the hub cannot be reached.
+        UserError: there is no such repository, or the hub is out of reach.
     """
     require_repo_id(repo_id, "a folder here, nor ")
     with _hub(repo_id) as hub:
@@ -42,15 +42,16 @@ def download(repo_id: str, files: list[str], revision: str | None) -> Path:
 
 
 def push(folder: Path, files: list[str], repo_id: str, *, private: bool) -> str:
-    """Upload the named files of a folder to a repository, made if need be; returns its address.
+    """Upload the named files of a folder to a repository, which is made if it does not exist; its address.
 
     Raises:
-        UserError: the hub cannot be reached or refuses, e.g. without a login (`hf auth login`).
+        UserError: the hub is out of reach or refuses, e.g. without a login (`hf auth login`).
     """
     require_repo_id(repo_id)
     with _hub(repo_id) as hub:
         api = hub.HfApi()
         address = api.create_repo(repo_id, private=private, exist_ok=True)
-        options = {"allow_patterns": files, "commit_message": "Upload an agent"}
-        api.upload_folder(repo_id=repo_id, folder_path=folder, **options)
+        api.upload_folder(
+            repo_id=repo_id, folder_path=folder, allow_patterns=files, commit_message="Upload an agent"
+        )
     return str(address)

@@ -6,7 +6,7 @@
 
 A checkpoint is written to a hidden folder, each file is synced, and the folder is renamed: it is there whole
 or not at all. Its manifest has the digest of every file, of every replay segment it needs, and of itself.
-What a failed save leaves behind is removed by the next save.
+The next save removes what a failed save leaves behind.
 """
 
 import contextlib
@@ -15,13 +15,15 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wn_rl.agents.replay import Replay
 from wn_rl.errors import UserError
 from wn_rl.run.files import sha256, sync_folder, write_synced
-from wn_rl.run.segments import RowSource, RowTarget, Segment, read_segments, write_segments
+from wn_rl.run.segments import Segment, read_segments, write_segments
+from wn_rl.run.sinks import Report
 from wn_rl.run.tensor_files import StateError, pack, unpack
 
 FORMAT = 1
@@ -32,8 +34,6 @@ _MANIFEST_FILE = "manifest.json"
 _TEMPORARY = ".writing"
 _DROPPED = ".dropped"
 
-Report = Callable[[str], None]
-
 
 class DamagedError(Exception):
     """A checkpoint is not what was written, or not by this version; the one before it may be."""
@@ -43,7 +43,7 @@ class DamagedError(Exception):
 class Manifest:
     """A checkpoint's parts.
 
-    files: {name: SHA-256}. segments: those with rows of [oldest_row, stop_row), in order, without gaps.
+    files: {name: SHA-256}. segments: those with rows from oldest_row on, in order, without gaps.
     """
 
     step: int
@@ -52,11 +52,6 @@ class Manifest:
     oldest_row: int
     segments: tuple[Segment, ...]
 
-    @property
-    def stop_row(self) -> int:
-        """Rows ever added to the replay."""
-        return self.segments[-1].stop if self.segments else 0
-
     def to_bytes(self) -> bytes:
         """The manifest as JSON."""
         body = {"format": FORMAT, **dataclasses.asdict(self)}
@@ -64,11 +59,7 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
-        """The manifest that `to_bytes` wrote.
-
-        Raises:
-            DamagedError: it is another, or none.
-        """
+        """The manifest that `to_bytes` wrote. DamagedError if it is another, or could not be read."""
         try:
             body = json.loads(data)
             digest = body.pop("sha256")
@@ -80,7 +71,7 @@ class Manifest:
             segments = tuple(Segment(**segment) for segment in body.pop("segments"))
             return cls(**body, segments=segments)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise DamagedError("its manifest cannot be read") from error
+            raise DamagedError("its manifest could not be read") from error
 
 
 def _digest(body: dict[str, Any]) -> str:
@@ -88,40 +79,33 @@ def _digest(body: dict[str, Any]) -> str:
 
 
 class CheckpointError(UserError):
-    """A checkpoint cannot be saved, or cannot be used."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Kept:
-    """A checkpoint that later saves build on."""
-
-    folder: Path
-    manifest: Manifest
+    """A checkpoint could not be saved or used."""
 
 
 class CheckpointStore:
     """The checkpoints of one run. One process at a time uses it: the caller holds the run's lock.
 
     identity: plain JSON values that a checkpoint must share with the run to be loaded into it (game,
-    architecture). `load` before the first `save` where there are checkpoints already.
+    architecture). If there are checkpoints already, call `load` before the first `save`.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.folder = folder
         self._identity: dict[str, Any] = json.loads(json.dumps(dict(identity)))
-        self._kept: list[_Kept] = []  # oldest first, what this process saved or loaded
+        self._replay_folder = folder / "replay"
+        self._kept: dict[Path, Manifest] = {}  # oldest first, the checkpoints that later saves build on
 
     @property
     def has_replay(self) -> bool:
-        """Whether the replay is there. Without it a checkpoint can be tested and played, not trained on."""
+        """Whether the replay is there. Without it a checkpoint can be evaluated and played, not trained on."""
         return self._replay_folder.is_dir()
 
-    def save(self, step: int, state: Any, replay: RowSource) -> None:
+    def save(self, step: int, state: Any, replay: Replay) -> None:
         """Write a checkpoint: the state, and the rows of the replay that no earlier checkpoint has.
 
         Raises:
             CheckpointError: it could not be written (a full disk, say); the earlier ones are whole.
-            StateError: the state holds what is not plain data.
+            StateError: the state is not plain data.
         """
         if not self._kept and self._folders():
             raise CheckpointError(f"{self.folder} has checkpoints already: load one before saving another")
@@ -130,7 +114,7 @@ class CheckpointStore:
         try:
             self._make_folders()
             self._remove_orphans()
-            manifest = self._write(target, step, files, replay)
+            self._kept = dict([*self._kept.items(), (target, self._write(target, step, files, replay))][-KEPT:])
         except OSError as error:
             shutil.rmtree(target, ignore_errors=True)
             self._remove_orphans()
@@ -138,10 +122,9 @@ class CheckpointStore:
             raise CheckpointError(
                 f"the checkpoint of step {step:,} could not be written to {self.folder}: {reason}"
             ) from error
-        self._kept = [*self._kept, _Kept(target, manifest)][-KEPT:]
         self._remove_orphans()
 
-    def load(self, replay: RowTarget, report: Report) -> tuple[int, Any] | None:
+    def load(self, replay: Replay, report: Report) -> tuple[int, Any] | None:
         """Fill the replay from the newest whole checkpoint and return its step and state; None without any.
 
         Raises:
@@ -151,10 +134,10 @@ class CheckpointStore:
         found = self._newest_whole(report, with_replay=True)
         if found is None:
             return None
-        kept, state = found
-        read_segments(self._replay_folder, kept.manifest.segments, kept.manifest.oldest_row, replay)
-        self._kept = [*self._readable_before(kept), kept][-KEPT:]
-        return kept.manifest.step, state
+        folder, manifest, state = found
+        read_segments(self._replay_folder, manifest.segments, manifest.oldest_row, replay)
+        self._kept = dict([*self._readable_before(folder), (folder, manifest)][-KEPT:])
+        return manifest.step, state
 
     def load_state(self, report: Report) -> tuple[int, Any] | None:
         """The step and state of the newest whole checkpoint, without its replay; None without any.
@@ -163,20 +146,16 @@ class CheckpointStore:
             CheckpointError: every checkpoint is damaged, or the newest belongs to another run.
         """
         found = self._newest_whole(report, with_replay=False)
-        return None if found is None else (found[0].manifest.step, found[1])
+        return None if found is None else (found[1].step, found[2])
 
     def drop_replay(self) -> None:
-        """Free the disk of the replay of a run that is over. Its checkpoints stay, to be tested and played."""
+        """Free the disk of a finished run's replay. Its checkpoints stay, to be evaluated and played."""
         dropped = self.folder / _DROPPED
         if self.has_replay:
             shutil.rmtree(dropped, ignore_errors=True)
             os.replace(self._replay_folder, dropped)  # at once, so that no damage is seen after a kill
             sync_folder(self.folder)
         shutil.rmtree(dropped, ignore_errors=True)
-
-    @property
-    def _replay_folder(self) -> Path:
-        return self.folder / "replay"
 
     def _folders(self) -> list[Path]:
         """The checkpoints on disk, oldest first."""
@@ -189,20 +168,20 @@ class CheckpointStore:
     def _new_folder(self, step: int) -> Path:
         """A name after those of all copies of the step: a resumed run that stops at once saves it again."""
         name = f"step_{step:012d}"
-        matches = [_FOLDER_NAME.fullmatch(path.name) for path in self._folders()]
-        copies = [int(match[2] or 0) for match in matches if match and int(match[1]) == step]
-        return self.folder / (f"{name}-{max(copies) + 1}" if copies else name)
+        copies = [path.name for path in self._folders() if path.name.startswith(name)]
+        number = int(copies[-1].partition("-")[2] or 0) + 1 if copies else 0
+        return self.folder / (f"{name}-{number}" if copies else name)
 
     def _make_folders(self) -> None:
-        if not self._replay_folder.is_dir():
+        if not self.has_replay:
             self._replay_folder.mkdir(parents=True, exist_ok=True)
             sync_folder(self.folder)
             sync_folder(self.folder.parent)
 
-    def _write(self, target: Path, step: int, files: dict[str, bytes], replay: RowSource) -> Manifest:
-        before = self._kept[-1].manifest if self._kept else None
-        start = max(before.stop_row if before else 0, replay.oldest_row)
-        old = [segment for segment in (before.segments if before else ()) if segment.stop > replay.oldest_row]
+    def _write(self, target: Path, step: int, files: dict[str, bytes], replay: Replay) -> Manifest:
+        before = list(self._kept.values())[-1].segments if self._kept else ()
+        start = max(before[-1].stop if before else 0, replay.oldest_row)
+        old = [segment for segment in before if segment.stop > replay.oldest_row]
         new = write_segments(self._replay_folder, replay, start)
         digests = {name: sha256(data) for name, data in files.items()}
         manifest = Manifest(step, self._identity, digests, replay.oldest_row, (*old, *new))
@@ -216,43 +195,36 @@ class CheckpointStore:
         return manifest
 
     def _remove_orphans(self) -> None:
-        """Remove what no kept checkpoint needs. What cannot be removed now, the next save tries again."""
-        folders = {kept.folder for kept in self._kept}
+        """Remove what no kept checkpoint needs. What could not be removed, the next save tries again."""
         for path in (*self._folders(), self.folder / _TEMPORARY, self.folder / _DROPPED):
-            if path not in folders:
+            if path not in self._kept:
                 shutil.rmtree(path, ignore_errors=True)
-        segments = {segment.name for kept in self._kept for segment in kept.manifest.segments}
+        segments = {segment.name for manifest in self._kept.values() for segment in manifest.segments}
         with contextlib.suppress(OSError):
             for path in self._replay_folder.iterdir():
                 if path.name not in segments:
                     os.unlink(path)
 
-    def _newest_whole(self, report: Report, *, with_replay: bool) -> tuple[_Kept, Any] | None:
+    def _newest_whole(self, report: Report, *, with_replay: bool) -> tuple[Path, Manifest, Any] | None:
         folders = self._folders()[::-1]
         for folder in folders:
             try:
-                manifest = self._read_manifest(folder)
+                manifest = _read_manifest(folder)
                 self._check_identity(manifest, folder)
                 state = _read_state(folder, manifest)
                 if with_replay:
                     self._check_replay(manifest)
-                return _Kept(folder, manifest), state
+                return folder, manifest, state
             except (DamagedError, StateError, OSError) as error:
                 report(f"warning: the checkpoint {folder} is not used: {error}")
         if folders:
             raise CheckpointError(f"no checkpoint in {self.folder} can be used: each one is damaged")
         return None
 
-    def _read_manifest(self, folder: Path) -> Manifest:
-        return Manifest.from_bytes((folder / _MANIFEST_FILE).read_bytes())
-
     def _check_identity(self, manifest: Manifest, folder: Path) -> None:
         theirs, ours = manifest.identity, self._identity
-        differing = [
-            f"{name} is {theirs.get(name)!r}, not {ours.get(name)!r}"
-            for name in sorted({*theirs, *ours})
-            if theirs.get(name) != ours.get(name)
-        ]
+        pairs = [(name, theirs.get(name), ours.get(name)) for name in sorted({*theirs, *ours})]
+        differing = [f"{name} is {other!r}, not {own!r}" for name, other, own in pairs if other != own]
         if differing:
             raise CheckpointError(f"the checkpoint {folder} is of another run: {'; '.join(differing)}")
 
@@ -266,14 +238,18 @@ class CheckpointStore:
             if not segment.is_whole(self._replay_folder):
                 raise DamagedError(f"its replay file {segment.name} does not match its digest")
 
-    def _readable_before(self, kept: _Kept) -> list[_Kept]:
-        """The checkpoints before one that could still be loaded, as far as their manifests tell."""
+    def _readable_before(self, loaded: Path) -> list[tuple[Path, Manifest]]:
+        """The checkpoints before one that could still be loaded, as far as their manifests show."""
         folders = self._folders()
         readable = []
-        for folder in folders[: folders.index(kept.folder)]:
+        for folder in folders[: folders.index(loaded)]:
             with contextlib.suppress(DamagedError, OSError):
-                readable.append(_Kept(folder, self._read_manifest(folder)))
+                readable.append((folder, _read_manifest(folder)))
         return readable
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    return Manifest.from_bytes((folder / _MANIFEST_FILE).read_bytes())
 
 
 def _read_state(folder: Path, manifest: Manifest) -> Any:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-_CHUNK_BYTES = 1 << 20
 _LOG_TAIL_BYTES = 4096
 
 
@@ -18,42 +17,38 @@ def write_all(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Make a new file and wait until the disk has it.
-
-    Raises:
-        FileExistsError: there is one of that name. It is never overwritten.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags, 0o644)
     try:
-        write_all(descriptor, data)
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Make a new file and wait until the disk has it. FileExistsError if there is one of that name."""
+    with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
+        write_all(descriptor, data)
+        os.fsync(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
     """Wait until the disk has the names in a folder: a rename is only then safe."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with _opened(folder, os.O_RDONLY) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Within: any other process that asks for the same folder, which must exist, waits.
+    """Context manager: any other process that asks for the same folder, which must exist, waits.
 
-    Where the file system cannot lock a folder (NFS), no one waits.
+    On a file system that cannot lock a folder (NFS), no process waits.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with _opened(folder, os.O_RDONLY) as descriptor:
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -76,7 +71,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def append_line(path: Path, text: str) -> None:
-    """Add a line to a file, made if need be. What was cut off there before becomes a line of its own."""
+    """Add a line to a file, which is made if it does not exist. A line cut off before stays on its own."""
     with path.open("ab+") as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - 1))
@@ -91,15 +86,12 @@ def sha256(data: bytes) -> str:
 
 def sha256_of_file(path: Path) -> str:
     """The digest of a file, read in pieces."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that is not blank; empty where there is none, or the log cannot be read."""
+    """The last line of a log that is not blank; empty if it has none, or could not be read."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))

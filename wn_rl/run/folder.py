@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from typing import Any, Literal
 from wn_rl.config import Config, from_json
 from wn_rl.errors import UserError
 from wn_rl.registry import command_line
-from wn_rl.run.files import replace_file, write_all
+from wn_rl.run.files import replace_file
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 
@@ -32,16 +33,12 @@ def default_name(suite: str, game: str, parameterization: str, seed: int, parent
     """
     moment = time.strftime("%Y%m%d-%H%M%S")
     name = f"{moment}-{suite}-{file_name(game)}-{parameterization}-seed{seed}"
-    number = 1
-    unique = name
-    while (parent / unique).exists():
-        number += 1
-        unique = f"{name}-{number}"
-    return unique
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(unique for unique in names if not (parent / unique).exists())
 
 
 def file_name(text: str) -> str:
-    """A text as a part of a file's name: what no name of a game here has becomes a dash.
+    """A text as a part of a file's name: unusual characters become a dash.
 
     >>> file_name("module:Own/Catch-v0")
     'module-Own-Catch-v0'
@@ -50,17 +47,16 @@ def file_name(text: str) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Put a JSON file in place at once, its folder made if need be."""
+    """Put a JSON file in place at once; its folder is made if it does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far a run is and how it ended."""
+    """How far a run is and how it ended. status: a `Status`, or "not started"."""
 
     status: str
-    """A `Status`, or "not started"."""
     step: int
     message: str
 
@@ -78,56 +74,45 @@ class RunFolder:
         self.videos = path / "videos"
 
     def require_new(self) -> None:
-        """Refuse a folder that has something in it.
-
-        Raises:
-            UserError: it does; for a run, the message says how to resume it.
-        """
+        """UserError if the folder is not empty; for a run, the message says how to resume it."""
         if self.config_file.exists():
             raise UserError(
-                f"{self.path} holds a run already: go on with it by `{command_line('resume', str(self.path))}`"
+                f"{self.path} holds a run already: resume it with `{command_line('resume', str(self.path))}`"
             )
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file: choose a new folder with --run-dir")
-        # A lock alone is left where a run was killed before it began.
+        # A run that was killed before it began leaves a lock alone.
         if self.path.is_dir() and any(entry.name != _LOCK_FILE for entry in self.path.iterdir()):
             raise UserError(f"{self.path} is not empty: choose a new folder with --run-dir")
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Within: no other process can lock the folder, which is made if need be. The system frees the lock
-        when the process ends, however it ends.
+        """Context manager: no other process can lock the folder, which is made if it does not exist.
+
+        The system frees the lock when the process ends, however it ends.
 
         Raises:
-            UserError: another process has it, or the folder cannot be made.
+            UserError: another process has it, or the folder could not be made or written.
         """
-        descriptor = self._open_lock()
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-                raise UserError(f"{self.path} is in use by another run (process {owner})") from error
-            os.ftruncate(descriptor, 0)
-            write_all(descriptor, f"{os.getpid()}\n".encode())
-            yield
-        finally:
-            os.close(descriptor)
-
-    def _open_lock(self) -> int:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            return os.open(self.path / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+            file = (self.path / _LOCK_FILE).open("a+", errors="replace")
         except OSError as error:
-            cannot = "cannot be written" if self.path.is_dir() else "cannot be made"
-            raise UserError(f"the run folder {self.path} {cannot}: {error.strerror}") from error
+            failed = "written" if self.path.is_dir() else "made"
+            raise UserError(f"the run folder {self.path} could not be {failed}: {error.strerror}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                owner = file.read(32).strip() or "unknown"
+                raise UserError(f"{self.path} is in use by another run (process {owner})") from error
+            file.truncate(0)
+            print(os.getpid(), file=file, flush=True)
+            yield
 
     def read_config(self) -> dict[str, Any]:
-        """What config.json holds.
-
-        Raises:
-            UserError: there is no run here; the nearest names beside it are listed. Or the file is damaged.
-        """
+        """What config.json holds. UserError if it is damaged, or there is no run: then it lists the nearest."""
         try:
             config = json.loads(self.config_file.read_bytes())
         except OSError as error:
@@ -139,19 +124,16 @@ class RunFolder:
         return config
 
     def _nearest(self) -> str:
-        with contextlib.suppress(OSError):
-            runs = [file.parent.name for file in self.path.parent.glob("*/config.json")]
-            near = difflib.get_close_matches(self.path.name, runs)
-            if near:
-                return f"; there is {', '.join(str(self.path.parent / name) for name in near)}"
-        return ""
+        runs = [file.parent.name for file in self.path.parent.glob("*/config.json")]
+        near = difflib.get_close_matches(self.path.name, runs)
+        return f"; there is {', '.join(str(self.path.parent / name) for name in near)}" if near else ""
 
     def write_status(self, status: Status, step: int, message: str = "") -> None:
         """Record how far the run is and how it ended, in status.json."""
         write_json(self.status_file, {"status": status, "step": step, "message": message})
 
     def read_status(self) -> RunStatus:
-        """What status.json says; "not started" where there is no such file.
+        """What status.json says; "not started" if there is no such file.
 
         Raises:
             UserError: the file is damaged.
@@ -173,7 +155,7 @@ class RunFolder:
             return False
 
     def read_rows(self) -> list[Row]:
-        """The whole rows of metrics.jsonl; a run that is still going may be writing another.
+        """The whole rows of metrics.jsonl; a run may be writing another.
 
         Raises:
             UserError: there are no metrics, or they are damaged.
@@ -195,7 +177,7 @@ def open_run(path: str | Path) -> tuple[RunFolder, dict[str, Any], Config]:
 
     Raises:
         UserError: there is no run, or its config.json is damaged or of something else.
-        ValueError: the config cannot be.
+        ValueError: the config is invalid.
     """
     folder = RunFolder(Path(path))
     record = folder.read_config()

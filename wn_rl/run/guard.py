@@ -3,40 +3,34 @@
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from wn_rl.errors import in_one_line
-from wn_rl.run.sinks import Sink
+from wn_rl.run.sinks import Report, Row, Sink
 
-QUEUED_CALLS = 10_000  # a sink that is this far behind is given up
-CLOSE_SECONDS = 90.0  # a sink that takes longer to end is left behind
+QUEUED_CALLS = 10_000  # a sink that is this far behind is switched off
+CLOSE_SECONDS = 90.0  # a sink that takes longer to close is left behind
 
 
 class GuardedTracker:
-    """A sink in a thread of its own. If it fails or hangs, the run says so in one line and goes on.
+    """A sink in a thread of its own. If it fails or hangs, the run says so in one line and continues.
 
     open_sink: makes the sink from the state, in the thread, when the first row comes. state: plain data, to which
     the step of the last row is added.
     """
 
     def __init__(
-        self,
-        name: str,
-        open_sink: Callable[[dict[str, Any]], Sink],
-        state: dict[str, Any],
-        report: Callable[[str], None],
+        self, name: str, open_sink: Callable[[dict[str, Any]], Sink], state: dict[str, Any], report: Report
     ) -> None:
-        self._name = name
-        self._open_sink = open_sink
+        self._name, self._open_sink, self._report = name, open_sink, report
         self._state = state
-        self._report = report
         self._calls: queue.Queue[Callable[[Sink], None] | None] = queue.Queue(QUEUED_CALLS)
         self._thread: threading.Thread | None = None
         self._is_over = False
 
-    def log(self, row: Mapping[str, Any]) -> None:
+    def log(self, row: Row) -> None:
         """Hand a row to the thread."""
         copy = dict(row)
         self._hand_over(lambda sink: sink.log(copy))
@@ -55,7 +49,7 @@ class GuardedTracker:
         self._state = dict(state)
 
     def close(self, exit_code: int) -> None:
-        """Let the sink end, within CLOSE_SECONDS."""
+        """Close the sink, within CLOSE_SECONDS."""
         if self._thread is None or self._is_over:
             return
         self._hand_over(lambda sink: sink.close(exit_code))
@@ -63,7 +57,7 @@ class GuardedTracker:
             self._calls.put_nowait(None)
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
-            self._give_up(f"it did not end within {CLOSE_SECONDS:.0f} seconds")
+            self._switch_off(f"it did not end within {CLOSE_SECONDS:.0f} seconds")
         self._is_over = True
 
     def _hand_over(self, call: Callable[[Sink], None]) -> None:
@@ -76,17 +70,17 @@ class GuardedTracker:
         try:
             self._calls.put_nowait(call)
         except queue.Full:
-            self._give_up(f"it is {QUEUED_CALLS:,} calls behind")
+            self._switch_off(f"it is {QUEUED_CALLS:,} calls behind")
 
     def _work(self, state: dict[str, Any]) -> None:
         try:
             sink = self._open_sink(state)
             while (call := self._calls.get()) is not None:
                 call(sink)
-        except (Exception, SystemExit) as error:  # whatever a sink may raise, the run goes on; W&B may exit
-            self._give_up(f"{type(error).__name__}: {error}")
+        except (Exception, SystemExit) as error:  # the run continues whatever a sink raises; W&B may exit
+            self._switch_off(f"{type(error).__name__}: {error}")
 
-    def _give_up(self, reason: str) -> None:
+    def _switch_off(self, reason: str) -> None:
         if not self._is_over:
             self._is_over = True
             reason = in_one_line(reason)

@@ -58,13 +58,10 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "cpu") -> L
     online = make_online_network(config, environments.spec)
     if which == "best" and folder.best_network.exists():
         tensors, step = read_best_network(folder.best_network, config)
+    elif loaded := checkpoint_store(config, folder.path).load_state(say):
+        which, step, tensors = "latest", loaded[0], loaded[1]["experiment"]["learner"]["online"]
     else:
-        which = "latest"
-        loaded = checkpoint_store(config, folder.path).load_state(say)
-        if loaded is None:
-            raise CheckpointError(f"{folder.path} has no checkpoint yet")
-        step, state = loaded
-        tensors = state["experiment"]["learner"]["online"]
+        raise CheckpointError(f"{folder.path} has no checkpoint yet")
     online.load_state_dict(tensors)
     network = cast(nn.Sequential, fold(online).to(place))
     return LoadedRun(config, network, f"{which} network, step {step:,}", environments.spec)

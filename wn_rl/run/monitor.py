@@ -1,9 +1,9 @@
-"""What happens between the steps of a run: logs, tests, checkpoints, and the wish to stop."""
+"""What happens between the steps of a run: logs, evaluations, checkpoints, and requests to stop."""
 
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from wn_rl.agents.dqn import DQN
@@ -11,6 +11,7 @@ from wn_rl.agents.episodes import Episodes
 from wn_rl.agents.evaluation import Interrupted, run_epoch_evaluation
 from wn_rl.agents.experiment import check_finite, state_of, take_metrics
 from wn_rl.config import Config, identity
+from wn_rl.errors import say
 from wn_rl.run.checkpoint import CheckpointError, CheckpointStore
 from wn_rl.run.folder import RunFolder
 from wn_rl.run.play import record_episode
@@ -27,16 +28,12 @@ class Stopwatch:
         self._start = time.monotonic()
 
     def seconds(self) -> float:
-        """Seconds since the last reset."""
+        """Seconds since the start."""
         return time.monotonic() - self._start
-
-    def reset(self) -> None:
-        """Start again from zero."""
-        self._start = time.monotonic()
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Within: time does not count."""
+        """Context manager: time does not count."""
         start = time.monotonic()
         try:
             yield
@@ -50,29 +47,23 @@ def crossed(period: int, before: int, now: int) -> bool:
 
 
 class Monitor:
-    """Called after each step of an experiment: logs, tests and saves when due.
+    """Called after each step of an experiment: logs, evaluates and saves when due.
 
     Periods count crossings, so that they hold for any number of lanes: an event is due if a multiple of its
-    period lies between the step it was last done at and now. A test that was interrupted is thus due again.
+    period lies between the step it was last done at and now. An interrupted evaluation is thus due again.
     """
 
     def __init__(
-        self,
-        config: Config,
-        folder: RunFolder,
-        tracker: Tracker,
-        store: CheckpointStore,
-        stop: StopRequest,
-        report: Callable[[str], None],
+        self, config: Config, folder: RunFolder, tracker: Tracker, store: CheckpointStore, stop: StopRequest
     ) -> None:
         self._config, self._folder, self._tracker, self._store = config, folder, tracker, store
-        self._stop, self._report = stop, report
-        self._last_log = self._last_test = self._last_save = 0  # in steps
+        self._stop = stop
+        self._last_log = self._last_evaluation = self._last_save = 0  # in steps
         self.saved_step: int | None = None  # of the newest checkpoint
         self.best_score: float | None = None
         self._seconds_before = 0.0
         self._total = Stopwatch()
-        self._training = Stopwatch()  # without tests and checkpoints: what frames_per_second is made of
+        self._training = Stopwatch()  # without evaluations and checkpoints: what frames_per_second is made of
         self._logged_frames: int | None = None
 
     def __call__(self, dqn: DQN) -> None:
@@ -87,69 +78,60 @@ class Monitor:
         if self._logged_frames is None:
             self._logged_frames = dqn.num_frames
         if crossed(config.log_period, self._last_log, steps) or (finished and steps > self._last_log):
-            self._log(dqn)
-        if config.evaluation.period and crossed(config.evaluation.period, self._last_test, steps):
+            self._log(dqn, dqn.num_frames - self._logged_frames)
+        if config.evaluation.period and crossed(config.evaluation.period, self._last_evaluation, steps):
             with self._training.paused(), contextlib.suppress(Interrupted):
-                self._test(dqn)
+                self._evaluate(dqn)
         if self._stop or finished or crossed(config.checkpoint_period, self._last_save, steps):
             with self._training.paused():
                 self._save(dqn)
-        if self._stop:
-            raise Interrupted
+        self._raise_if_stopped()
 
-    def _log(self, dqn: DQN) -> None:
-        frames = dqn.num_frames - (self._logged_frames or 0)
-        seconds = self._training.seconds()
-        self._training.reset()
-        self._logged_frames = dqn.num_frames
-        self._last_log = dqn.num_steps
-        clock = {"frames_per_second": frames / max(seconds, 1e-9), "seconds": self._elapsed()}
-        self._tracker.log({**take_metrics(dqn), **clock})
+    def _log(self, dqn: DQN, frames: int) -> None:
+        speed = frames / max(self._training.seconds(), 1e-9)
+        self._training = Stopwatch()
+        self._last_log, self._logged_frames = dqn.num_steps, dqn.num_frames
+        self._tracker.log({**take_metrics(dqn), "frames_per_second": speed, "seconds": self._elapsed()})
 
     def _elapsed(self) -> float:
         return self._seconds_before + self._total.seconds()
 
-    def _test(self, dqn: DQN) -> None:
-        seed = derive_seed(self._config.seed, "evaluation", dqn.num_steps)
-        games = run_epoch_evaluation(
-            self._config, dqn.learner.networks.acting, seed=seed, tick=self._raise_if_stopped
-        )
-        video_period = self._config.evaluation.video_period
-        if video_period and (dqn.num_steps // self._config.evaluation.period) % video_period == 0:
+    def _evaluate(self, dqn: DQN) -> None:
+        config, networks = self._config, dqn.learner.networks
+        seed = derive_seed(config.seed, "evaluation", dqn.num_steps)
+        episodes = run_epoch_evaluation(config, networks.acting, seed=seed, tick=self._raise_if_stopped)
+        video_period = config.evaluation.video_period
+        if video_period and (dqn.num_steps // config.evaluation.period) % video_period == 0:
             self._record(dqn)
-        self._keep_best(dqn, games)
-        held_out = dqn.held_out_states
+        self._keep_best(dqn, episodes)
         self._tracker.log(
             {
                 "step": dqn.num_steps,
                 "frames": dqn.num_frames,
-                "eval/return_mean": games.return_mean,
-                "eval/return_std": games.return_std,
-                "eval/length_mean": games.length_mean,
-                "eval/episodes": len(games.returns),
+                "eval/return_mean": episodes.return_mean,
+                "eval/return_std": episodes.return_std,
+                "eval/length_mean": episodes.length_mean,
+                "eval/episodes": len(episodes.returns),
                 "eval/best": self.best_score,
-                "held_out_q": None if held_out is None else dqn.learner.networks.max_q(held_out),
+                "held_out_q": None if dqn.held_out_states is None else networks.max_q(dqn.held_out_states),
             }
         )
-        self._last_test = dqn.num_steps
+        self._last_evaluation = dqn.num_steps
 
-    def _keep_best(self, dqn: DQN, games: Episodes) -> None:
-        score = games.return_mean
+    def _keep_best(self, dqn: DQN, episodes: Episodes) -> None:
+        score = episodes.return_mean
         if score is None or (self.best_score is not None and score <= self.best_score):
             return
         self.best_score = score
+        metadata = {
+            "step": str(dqn.num_steps),
+            "eval/return_mean": repr(score),
+            "identity": json.dumps(identity(self._config), sort_keys=True),
+        }
         try:
-            write_network_file(
-                self._folder.best_network,
-                dqn.learner.networks.online.state_dict(),
-                {
-                    "step": str(dqn.num_steps),
-                    "eval/return_mean": repr(score),
-                    "identity": json.dumps(identity(self._config), sort_keys=True),
-                },
-            )
+            write_network_file(self._folder.best_network, dqn.learner.networks.online.state_dict(), metadata)
         except OSError as error:
-            self._report(f"warning: the best network could not be saved: {error}")
+            say(f"warning: the best network could not be saved: {error}")
 
     def _record(self, dqn: DQN) -> None:
         path = self._folder.videos / f"step_{dqn.num_steps:012d}.mp4"
@@ -157,9 +139,9 @@ class Monitor:
         try:
             record_episode(self._config, dqn.learner.networks.acting, path, seed=seed, tick=self._raise_if_stopped)
         except (OSError, ValueError) as error:
-            self._report(f"warning: no video of this test: {error}")
-            return
-        self._tracker.video(dqn.num_steps, "gameplay", path)
+            say(f"warning: there is no video of this evaluation: {error}")
+        else:
+            self._tracker.video(dqn.num_steps, "gameplay", path)
 
     def _raise_if_stopped(self) -> None:
         if self._stop:
@@ -175,28 +157,25 @@ class Monitor:
         }
         try:
             self._store.save(dqn.num_steps, state, dqn.replay)
-        except CheckpointError as error:
-            self._report(f"warning: {error}; the checkpoint before it is kept")
-        else:
             self.saved_step = dqn.num_steps
+        except CheckpointError as error:
+            say(f"warning: {error}; the checkpoint before it is kept")
 
     def state_dict(self) -> dict[str, Any]:
         """When each thing was last done, the best score, and the seconds spent."""
         return {
             "last_log": self._last_log,
-            "last_test": self._last_test,
+            "last_test": self._last_evaluation,
             "last_save": self._last_save,
             "best_score": self.best_score,
             "seconds": self._elapsed(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave."""
-        self._last_log = state["last_log"]
-        self._last_test = state["last_test"]
-        self._last_save = state["last_save"]
+        """Continue from a state that `state_dict` gave."""
+        self._last_log, self._last_evaluation = state["last_log"], state["last_test"]
+        self._last_save = self.saved_step = state["last_save"]
         self.best_score = state["best_score"]
         self._seconds_before = state["seconds"]
-        self.saved_step = state["last_save"]
-        self._total.reset()
-        self._training.reset()
+        self._total = Stopwatch()
+        self._training = Stopwatch()

@@ -1,4 +1,4 @@
-"""A trained agent outside of training: one game, recorded or not."""
+"""A trained agent outside of training: one episode as a video."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 from torch import nn
 
 from wn_rl.agents.episodes import Episodes
-from wn_rl.agents.evaluation import evaluate_episodes, make_evaluation_actor, make_evaluation_environments
+from wn_rl.agents.evaluation import evaluate_episodes, evaluation_players
 from wn_rl.config import Config
-from wn_rl.run.video import VideoWriter
+from wn_rl.run.video import video_writer
 
 
 def record_episode(
@@ -20,17 +20,15 @@ def record_episode(
     tick: Callable[[], None],
     epsilon: float | None = None,
 ) -> Episodes:
-    """Play one game by the rules of tests and write it to an mp4 file. tick may raise to stop it."""
-    environments = make_evaluation_environments(config, num_envs=1, seed=seed)
-    actor = make_evaluation_actor(config, network, environments, seed=seed)
-    try:
-        with VideoWriter(path, environments.spec.pictures_per_second) as video:
+    """Play one episode by the rules of evaluations and write it to an mp4 file. tick may raise to stop it."""
+    with (
+        evaluation_players(config, network, num_envs=1, seed=seed) as (actor, environments),
+        video_writer(path, environments.spec.pictures_per_second) as append,
+    ):
 
-            def record() -> None:
-                video.append(environments.render())
-                tick()
+        def record() -> None:
+            append(environments.render())
+            tick()
 
-            chosen = config.evaluation.epsilon if epsilon is None else epsilon
-            return evaluate_episodes(actor, environments, chosen, 1, record)
-    finally:
-        environments.close()
+        chosen = config.evaluation.epsilon if epsilon is None else epsilon
+        return evaluate_episodes(actor, environments, chosen, 1, record)

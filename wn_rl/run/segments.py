@@ -3,42 +3,13 @@
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 import safetensors.torch
-from torch import Tensor
 
+from wn_rl.agents.replay import Replay
 from wn_rl.run.files import sha256, sha256_of_file, sync_folder, write_synced
 
 SEGMENT_BYTES = 128 * 2**20  # of one file; saving and loading take about three times as much memory
-
-Columns = dict[str, Tensor]
-
-
-class RowSource(Protocol):
-    """A ring of rows. `num_rows` were ever added; [oldest_row, num_rows) are still there."""
-
-    @property
-    def oldest_row(self) -> int:
-        """The first row still in the ring."""
-        ...
-
-    @property
-    def num_rows(self) -> int:
-        """Rows ever added."""
-        ...
-
-    def read_rows(self, start: int, stop: int) -> Columns:
-        """Copies of rows [start, stop); the first axis of each column counts rows."""
-        ...
-
-
-class RowTarget(Protocol):
-    """What takes rows back: called in order, without gaps, from the oldest row on."""
-
-    def write_rows(self, start: int, columns: Columns) -> None:
-        """Put back rows [start, start + the columns' length)."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,18 +29,16 @@ class Segment:
             return False
 
 
-def write_segments(folder: Path, replay: RowSource, start: int) -> Iterable[Segment]:
-    """Write rows [start, num_rows) to new files, as many as SEGMENT_BYTES asks for.
+def write_segments(folder: Path, replay: Replay, start: int) -> Iterable[Segment]:
+    """Write rows [start, num_rows) to new files of at most SEGMENT_BYTES.
 
     Raises:
         OSError: a file could not be written whole. It and those before it are left behind.
     """
     stop = replay.num_rows
-    rows_per_segment = 1
-    if start < stop:
-        row = replay.read_rows(start, start + 1)
-        row_bytes = sum(column.numel() * column.element_size() for column in row.values())
-        rows_per_segment = max(1, SEGMENT_BYTES // max(1, row_bytes))
+    row = replay.read_rows(start, min(start + 1, stop))
+    row_bytes = sum(column.numel() * column.element_size() for column in row.values())
+    rows_per_segment = max(1, SEGMENT_BYTES // max(1, row_bytes))
     for first in range(start, stop, rows_per_segment):
         end = min(first + rows_per_segment, stop)
         columns = replay.read_rows(first, end)
@@ -80,7 +49,7 @@ def write_segments(folder: Path, replay: RowSource, start: int) -> Iterable[Segm
     sync_folder(folder)
 
 
-def read_segments(folder: Path, segments: Iterable[Segment], oldest_row: int, replay: RowTarget) -> None:
+def read_segments(folder: Path, segments: Iterable[Segment], oldest_row: int, replay: Replay) -> None:
     """Give the rows from oldest_row on to the replay."""
     for segment in segments:
         columns = safetensors.torch.load((folder / segment.name).read_bytes())

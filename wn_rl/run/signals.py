@@ -17,8 +17,8 @@ class StopNow(KeyboardInterrupt):
 class StopRequest:
     """True once a signal has asked to stop.
 
-    counts: whether further signals are only counted. Without it, the second one raises StopNow wherever the
-    program is. A hangup that is ignored stays so: under nohup, a terminal that closes stops nothing.
+    counts: whether further signals are only counted; if not, the second one raises StopNow wherever the program
+    is. A hangup that is ignored stays so: under nohup, a terminal that closes stops nothing.
     """
 
     def __init__(self, *, counts: bool = False) -> None:
@@ -41,9 +41,9 @@ class StopRequest:
         numbers = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             numbers.append(signal.SIGHUP)
-        before = [signal.signal(number, self._receive) for number in numbers]
+        before = {number: signal.signal(number, self._receive) for number in numbers}
         try:
             yield
         finally:
-            for number, handler in zip(numbers, before, strict=True):
+            for number, handler in before.items():
                 signal.signal(number, handler)

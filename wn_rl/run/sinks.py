@@ -1,30 +1,33 @@
 """Places that show a run: the terminal and TensorBoard here, Weights & Biases in wandb_sink.py.
 
-A sink may raise or hang; guard.py sees to it that the run does not notice. A sink is opened with the state that
-it had when the run was saved, in which "step" is that of the last row, or absent before the first row.
+A sink may raise or hang: guard.py keeps that from the run. A sink is opened with the state that it had when the
+run was saved, in which "step" is that of the last row, or absent before the first row.
 """
 
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 Row = Mapping[str, Any]
+Report = Callable[[str], None]
+"""Called with one line for the user."""
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a sink knows of a run. report: called with a line for the user, also from other threads."""
+    """What a sink knows of a run. config: plain JSON values. report: sinks call it from their own threads."""
 
     run_dir: Path
     config: dict[str, Any]
     run_name: str
-    group: str | None
+    group: str
     tags: tuple[str, ...]
-    total_steps: int | None
-    report: Callable[[str], None]
+    total_steps: int
+    report: Report
 
 
 class Sink(Protocol):
@@ -32,19 +35,16 @@ class Sink(Protocol):
 
     def log(self, row: Row) -> None:
         """Record one row."""
-        ...
 
     def video(self, step: int, name: str, path: Path) -> None:
         """Record a finished mp4 file."""
-        ...
 
     def close(self, exit_code: int) -> None:
         """Finish. Nothing is recorded after it."""
-        ...
 
 
 class ConsoleSink:
-    """A live line at the bottom of a terminal; one plain line a row if standard output is not a terminal."""
+    """A live line at the bottom of a terminal; one plain line per row if standard output is not a terminal."""
 
     def __init__(self, info: RunInfo, state: dict[str, Any]) -> None:
         self._total = info.total_steps
@@ -63,13 +63,13 @@ class ConsoleSink:
         if row.get("eval/episodes") is not None:
             self._print(_describe_evaluation(row))
             return
-        if row.get("seconds") is not None:
-            self._recent.append((row["step"], row["seconds"]))
-        left = self._seconds_left()
+        self._recent.append((row["step"], row["seconds"]))
+        step = f"step {row['step']:,}/{self._total:,}"
+        line = "  ".join([step, *self._describe_time_left(), *_describe_numbers(row)])
         if self._progress is None:
-            print(_describe_training(row, self._total, left), flush=True)
+            print(line, flush=True)
         else:
-            self._progress.update(self._task, completed=row["step"], numbers=_describe_training(row, None, left))
+            self._progress.update(self._task, completed=row["step"], numbers=line)
 
     def video(self, step: int, name: str, path: Path) -> None:
         """Say where it is."""
@@ -86,13 +86,12 @@ class ConsoleSink:
         else:
             self._progress.console.print(line, markup=False, highlight=False)
 
-    def _seconds_left(self) -> float | None:
-        if self._total is None or len(self._recent) < 2:
-            return None
+    def _describe_time_left(self) -> list[str]:
         (first_step, first_seconds), (step, seconds) = self._recent[0], self._recent[-1]
         if step <= first_step:
-            return None
-        return (self._total - step) * (seconds - first_seconds) / (step - first_step)
+            return []
+        left = (self._total - step) * (seconds - first_seconds) / (step - first_step)
+        return [f"left {timedelta(seconds=int(left))}"]
 
 
 _SHOWN = {
@@ -104,13 +103,9 @@ _SHOWN = {
 }
 
 
-def _describe_training(row: Row, total_steps: int | None, seconds_left: float | None) -> str:
-    parts = [f"step {row['step']:,}" + ("" if total_steps is None else f"/{total_steps:,}")]
-    if seconds_left is not None:  # before what a narrow terminal cuts off
-        minutes, seconds = divmod(int(seconds_left), 60)
-        parts.append(f"left {minutes // 60}:{minutes % 60:02}:{seconds:02}")
+def _describe_numbers(row: Row) -> list[str]:
     shown = [(key, label, form) for key, (label, form) in _SHOWN.items() if row.get(key) is not None]
-    return "  ".join(parts + [f"{label} {row[key]:{form}}" for key, label, form in shown])
+    return [f"{label} {row[key]:{form}}" for key, label, form in shown]
 
 
 def _describe_evaluation(row: Row) -> str:

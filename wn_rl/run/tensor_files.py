@@ -26,22 +26,22 @@ from wn_rl.run.files import replace_file
 STRUCTURE_FILE = "state.json"
 TENSORS_FILE = "tensors.safetensors"
 
-_UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
-_SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
-_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_DTYPES = {torch.bool, *_UNSIGNED, *_SIGNED, *_FLOATING}
+_DTYPES = {
+    *(torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32),
+    *(torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64),
+}
 _MAX_JSON_INT = 2**63  # a larger one goes as hexadecimal: Python limits the decimal digits that it parses
 
 
 class StateError(ValueError):
-    """The files do not hold a state, or the state holds what cannot be saved."""
+    """The files do not hold a state, or the state is not plain data."""
 
 
 def pack(state: Any) -> dict[str, bytes]:
     """The two files of a state: {name: content}.
 
     Raises:
-        StateError: a value is none of the types above; its place in the tree is named.
+        StateError: a value has another type than those above; its place in the tree is named.
     """
     tensors: dict[str, Tensor] = {}
     structure = _encode(state, "state", tensors)
@@ -52,11 +52,7 @@ def pack(state: Any) -> dict[str, bytes]:
 
 
 def unpack(files: dict[str, bytes]) -> Any:
-    """The state that `pack` made the files of.
-
-    Raises:
-        StateError: they are damaged.
-    """
+    """The state that `pack` made the files of. StateError: they are damaged."""
     try:
         tensors = safetensors.torch.load(files[TENSORS_FILE])
         return _decode(json.loads(files[STRUCTURE_FILE]), tensors)
@@ -92,19 +88,18 @@ def _decode(node: Any, tensors: dict[str, Tensor]) -> Any:
         return [_decode(item, tensors) for item in node]
     if not isinstance(node, dict):
         return node
-    if len(node) == 1:
-        [(tag, content)] = node.items()
-        if tag == "$tensor":
-            return tensors[content]
-        if tag == "$array":
-            return tensors[content].numpy()
-        if tag == "$scalar":
-            return tensors[content].numpy()[()]
-        if tag == "$int":
-            return int(content, 16)
-        if tag == "$float":
-            return struct.unpack(">d", bytes.fromhex(content))[0]
-        if tag == "$dict":
+    match list(node.items()):
+        case [("$tensor", name)]:
+            return tensors[name]
+        case [("$array", name)]:
+            return tensors[name].numpy()
+        case [("$scalar", name)]:
+            return tensors[name].numpy()[()]
+        case [("$int", digits)]:
+            return int(digits, 16)
+        case [("$float", digits)]:
+            return struct.unpack(">d", bytes.fromhex(digits))[0]
+        case [("$dict", content)]:
             node = content
     return {key: _decode(item, tensors) for key, item in node.items()}
 
@@ -121,12 +116,9 @@ def _add(tensors: dict[str, Tensor], value: Tensor, place: str) -> str:
     if value.dtype not in _DTYPES or value.layout != torch.strided:
         raise StateError(f"cannot save {place}: a {value.layout} tensor of {value.dtype} is not plain data")
     name = str(len(tensors))
-    # A copy of its own: safetensors refuses tensors that share memory.
+    # Its own copy: safetensors refuses tensors that share memory.
     tensors[name] = value.detach().to("cpu", copy=True).contiguous()
     return name
-
-
-_DIGEST = "sha256"
 
 
 def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
@@ -139,30 +131,26 @@ def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
 
 
 def write_network_file(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors and metadata at once. OSError if it cannot be; the file before is then whole."""
+    """Write tensors and metadata at once. OSError if they could not be written; the file before is then whole."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    replace_file(path, safetensors.torch.save(plain, {**metadata, _DIGEST: _digest(plain, metadata)}))
+    replace_file(path, safetensors.torch.save(plain, {**metadata, "sha256": _digest(plain, metadata)}))
 
 
 def read_network_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and metadata that `write_network_file` wrote.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """The tensors and metadata that `write_network_file` wrote. UserError: the file is damaged."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
-    if metadata.pop(_DIGEST, None) != _digest(tensors, metadata):
+    if metadata.pop("sha256", None) != _digest(tensors, metadata):
         raise UserError(f"{path} is damaged: it does not match its digest")
     return tensors, metadata
 
 
 def read_best_network(path: Path, config: Config) -> tuple[dict[str, Tensor], int]:
-    """The tensors of the network of a run's best test, and the step that it is of.
+    """The tensors of the network of a run's best evaluation, and its step.
 
     Raises:
         UserError: the file is damaged, or of a run with another config.

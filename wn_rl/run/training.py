@@ -5,7 +5,7 @@ import json
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from wn_rl.run.folder import RunFolder, Status, write_json
 from wn_rl.run.loading import checkpoint_store
 from wn_rl.run.monitor import Monitor
 from wn_rl.run.signals import StopNow, StopRequest
-from wn_rl.run.tracking import Tracker, make_trackers
+from wn_rl.run.sinks import RunInfo
+from wn_rl.run.tracking import make_trackers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,20 +37,16 @@ class Outcome:
 
 
 def train(
-    config: Config,
-    run_dir: str | Path,
-    *,
-    command: Sequence[str] | None = None,
-    targets: Targets = q_learning,
+    config: Config, run_dir: str | Path, *, command: Sequence[str] | None = None, targets: Targets = q_learning
 ) -> Outcome:
-    """Train in a new or empty folder, as `wn-rl train` does: metrics, tests, checkpoints, best network.
+    """Train in a new or empty folder, as `wn-rl train` does: metrics, evaluations, checkpoints, best network.
 
     SIGINT and SIGTERM save the run and end it. Call it in the main thread, which alone can listen to signals.
     command: recorded in config.json; None: that of this process.
-    targets: what action values are trained towards; others than Q-learning's are examples/double_dqn.py's matter.
+    targets: what action values are trained towards; examples/double_dqn.py has others than Q-learning's.
 
-    Look at the outcome before going on: a run that was stopped is `interrupted` and one that failed is `failed`,
-    and neither is raised.
+    Look at the outcome: a run that was stopped is `interrupted` and one that failed is `failed`, and neither is
+    raised.
 
     Raises:
         UserError: the folder is not empty, or the device is not available.
@@ -69,11 +66,8 @@ def train(
                 run_name=config.run_name or folder.path.name,
             )
         )
-        record = {
-            "config": to_json(config),
-            **_circumstances(config),
-            "command": list(command or sys.orig_argv),
-        }
+        command = list(command or sys.orig_argv)
+        record = {"config": to_json(config), **_circumstances(config), "command": command}
         return train_in(config, folder, record, resume=False, targets=targets)
     finally:
         torch.set_num_threads(threads)  # the caller's process may have other work
@@ -90,7 +84,7 @@ def last_session(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_session(record: dict[str, Any], config: Config, step: int) -> dict[str, Any]:
-    """The record of a run that goes on from a step: with a session more, if versions or machine are others."""
+    """The record of a run resumed at a step: with a further session if versions or machine have changed."""
     sessions = [session for session in record.get("sessions", []) if session["step"] < step]  # others left nothing
     known, now = {**record, "sessions": sessions}, _circumstances(config)
     if all(last_session(known).get(name) == value for name, value in now.items()):
@@ -104,8 +98,8 @@ def train_in(
     """Build everything before the folder is touched, then train in it under its lock.
 
     record: what config.json shall hold; written before the first step, and not before a checkpoint is loaded.
-    resume: go on from the last checkpoint. A run that goes on with other versions or on another machine says so in
-    its "sessions", by their first step.
+    resume: continue from the last checkpoint. Its record lists other versions or another machine in "sessions", by
+    their first step.
 
     Raises:
         CheckpointError: every checkpoint is damaged, or belongs to another run; nothing was changed.
@@ -116,16 +110,7 @@ def train_in(
             folder.require_new()  # again: another run may have begun here since
         say(f"run folder: {folder.path}")
         say(f"settings: {json.dumps(record['config'])}")
-        tracker = make_trackers(
-            config.track,
-            run_dir=folder.path,
-            config=to_json(config),
-            run_name=config.run_name or folder.path.name,
-            group=config.group or f"{config.suite}-{config.game}",
-            tags=[config.suite, config.game, config.parameterization, config.preset],
-            total_steps=config.steps,
-        )
-        outcome = Session(config, dqn, folder, tracker, say).run(record, resume=resume)
+        outcome = Session(config, dqn, folder).run(record, resume=resume)
     say(outcome.message)
     return outcome
 
@@ -133,13 +118,21 @@ def train_in(
 class Session:
     """A run while it trains in its folder, whose lock the caller holds."""
 
-    def __init__(
-        self, config: Config, dqn: DQN, folder: RunFolder, tracker: Tracker, report: Callable[[str], None]
-    ) -> None:
-        self.config, self.dqn, self.folder, self.tracker, self.report = config, dqn, folder, tracker, report
+    def __init__(self, config: Config, dqn: DQN, folder: RunFolder) -> None:
+        self.config, self.dqn, self.folder = config, dqn, folder
+        info = RunInfo(
+            run_dir=folder.path,
+            config=to_json(config),
+            run_name=config.run_name or folder.path.name,
+            group=config.group or f"{config.suite}-{config.game}",
+            tags=(config.suite, config.game, config.parameterization, config.preset),
+            total_steps=config.steps,
+            report=say,
+        )
+        self.tracker = make_trackers(config.track, info)
         self.store = checkpoint_store(config, folder.path)
         self.stop = StopRequest()
-        self.monitor = Monitor(config, folder, tracker, self.store, self.stop, report)
+        self.monitor = Monitor(config, folder, self.tracker, self.store, self.stop)
 
     def run(self, record: dict[str, Any], *, resume: bool) -> Outcome:
         """Train from the start or from the last checkpoint, to the end or to whatever ends it before."""
@@ -164,62 +157,55 @@ class Session:
 
     def _warn(self) -> None:
         """Say what the run is too short for, or cannot repeat."""
-        config, report = self.config, self.report
+        config = self.config
         if not self.dqn.environments.spec.repeatable:
-            report(f"{config.game} does not repeat an episode from its seed: a resumed run would begin new ones")
-        if config.steps <= config.learning.replay_start:
-            report(
-                f"warning: no update will be made: --steps {config.steps} ends with --learning.replay-start "
-                "or before"
-            )
-        if config.evaluation.period > config.steps:
-            report(
-                f"warning: no evaluation will be made: --steps {config.steps} ends before the first "
-                "--evaluation.period"
-            )
+            say(f"{config.game} does not repeat an episode from its seed: a resumed run would start new ones")
+        for missing, is_missing, end in (
+            ("update", config.steps <= config.learning.replay_start, "with --learning.replay-start or before"),
+            ("evaluation", config.evaluation.period > config.steps, "before the first --evaluation.period"),
+        ):
+            if is_missing:
+                say(f"warning: no {missing} will be made: --steps {config.steps} ends {end}")
 
     def _train(self) -> Outcome:
-        resume_command = "go on with: " + command_line("resume", str(self.folder.path))
-        saved = self.monitor
+        dqn, monitor = self.dqn, self.monitor
+        advice = "resume it with: " + command_line("resume", str(self.folder.path))
         try:
-            self.dqn.run(self.config.steps, self.monitor)
+            dqn.run(self.config.steps, monitor)
         except Interrupted:
-            words = "nothing was saved" if saved.saved_step is None else f"saved at step {saved.saved_step:,}"
+            words = "nothing was saved" if monitor.saved_step is None else f"saved at step {monitor.saved_step:,}"
             code = 128 + (self.stop.signal_number or signal.SIGINT)
-            return Outcome("interrupted", code, f"{words}; {resume_command}")
+            return Outcome("interrupted", code, f"{words}; {advice}")
         except Exception as error:
             if not isinstance(error, FloatingPointError):
                 traceback.print_exc()  # a fault of the program or the machine: say where
-            kept = "no checkpoint was saved" if saved.saved_step is None else "the last checkpoint is kept"
-            return Outcome("failed", 1, f"stopped at step {self.dqn.num_steps:,}: {error}; {kept}")
-        if saved.saved_step != self.dqn.num_steps:
-            message = f"the last checkpoint could not be written: make room, then {resume_command}"
-            return Outcome("failed", 1, message)
-        kept = (
-            "" if self.config.keep_replay else " (its replay is dropped: --keep-replay would let it be lengthened)"
-        )
-        return Outcome("finished", 0, f"finished {self.dqn.num_steps:,} steps in {self.folder.path}{kept}")
+            kept = "no checkpoint was saved" if monitor.saved_step is None else "the last checkpoint is kept"
+            return Outcome("failed", 1, f"stopped at step {dqn.num_steps:,}: {error}; {kept}")
+        if monitor.saved_step != dqn.num_steps:
+            return Outcome("failed", 1, f"the last checkpoint could not be written: make room, then {advice}")
+        kept = "" if self.config.keep_replay else " (without its replay: --keep-replay lets a run be lengthened)"
+        return Outcome("finished", 0, f"finished {dqn.num_steps:,} steps in {self.folder.path}{kept}")
 
     def _write_status(self, status: Status, message: str) -> None:
-        """Note how the run is; a full disk must not end it."""
+        """Write status.json; a full disk must not end the run."""
         try:
             self.folder.write_status(status, self.dqn.num_steps, message)
         except OSError as error:
-            self.report(f"warning: {self.folder.status_file} could not be written: {error}")
+            say(f"warning: {self.folder.status_file} could not be written: {error}")
 
     def _restore(self) -> None:
-        """Load the newest whole checkpoint; without one the run begins again, and so do its metrics."""
-        loaded = self.store.load(self.dqn.replay, self.report)
+        """Load the newest whole checkpoint; without one the run starts again, and so do its metrics."""
+        loaded = self.store.load(self.dqn.replay, say)
         if loaded is None:
-            self.report("no checkpoint was reached before the run stopped: it starts again from step 0")
+            say("no checkpoint was reached before the run stopped: it starts again from step 0")
             return
         step, state = loaded
         lost = restore(self.dqn, state["experiment"])
         self.monitor.load_state_dict(state["monitor"])
         self.tracker.load_state_dict(state["tracker"])
-        self.report(f"resuming at step {step:,}")
+        say(f"resuming at step {step:,}")
         if lost:
-            self.report(
+            say(
                 f"warning: {len(lost)} of {self.config.num_envs} lanes could not restore their episode and "
                 "started a new one, so this run is no longer reproducible bit for bit"
             )

@@ -2,13 +2,11 @@
 
 import atexit
 import contextlib
-import json
 import math
 import os
 import secrets
 import shlex
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,22 +16,22 @@ from wn_rl.run.sinks import Row, RunInfo
 
 INIT_SECONDS = 20.0  # W&B takes about ten more to say that its server is out of reach
 FINISH_SECONDS = 30.0
-EXIT_SECONDS = 10.0  # for W&B's own process to end, when ours does
+EXIT_SECONDS = 10.0  # for W&B's own process to end when ours does
 PROJECT = "wn-rl"
 _MAX_TAG = 64  # characters: W&B refuses a run with a longer one
 
 
 def new_wandb_state() -> dict[str, Any]:
-    """An id of our own, so that the first checkpoint has it, however long W&B takes to begin."""
+    """An id of our own, so that the first checkpoint has it, however long W&B takes to start."""
     return {"id": secrets.token_hex(4)}
 
 
 class WandbSink:
     """Weights & Biases: online if a key is configured, else in the run's folder, to be synced later.
 
-    The step is a metric of its own, which the others are drawn over: W&B drops rows whose built-in step goes
-    back, as that of a resumed run may. An offline run cannot be resumed: it goes on in a second folder with the
-    same id, and syncing uploads the folders in order.
+    The step is a metric of its own, which the others are drawn over: W&B drops rows whose built-in step goes back,
+    as that of a resumed run may. An offline run cannot be resumed: it continues in a second folder with the same
+    id, and syncing uploads the folders in order.
     """
 
     def __init__(self, info: RunInfo, state: dict[str, Any]) -> None:
@@ -44,34 +42,27 @@ class WandbSink:
         self._run = self._start(state["id"])
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
-        self._folder = Path(self._run.settings.sync_dir)
-        self._rows = 0
         if not self._run.offline:  # an offline run warns of a question for its address
             info.report(f"wandb: {self._run.url}")
 
     def log(self, row: Row) -> None:
         """Send a row. Missing values are left out."""
-        self._run.log({key: value for key, value in row.items() if _is_shown(value)})
-        self._rows += 1
+        self._run.log({key: value for key, value in row.items() if value is not None and math.isfinite(value)})
 
     def video(self, step: int, name: str, path: Path) -> None:
-        """Send an mp4 file; the row of that step goes on its own."""
+        """Send an mp4 file; the row of that step is sent on its own."""
         self._run.log({"step": step, f"video/{name}": self._wandb.Video(str(path), format="mp4")})
-        self._rows += 1
 
     def close(self, exit_code: int) -> None:
-        """Finish; say how to upload what is only here, and whether all of it is here."""
-        report, sync = self._info.report, shlex.join(["wandb", "sync", str(self._folder)])
+        """Finish; say how to upload what is only here."""
+        report, sync = self._info.report, shlex.join(["wandb", "sync", str(Path(self._run.settings.sync_dir))])
         try:
             self._run.finish(exit_code=exit_code)
         except TimeoutError:
             report(f"warning: wandb did not take everything in time; upload it with: {sync}")
             return
         if self._run.offline:
-            rows = count_offline_rows(self._folder)
-            if rows is not None and rows < self._rows:
-                report(f"warning: wandb kept {rows} of {self._rows} rows (a full disk?); metrics.jsonl has all")
-            report(f"wandb: {self._rows} rows are kept offline; upload them with: {sync}")
+            report(f"wandb: the run is kept offline; upload it with: {sync}")
 
     def _start(self, run_id: str) -> Any:
         """The W&B run: offline if no key is configured or the server is out of reach."""
@@ -91,13 +82,6 @@ class WandbSink:
 
     def _init(self, run_id: str, mode: str) -> Any:
         info = self._info
-        settings = self._wandb.Settings(
-            init_timeout=INIT_SECONDS,
-            finish_timeout=FINISH_SECONDS,
-            finish_timeout_raises=True,
-            console="off",
-            silent=True,
-        )
         return self._wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             id=run_id,
@@ -108,14 +92,20 @@ class WandbSink:
             config=info.config,
             dir=str(info.run_dir),
             mode=mode,
-            settings=settings,
+            settings=self._wandb.Settings(
+                init_timeout=INIT_SECONDS,
+                finish_timeout=FINISH_SECONDS,
+                finish_timeout_raises=True,
+                console="off",
+                silent=True,
+            ),
         )
 
 
 def _start_service(wandb: Any) -> Any:
     """Start W&B's own process, so that, dead or hanging, it neither prints a traceback at our exit nor delays it.
 
-    To be called before anything may fail: W&B's own end at our exit prints the errors of a dead process.
+    Call it before anything may fail: W&B's own end at our exit prints the errors of a dead process.
     Returns W&B's settings.
     """
     settings = wandb.setup().settings
@@ -145,20 +135,6 @@ def _service_process(wandb: Any) -> "subprocess.Popen[bytes] | None":
     except AttributeError:
         return None
     return process
-
-
-def _is_shown(value: Any) -> bool:
-    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
-
-
-def count_offline_rows(folder: Path) -> int | None:
-    """Rows in an offline W&B run's folder; None if its own reader cannot say."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
-    try:
-        output = subprocess.run(command, capture_output=True, timeout=FINISH_SECONDS, check=True).stdout
-        return [json.loads(line)["type"] for line in output.splitlines()].count("history")
-    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
-        return None
 
 
 def wandb_key_configured(base_url: str | None = None) -> bool:
