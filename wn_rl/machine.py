@@ -36,7 +36,7 @@ def available_memory_bytes(root: Path = Path("/")) -> int:
     """
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     system = _numbers(root / "proc/meminfo").get("MemAvailable", total // 1024) * 1024
-    return max(0, min(system, *_cgroup_memory(root), *_limit_memory(root)))
+    return max(0, min([system, *_cgroup_memory(root), *_limit_memory(root)]))
 
 
 def require_memory(num_bytes: int, what: str) -> None:
