@@ -358,6 +358,18 @@ def test_an_offline_run_is_read_back_row_for_row(tmp_path: Path) -> None:
     assert not [line for line in said if line.startswith("warning")]
 
 
+def test_rows_that_a_full_disk_kept_from_wandb_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wandb_sink, "count_offline_rows", lambda folder: 1)
+    said: list[str] = []
+    tracker = make(tmp_path, "wandb", report=said.append)
+    for step in (1, 2, 3):
+        tracker.log(training_row(step))
+    tracker.close(0)
+    assert any("wandb kept 1 of 3 rows (a full disk?); metrics.jsonl has all" in line for line in said)
+
+
 def test_a_resumed_offline_run_makes_a_second_folder_with_its_id(tmp_path: Path) -> None:
     tracker = make(tmp_path, "wandb", report=lambda line: None)
     tracker.log(training_row(1))

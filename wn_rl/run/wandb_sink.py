@@ -2,11 +2,13 @@
 
 import atexit
 import contextlib
+import json
 import math
 import os
 import secrets
 import shlex
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ class WandbSink:
 
         self._wandb: Any = wandb
         self._info = info
+        self._num_rows = 0
         self._run = self._start(state["id"])
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
@@ -48,20 +51,27 @@ class WandbSink:
     def log(self, row: Row) -> None:
         """Send a row. Missing values are left out."""
         self._run.log({key: value for key, value in row.items() if value is not None and math.isfinite(value)})
+        self._num_rows += 1
 
     def video(self, step: int, name: str, path: Path) -> None:
         """Send an mp4 file; the row of that step is sent on its own."""
         self._run.log({"step": step, f"video/{name}": self._wandb.Video(str(path), format="mp4")})
 
     def close(self, exit_code: int) -> None:
-        """Finish; say how to upload what is only here."""
-        report, sync = self._info.report, shlex.join(["wandb", "sync", str(Path(self._run.settings.sync_dir))])
+        """Finish; say how to upload what is only here, and whether all of it is here."""
+        folder = Path(self._run.settings.sync_dir)
+        report, sync = self._info.report, shlex.join(["wandb", "sync", str(folder)])
         try:
             self._run.finish(exit_code=exit_code)
         except TimeoutError:
             report(f"warning: wandb did not take everything in time; upload it with: {sync}")
             return
         if self._run.offline:
+            rows = count_offline_rows(folder)
+            if rows is not None and rows < self._num_rows:
+                report(
+                    f"warning: wandb kept {rows} of {self._num_rows} rows (a full disk?); metrics.jsonl has all"
+                )
             report(f"wandb: the run is kept offline; upload it with: {sync}")
 
     def _start(self, run_id: str) -> Any:
@@ -135,6 +145,16 @@ def _service_process(wandb: Any) -> "subprocess.Popen[bytes] | None":
     except AttributeError:
         return None
     return process
+
+
+def count_offline_rows(folder: Path) -> int | None:
+    """Rows in an offline W&B run's folder; None if its own reader cannot tell. W&B says nothing of a full disk."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    try:
+        output = subprocess.run(command, capture_output=True, timeout=FINISH_SECONDS, check=True).stdout
+        return [json.loads(line)["type"] for line in output.splitlines()].count("history")
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
+        return None
 
 
 def wandb_key_configured(base_url: str | None = None) -> bool:
