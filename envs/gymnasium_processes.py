@@ -1,7 +1,7 @@
 """Lanes of a Gymnasium environment in processes of their own, by `gymnasium.vector.AsyncVectorEnv`.
 
 For environments slower than a message between processes: they run beside each other and beside the learner.
-What a lane shows is the same as in `GymnasiumLanes`.
+What a lane shows is the same as with `Lanes` of `GymnasiumLane`.
 """
 
 import contextlib

@@ -47,7 +47,7 @@ def crossed(period: int, before: int, now: int) -> bool:
 
 
 class Monitor:
-    """Called after each step of an experiment: logs, evaluates and saves when due.
+    """Called after each step of training: logs, evaluates and saves when due.
 
     Periods count crossings, so that they hold for any number of lanes: an event is due if a multiple of its
     period lies between the step it was last done at and now. An interrupted evaluation is thus due again.
