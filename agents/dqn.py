@@ -18,7 +18,7 @@ from wn_rl.config import LearningConfig
 from wn_rl.envs.base import Environments, Step
 
 Targets = Callable[[Batch, Values, Values], Tensor]
-"""(batch, values of the target network, values of the online network) -> what q_tm1[a_tm1] is to become, [B]."""
+"""(batch, values of the target network, values of the online network) -> the target of q_tm1[a_tm1], [B]."""
 
 
 def epsilon_at(num_steps: int, learning: LearningConfig) -> float:

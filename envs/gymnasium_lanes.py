@@ -106,7 +106,7 @@ class Description:
 
 @cache
 def describe(env_id: str) -> Description:
-    """Open an environment, look at its spaces, and try whether a seed repeats an episode.
+    """Open an environment, look at its spaces, and find out whether a seed repeats an episode.
 
     Raises:
         ValueError: it is unknown, cannot be opened, or is not one for Q-learning from vectors or images.
@@ -166,7 +166,7 @@ def _scale(space: spaces.Box) -> float:
     if maximum <= 1 or (kind != np.uint8 and len(space.shape) == 1):
         return 1.0
     limits: Any = np.finfo(kind) if np.issubdtype(kind, np.floating) else np.iinfo(kind)
-    is_bounded = kind == np.uint8 or maximum < limits.max  # a type's maximum stands for no bound
+    is_bounded = kind == np.uint8 or maximum < limits.max  # a type's maximum means that there is no bound
     return 1 / maximum if is_bounded else 1.0
 
 
@@ -251,7 +251,7 @@ class GymnasiumLane(Lane):
             picture: NDArray[np.uint8] = np.asarray(self._env.render()).astype(np.uint8, copy=False)
             if picture.ndim != 3 or picture.shape[2] != 3:
                 raise ValueError(f"the picture has the shape {picture.shape}, not [H, W, 3]")
-        except Exception as error:  # whatever an environment may raise, training continues without pictures
+        except Exception as error:  # whatever an environment raises, training continues without pictures
             raise ValueError(f"{name} cannot draw: {type(error).__name__}: {_in_a_line(error)}") from error
         return picture
 

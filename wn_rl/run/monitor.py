@@ -63,7 +63,7 @@ class Monitor:
         self.best_score: float | None = None
         self._seconds_before = 0.0
         self._total = Stopwatch()
-        self._training = Stopwatch()  # without evaluations and checkpoints: what frames_per_second is made of
+        self._training = Stopwatch()  # without evaluations and checkpoints, for frames_per_second
         self._logged_frames: int | None = None
 
     def __call__(self, dqn: DQN) -> None:
