@@ -4,8 +4,8 @@ A name is what `gymnasium.make` takes: `CartPole-v1`, `namespace/Name-v0`, or `m
 the module registers it. Gymnasium's own limit of steps cuts an episode, and so does `max_episode_frames`.
 
 Every episode starts with `reset(seed=...)`, so its seed and the actions so far are its state: a saved episode is
-restored by playing it again, up to where it was. This asks nothing of an environment but that its seed decides
-it. Where it does not, an episode that was stopped is lost and the next one begins; `spec.repeatable` says so.
+restored by playing it again, up to where it was. This requires only that the seed decides an
+episode. Where it does not, an episode that was stopped is lost and the next one begins; `spec.repeatable` says so.
 """
 
 import importlib
@@ -179,7 +179,7 @@ def _action_meanings(env: gymnasium.Env[Any, Any], actions: spaces.Discrete) -> 
 
 
 def _seed_repeats_an_episode(description: Description) -> bool:
-    """Whether an episode goes the same way in an environment that played another one before and in a new one."""
+    """Whether an episode is the same in an environment that played another one before and in a new one."""
     used, new = (GymnasiumLane(description, PROBE_STEPS) for _ in range(2))
     try:
         _play_at_random(used, seed=0)
@@ -263,7 +263,7 @@ class GymnasiumLane(Lane):
         return {"seed": self._seed, "actions": actions, "digest": self.digest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Play the saved episode again, up to where it was. GameLost: it went another way."""
+        """Play the saved episode again, up to where it was. GameLost: it took another course."""
         if not state:
             raise GameLost
         frame = np.empty(self.spec.frame_shape, dtype=self.spec.dtype)

@@ -2,7 +2,7 @@
 
 Large dense layers on a CPU that is not Intel's go through oneDNN: there torch's BLAS (MKL) takes up to twice the
 time in float32, on Intel's a fifth less. Weight-normalized ones are one function of our own on both. Such layers
-have first derivatives alone, by backward: double backward, forward mode and torch.func raise an error.
+support only first derivatives, by backward: double backward, forward mode and torch.func raise an error.
 Convolutions with a stride go over blocks of pixels on a CUDA device, and on a CPU over rows of pixels where these
 lie together. Compiled dense layers of few outputs are sums on CUDA, which the compiler writes.
 """
@@ -147,7 +147,7 @@ def sum_of_products(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def scaling_outputs_is_faster(v: Tensor) -> bool:
-    """Whether a copy of a dense layer of g v / |v| had better share v [out, in]: on a CPU, if not small."""
+    """Whether a copy of a dense layer of g v / |v| should share v [out, in]: on a CPU, if not small."""
     return v.device.type == "cpu" and v.numel() >= SMALLEST
 
 

@@ -113,9 +113,9 @@ def reparameterize(
     to replace. Its function in eval mode stays. A layer without a bias gets one, at zero. A weight row of
     zeros draws its v from the generator and takes g = 0. What is left are lines "name: reason" for all other
     modules that own weights (transposed convolutions, embeddings, shared weights, ...).
-    Build optimizers afterwards: the parameters are new. On a CPU, large dense layers have first derivatives
-    alone from then on, see `Layers`. ValueError: an unknown parameterization, a log_scale that does not belong
-    to it, or a row of zeros under a log-scale g; then the module is unchanged.
+    Build optimizers afterwards: the parameters are new. On a CPU, large dense layers support only first
+    derivatives from then on, see `Layers`. ValueError: an unknown parameterization, a log_scale that does not
+    belong to it, or a row of zeros under a log-scale g; then the module is unchanged.
     """
     layers = Layers(to, log_scale, generator)
     shared, read_by_parents = _shared_parameters(module), _weights_read_by_parents(module)
