@@ -38,7 +38,7 @@ class Batch(NamedTuple):
     s_tm1: Tensor  # [B, K, *O]
     a_tm1: Tensor  # [B] int64
     r_t: Tensor  # [B] float32, raw
-    discount_t: Tensor  # [B] float32, 0 where nothing follows
+    discount_t: Tensor  # [B] float32, 0 where nothing follows, else 1 (for `Targets`: else gamma)
     s_t: Tensor  # [B, K, *O]
     weight: Tensor  # [B] float32
 
