@@ -35,7 +35,7 @@ compare: install
 	    --arms weight_norm:3e-4 normal:1e-4,3e-4 --steps 80000 --learning.epsilon-steps 40000 \
 	    --evaluation.period 10000 --out runs/compare $(ARGS)
 
-# What the tests need besides: Triton, whose interpreter runs the CUDA kernel on a CPU.
+# What the tests need in addition: Triton, whose interpreter runs the CUDA kernel on a CPU.
 .venv/.installed-for-tests: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable ".[dev,interpreter]"
 	@touch $@

@@ -1,1 +1,1 @@
-"""Deep Q-learning: actor, replay, learner, evaluation and the experiment loop."""
+"""Deep Q-learning: actor, replay, learner, evaluation and the training loop."""

@@ -1,7 +1,7 @@
 """Running a function of static tensors as one CUDA graph.
 
 A captured function reads and writes tensors that stay where they are, and Python integers that are its
-arguments; what changes from call to call must stand in a tensor before the call. The same function runs
+arguments; what changes from call to call must be in a tensor before the call. The same function runs
 eagerly elsewhere, so a test on a CPU tests what is captured.
 """
 

@@ -1,6 +1,7 @@
 """Deep Q-learning with experience replay (Mnih et al. 2015, algorithm 1): schedules, targets, loss, updates, loop.
 
-Letters in shapes: E lanes, B batch, K stack, *O frame shape, A actions. All counts are agent steps.
+Letters in shapes: E lanes, B batch, K stack, *O frame shape, A actions. All counts are agent steps. Names that end
+in _tm1 belong to the time before a transition, those in _t to the time after it.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,9 @@ from wn_rl.config import LearningConfig
 from wn_rl.envs.base import Environments, Step
 
 Targets = Callable[[Batch, Values, Values], Tensor]
-"""(batch, values of the target network, values of the online network) -> what q_tm1[a_tm1] is to become, [B]."""
+"""(batch, values of the target network, values of the online network) -> the target of q_tm1[a_tm1], [B].
+
+Rewards of the batch are clipped already if they are to be, and its discounts are multiplied by gamma."""
 
 
 def epsilon_at(num_steps: int, learning: LearningConfig) -> float:

@@ -38,7 +38,7 @@ class Batch(NamedTuple):
     s_tm1: Tensor  # [B, K, *O]
     a_tm1: Tensor  # [B] int64
     r_t: Tensor  # [B] float32, raw
-    discount_t: Tensor  # [B] float32, 0 where nothing follows
+    discount_t: Tensor  # [B] float32, 0 where nothing follows, else 1 (for `Targets`: else gamma)
     s_t: Tensor  # [B, K, *O]
     weight: Tensor  # [B] float32
 
@@ -49,7 +49,7 @@ def draw_transitions(
     """Uniform draws of transitions from a ring, without a loop: the first valid one of several tries.
 
     bits: [B, TRIES] of `random_bits`. first: [R, E] bool. The ring holds rows [oldest_row, num_rows): integers,
-    or 0-d tensors if a CUDA graph shall see them change.
+    or 0-d tensors if a CUDA graph is to see them change.
     Returns row t [B], lane [B] and weight [B]: 0 in the rare case that no try was valid, else 1.
     """
     ring_rows, num_lanes = first.shape
@@ -112,7 +112,7 @@ class Replay:
         if self.ring_rows <= stack:
             raise ValueError(f"a replay of {capacity} steps is too small for {num_envs} lanes")
         rows = (self.ring_rows, num_envs)
-        # One frame more than the ring, all zero: what stands before a `first` is read from there.
+        # One frame more than the ring, all zero: frames before a `first` are read from there.
         self._zero_frame = self.ring_rows * num_envs
         shape = (self._zero_frame + 1, *spec.frame_shape)
         self._frames = torch.empty(shape, dtype=getattr(torch, spec.dtype), device=device)
@@ -211,7 +211,7 @@ class Replay:
 
 
 class Batches:
-    """Batches from a replay, on the learner's device. A CUDA graph may hold `take`, and `seek` stands before it.
+    """Batches from a replay, on the learner's device. A CUDA graph may hold `take`; call `seek` before it.
 
     Those of one number and purpose are a pure function of the seed and of what the replay holds. A replay in host
     memory draws there and hands its batches over through pinned memory.

@@ -2,7 +2,7 @@
 
 It has no state to save. But a seeded reset and the actions since then replay a lane bit for bit, for any
 number of threads. So that the log of actions stays short, every lane starts from a new seed at its first
-game start in each window of WINDOW steps, whether or not anybody saves its state.
+episode in each window of WINDOW steps, whether or not anybody saves its state.
 """
 
 from typing import Any
@@ -95,7 +95,7 @@ class AtariVector(Environments):
         )
 
     def _shorten_log(self, due: NDArray[np.bool_]) -> None:
-        """Let the lanes that are due start at this row; forget the actions that no lane needs any more."""
+        """Let the lanes that are due start at this row; forget the actions that no lane needs any longer."""
         begin = self._starts.min()
         self._starts[due] = self._row
         del self._log[: (self._starts.min() - begin) * self.num_envs]

@@ -14,7 +14,7 @@ class EnvironmentSpec:
 
     frame_shape: *O, one observation of one lane. dtype: "uint8" or "float32". scale: what the network
     multiplies an observation by (1/255 for pixels, else 1). frames_per_step: emulator frames in one agent step.
-    repeatable: whether a game's seed and actions decide all that it shows; if not, saved games are lost.
+    repeatable: whether a game's seed and actions decide all that it shows; if not, saved episodes are lost.
     """
 
     num_actions: int
@@ -79,7 +79,7 @@ class Environments(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> list[int]:
         """Continue as the environments that gave this state did, bit for bit. Replaces reset.
 
-        Returns the lanes whose game could not be restored; their next row is a `first`. Where the game is
+        Returns the lanes whose episode could not be restored; their next row is a `first`. Where the game is
         repeatable, there is no such lane.
         """
 
@@ -112,7 +112,7 @@ class Rules(Protocol):
 
 
 class GameLost(Exception):
-    """A lane could not restore a saved game."""
+    """A lane could not restore a saved episode."""
 
 
 class Lane(Protocol):

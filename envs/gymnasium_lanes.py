@@ -4,8 +4,8 @@ A name is what `gymnasium.make` takes: `CartPole-v1`, `namespace/Name-v0`, or `m
 the module registers it. Gymnasium's own limit of steps cuts an episode, and so does `max_episode_frames`.
 
 Every episode starts with `reset(seed=...)`, so its seed and the actions so far are its state: a saved episode is
-restored by playing it again, up to where it was. This asks nothing of an environment but that its seed decides
-it. Where it does not, an episode that was stopped is lost and the next one begins; `spec.repeatable` says so.
+restored by playing it again, up to where it was. This requires only that the seed decides an
+episode. Where it does not, an episode that was stopped is lost and the next one begins; `spec.repeatable` says so.
 """
 
 import importlib
@@ -106,7 +106,7 @@ class Description:
 
 @cache
 def describe(env_id: str) -> Description:
-    """Open an environment, look at its spaces, and try whether a seed repeats an episode.
+    """Open an environment, look at its spaces, and find out whether a seed repeats an episode.
 
     Raises:
         ValueError: it is unknown, cannot be opened, or is not one for Q-learning from vectors or images.
@@ -166,7 +166,7 @@ def _scale(space: spaces.Box) -> float:
     if maximum <= 1 or (kind != np.uint8 and len(space.shape) == 1):
         return 1.0
     limits: Any = np.finfo(kind) if np.issubdtype(kind, np.floating) else np.iinfo(kind)
-    is_bounded = kind == np.uint8 or maximum < limits.max  # a type's maximum stands for no bound
+    is_bounded = kind == np.uint8 or maximum < limits.max  # a type's maximum means that there is no bound
     return 1 / maximum if is_bounded else 1.0
 
 
@@ -179,7 +179,7 @@ def _action_meanings(env: gymnasium.Env[Any, Any], actions: spaces.Discrete) -> 
 
 
 def _seed_repeats_an_episode(description: Description) -> bool:
-    """Whether an episode goes the same way in an environment that played another one before and in a new one."""
+    """Whether an episode is the same in an environment that played another one before and in a new one."""
     used, new = (GymnasiumLane(description, PROBE_STEPS) for _ in range(2))
     try:
         _play_at_random(used, seed=0)
@@ -251,7 +251,7 @@ class GymnasiumLane(Lane):
             picture: NDArray[np.uint8] = np.asarray(self._env.render()).astype(np.uint8, copy=False)
             if picture.ndim != 3 or picture.shape[2] != 3:
                 raise ValueError(f"the picture has the shape {picture.shape}, not [H, W, 3]")
-        except Exception as error:  # whatever an environment may raise, training continues without pictures
+        except Exception as error:  # whatever an environment raises, training continues without pictures
             raise ValueError(f"{name} cannot draw: {type(error).__name__}: {_in_a_line(error)}") from error
         return picture
 
@@ -263,7 +263,7 @@ class GymnasiumLane(Lane):
         return {"seed": self._seed, "actions": actions, "digest": self.digest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Play the saved episode again, up to where it was. GameLost: it went another way."""
+        """Play the saved episode again, up to where it was. GameLost: it took another course."""
         if not state:
             raise GameLost
         frame = np.empty(self.spec.frame_shape, dtype=self.spec.dtype)

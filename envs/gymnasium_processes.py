@@ -1,7 +1,7 @@
 """Lanes of a Gymnasium environment in processes of their own, by `gymnasium.vector.AsyncVectorEnv`.
 
-For environments slower than a message between processes: they run beside each other and beside the learner.
-What a lane shows is the same as in `GymnasiumLanes`.
+They are for environments slower than a message between processes, and run beside each other and the learner.
+What a lane shows is the same as with `Lanes` of `GymnasiumLane`.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ class GymnasiumProcesses(Environments):
         self.spec = description.spec
         self.num_envs = num_envs
         make_lane = partial(_LaneOfMany, description, rules.max_episode_frames, seed, os.getpid())
-        # A server without threads is forked, for torch and the sinks of metrics have some. What it has imported
+        # A server without threads is forked, since torch and the sinks of metrics have some. What it has imported
         # is there in each lane, which starts in a tenth of the time.
         multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
         self._vector: Any = AsyncVectorEnv(

@@ -35,12 +35,12 @@ class Corridor:
         self._cell = self._steps = 0
 
     def reset(self, seed: int, out: NDArray[np.float32]) -> None:
-        """Start a game; all that is random in it comes from the seed. The observation goes to `out`."""
+        """Start an episode; all that is random in it comes from the seed. The observation goes to `out`."""
         self._cell = self._steps = 0
         self._observe(out)
 
     def step(self, action: int, out: NDArray[np.float32]) -> tuple[float, float, bool]:
-        """Raw reward, discount (0 where nothing follows, 1 at a time limit), and whether the game is over."""
+        """Raw reward, discount (0 where nothing follows, 1 at a time limit), and whether the episode is over."""
         self._cell = max(0, self._cell + 2 * action - 1)
         self._steps += 1
         self._observe(out)
@@ -56,11 +56,11 @@ class Corridor:
         return np.broadcast_to(cells.repeat(24)[None, :, None], (24, 24 * LENGTH, 3)).copy()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that decides the rest of the game."""
+        """All that decides the rest of the episode."""
         return {"cell": self._cell, "steps": self._steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on as the lane that gave this state."""
+        """Continue as the lane that gave this state."""
         self._cell, self._steps = state["cell"], state["steps"]
 
 

@@ -22,5 +22,5 @@ if outcome.status != "finished":  # Ctrl-C, say
     sys.exit(outcome.exit_code)
 
 run = load_run("runs/breakout")  # the network of its best evaluation
-games = run_nature_evaluation(run.config, run.network, seed=1, num_episodes=10)
-print(f"{run.name}: mean raw return {games.return_mean:.2f} of {len(games.returns)} games")
+episodes = run_nature_evaluation(run.config, run.network, seed=1, num_episodes=10)
+print(f"{run.name}: mean raw return {episodes.return_mean:.2f} of {len(episodes.returns)} episodes")

@@ -72,7 +72,7 @@ class Corridor(gymnasium.Env[np.ndarray, np.int64]):
 
 
 class Noisy(Corridor):
-    """Not all that it shows comes from its seed, so no game of it can be repeated."""
+    """Not all that it shows comes from its seed, so none of its episodes can be repeated."""
 
     def _observation(self) -> np.ndarray:
         return np.array([self.place / self.length, np.random.default_rng().normal()])

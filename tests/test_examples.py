@@ -48,7 +48,7 @@ def test_the_example_runs(name: str, tmp_path: Path) -> None:
 
 def test_an_agent_is_trained_tested_and_asked_for_its_values(tmp_path: Path) -> None:
     printed = run_example("train_and_test.py", "5200", folder=tmp_path)
-    assert re.search(r"latest network, step 5,200: mean raw return \d+\.\d\d of 10 games", printed)
+    assert re.search(r"latest network, step 5,200: mean raw return \d+\.\d\d of 10 episodes", printed)
     record = json.loads((tmp_path / "runs/breakout/config.json").read_text())
     assert record["config"]["learning"]["batch_size"] == 32
     assert record["command"][-2:] == [str(EXAMPLES / "train_and_test.py"), "5200"]

@@ -113,7 +113,7 @@ except ValueError as error:
 def test_too_little_memory_is_an_error_with_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "available_memory_bytes", lambda: 2_500_000_000)
     require_memory(2_500_000_000, "the replay")
-    with pytest.raises(UserError, match=r"the replay needs 10.00 GB .* and 2.50 GB is free: take at most 25%"):
+    with pytest.raises(UserError, match=r"the replay needs 10.00 GB .* 2.50 GB is free: reduce it to at most 25%"):
         require_memory(10_000_000_000, "the replay")
 
 

@@ -1,4 +1,4 @@
-"""The house: what each wing may import, no circles, small modules, and what must not be imported at the start."""
+"""The structure: what each wing may import, no import cycles, small modules, and no slow imports at the start."""
 
 import ast
 import subprocess

@@ -19,7 +19,7 @@ _MODULES = {"Config": "config", "PRESETS": "registry", "load_run": "run.loading"
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for first, since the last two take torch."""
+    """Import a name when it is first used, since the last two import torch."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -40,7 +40,7 @@ wn-rl --import MODULE COMMAND ... imports MODULE first, which may add layers, ne
 wn-rl COMMAND --help says more. Try first: wn-rl train breakout --suite minatar --steps 100000
 """
 
-# What trying again cannot mend; a disk that is full or gone may be back.
+# Errors that trying again does not fix; a disk that is full or gone may be back.
 _MISTAKES = ValueError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError
 
 
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _import_extensions(arguments: list[str]) -> list[str]:
     """Import the modules of --import, which stand before the command; returns the arguments after them."""
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where `--env-id MODULE:ID` is looked for too
+        sys.path.append(os.getcwd())  # `--env-id MODULE:ID` is searched for there too
     modules = []
     while arguments and arguments[0].partition("=")[0] == "--import":
         _, _, module = arguments.pop(0).partition("=")

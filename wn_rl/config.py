@@ -169,7 +169,7 @@ class EvaluationConfig:
     held_out_states: Record[Count] = 500
     """States whose mean maximum Q is followed (DeepMind's code: 500)."""
     video_period: Record[CountOrZero] = 10
-    """Every how many evaluations an episode is recorded to videos/; 0 for none."""
+    """Evaluations between episodes that are recorded to videos/; 0 for none."""
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,8 @@ class Config:
     device: Circumstance[str] = "auto"
     """auto, cpu, cuda or cuda:N."""
     accelerate: Circumstance[Accelerate] = "eager"
-    """compile: fuse the update with torch.compile, on a CPU the optimizer's part alone. cuda_graph: and run each
-    round as one CUDA graph."""
+    """compile: fuse the update with torch.compile, on a CPU the optimizer's part alone. cuda_graph: also run
+    each round as one CUDA graph."""
     track: Record[TrackerNames] = ("jsonl", "console")
     """Where metrics go; jsonl is always written."""
     run_name: Record[str | None] = None

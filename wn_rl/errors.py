@@ -1,4 +1,4 @@
-"""The error that a user can mend, and how a user is told."""
+"""The error that a user can fix, and how a user is told."""
 
 import sys
 
@@ -8,7 +8,7 @@ class UserError(ValueError):
 
 
 def say(line: str) -> None:
-    """One line on standard error, where it is in no one's way."""
+    """Print one line on standard error, apart from the output of a command."""
     print(line, file=sys.stderr, flush=True)
 
 

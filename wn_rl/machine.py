@@ -45,7 +45,7 @@ def require_memory(num_bytes: int, what: str) -> None:
     if num_bytes > available:
         raise UserError(
             f"{what} needs {num_bytes / GIGABYTE:.2f} GB of memory and {available / GIGABYTE:.2f} GB is free: "
-            f"take at most {100 * available / num_bytes:.2g}% of it, or a machine with more memory"
+            f"reduce it to at most {100 * available / num_bytes:.2g}%, or use a machine with more memory"
         )
 
 

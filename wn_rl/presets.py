@@ -30,7 +30,7 @@ def nature(game: str) -> Config:
 
 
 def fast(game: str) -> Config:
-    """The paper's settings on a GPU: 64 lanes at the same one update per four steps, each round one CUDA graph.
+    """The paper's settings on a GPU: 64 lanes, still one update per four steps, each round one CUDA graph.
 
     What differs from `paper`: lanes in lockstep, and evaluations of 16 lanes, whose started episodes all count.
     """
@@ -41,8 +41,8 @@ def fast(game: str) -> Config:
 def laptop(game: str) -> Config:
     """The paper's algorithm with its schedules scaled to a CPU: first learning in 15 to 25 minutes.
 
-    What differs from `paper` is from no paper: eight lanes, and shorter replay, exploration, target and evaluation
-    periods.
+    What differs from `paper` is not from a paper: eight lanes, and shorter replay, exploration, target and
+    evaluation periods.
     """
     return Config(
         game,

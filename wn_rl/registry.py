@@ -38,8 +38,8 @@ class _Place(str):
 class Registry(UserDict[str, Entry]):
     """Names, and what they stand for.
 
-    Ours are given as places and are imported when they are first asked for: to list the names takes no import of
-    torch or of an emulator.
+    Ours are given as places and are imported when they are first asked for: listing the names imports neither
+    torch nor an emulator.
     """
 
     __hash__ = object.__hash__  # as a part of types, which are hashed

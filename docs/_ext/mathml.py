@@ -1,4 +1,4 @@
-"""Equations as MathML, which every browser of today draws by itself: no script, no font and no network."""
+"""Equations as MathML, which every current browser draws by itself: no script, no font and no network."""
 
 import re
 from typing import Any

@@ -152,7 +152,7 @@ def process(worker: Callable[..., None], *arguments: Any) -> Iterator[Connection
 def measure_in_turns(
     loops: Mapping[Name, tuple[Callable[..., None], Config]], turns: int, seconds: float
 ) -> dict[Name, list[dict[str, Any]]]:
-    """What loops (worker, config), each in a process of its own, count in their turns of so many seconds.
+    """What loops (worker, config), each in a process of its own, count in their turns of this length.
 
     The others wait meanwhile, so that the machine's noise affects all of them alike.
     """

@@ -70,7 +70,7 @@ def table(head: list[str], rows: Iterable[Iterable[Any]]) -> list[str]:
 
 
 def _figures(row: Row) -> tuple[str, str]:
-    """The median with its spread, and how many times the reference it is."""
+    """The median with its spread, and its ratio to the reference."""
     spread = f"({_number(min(row.values))} to {_number(max(row.values))})" if len(row.values) > 1 else ""
     times = "" if row.limit is None else f"{row.median / row.limit:.2f} x {_number(row.limit)}"
     return f"{_number(row.median)} {row.unit} {spread}".strip(), times

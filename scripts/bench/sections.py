@@ -156,7 +156,7 @@ def _loops(base: Config) -> dict[str, tuple[Callable[..., None], Config]]:
 
 
 def rates_and_ratios(rates: dict[Loop, list[float]], what: What) -> Iterator[Row]:
-    """Each loop's steps a second, and their ratios within a turn to SB3's with as many lanes and with one."""
+    """Steps a second of each loop, and ratios within a turn to SB3 with the same number of lanes and with one."""
     for (lanes, name), values in rates.items():
         row = {**what, "lanes": lanes, "loop": name}
         yield Row(row, "steps/s", values)
@@ -196,7 +196,7 @@ def cuda_runs(options: Options) -> Iterator[Row]:
             result = connection.recv()
         what: What = {
             "game": game,
-            "tests": result["steps"] // config.evaluation.period if evaluates else "none",
+            "evaluations": result["steps"] // config.evaluation.period if evaluates else "none",
             "device memory, GB": round(result["device_bytes"] / GIGABYTE, 1),
         }
         yield Row(what, "frames/s", [_spec_of(config).frames_per_step * result["steps"] / result["seconds"]])

@@ -194,7 +194,7 @@ def updates_in_a_round(config: Config) -> int:
 
 
 def rounds_in_turns(configs: Mapping[Name, Config], turns: int, calls: int) -> dict[Name, list[float]]:
-    """Seconds of a round of updates of each config; one value for each turn, the mean of so many calls."""
+    """Seconds of a round of updates of each config; one value for each turn, the mean of its calls."""
     rounds = {
         name: partial(started(config).learner.learn, updates_in_a_round(config))
         for name, config in configs.items()
@@ -215,9 +215,9 @@ def learner_alone(connection: Connection, config: Config) -> None:
 
 
 def emulator(config: Config, seconds: float) -> dict[str, float]:
-    """Frames per second of random play without a network, over all rows and over those in which no game begins.
+    """Frames per second of random play without a network, over all rows and over those in which no episode begins.
 
-    Lanes step in lockstep, so all of them wait where one begins a game, which takes as long as twenty steps.
+    Lanes step in lockstep, so all of them wait where one begins an episode, which takes as long as twenty steps.
     """
     environments = make_training_environments(config)
     spec = environments.spec
@@ -237,7 +237,7 @@ def emulator(config: Config, seconds: float) -> dict[str, float]:
         begins.append(bool(play(len(times)).first.any()))
         times.append(time.perf_counter() - start)
     environments.close()
-    of_rows = {"all": np.array(times), "no game begins": np.array(times)[~np.array(begins)]}
+    of_rows = {"all": np.array(times), "no episode begins": np.array(times)[~np.array(begins)]}
     frames = config.num_envs * spec.frames_per_step
     return {rows: frames * len(each) / (each.sum() or 1) for rows, each in of_rows.items()}
 

@@ -1,4 +1,4 @@
-"""The experiment loop on probes with known answers: schedules at their exact steps, values, determinism."""
+"""The training loop on probes with known answers: schedules at their exact steps, values, determinism."""
 
 import dataclasses
 import importlib.util
@@ -274,7 +274,7 @@ def test_rewards_are_clipped_in_the_loss_and_raw_in_the_returns(monkeypatch: pyt
 
 
 def test_a_lost_life_ends_the_values_and_not_the_game(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A life is lost at every step: nothing is worth more than the next reward, and games go on."""
+    """A life is lost at every step: nothing is worth more than the next reward, and episodes continue."""
     play_in(lambda num_envs, seed: Chain(num_envs, seed, life_loss_every=1), monkeypatch)
     mortal = trained(dataclasses.replace(CHAIN, steps=8_000))
     expected = np.zeros((4, 2))

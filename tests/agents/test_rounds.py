@@ -151,7 +151,7 @@ def no_numbers_read(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
 def test_a_captured_round_gives_what_the_eager_one_gives(parameterization: str, optimizer: str) -> None:
-    """Nothing in a round depends on what Python holds: replayed operations on the same tensors go on alike."""
+    """Nothing in a round depends on what Python holds: replayed operations on the same tensors give the same."""
     config = dataclasses.replace(
         CONFIG,
         parameterization=parameterization,

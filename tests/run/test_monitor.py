@@ -1,4 +1,4 @@
-"""What happens between the steps of a run: tests, the best network, checkpoints, and being asked to stop."""
+"""What happens between the steps of a run: evaluations, the best network, checkpoints, and being asked to stop."""
 
 import contextlib
 import dataclasses

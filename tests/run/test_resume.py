@@ -1,4 +1,4 @@
-"""Runs in child processes that are stopped at any instant, and go on as if nothing had happened."""
+"""Runs in child processes that are stopped at any instant, and continue as if nothing had happened."""
 
 import json
 import random

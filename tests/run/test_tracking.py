@@ -1,4 +1,4 @@
-"""The record of a run, and sinks that fail, hang, or go on after a resume."""
+"""The record of a run, and sinks that fail, hang, or continue after a resume."""
 
 import contextlib
 import errno

@@ -81,7 +81,7 @@ def test_the_emulator_is_timed_in_the_frames_of_its_game(monkeypatch: pytest.Mon
     readings = iter([0.0, 0.0, 0.5, 2.0])
     monkeypatch.setattr(workers.time, "perf_counter", lambda: next(readings))
     config = config_of("paper", "breakout", OPTIONS, {}, num_envs=4)
-    assert workers.emulator(config, 1.0) == {"all": 4 * 4 / 0.5, "no game begins": 4 * 4 / 0.5}
+    assert workers.emulator(config, 1.0) == {"all": 4 * 4 / 0.5, "no episode begins": 4 * 4 / 0.5}
 
 
 def test_replays_are_weighed() -> None:

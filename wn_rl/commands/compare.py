@@ -32,7 +32,7 @@ class Compare:
     The same command, given again, completes the comparison: finished runs are left alone, stopped ones are
     resumed, and failed ones are tried again.
 
-    Every flag of `wn-rl train` that the grid leaves open can be given too, and holds for all runs: --steps, say.
+    Every flag of `wn-rl train` that the grid leaves open can be given too, and applies to all runs: --steps, say.
     """
 
     games: Annotated[tuple[str, ...], tyro.conf.arg(metavar="GAME ...")]
@@ -46,7 +46,7 @@ class Compare:
     preset's, or else the parameterization's default. After a plus, options of the method: weight_norm+log-scale=3,
     weight_norm+max-v-norm=1, normal+initialization=torch."""
     seeds: Count = 3
-    """Runs of each arm on each game: how many seeds."""
+    """Seeds, which are the runs of each arm on each game."""
     first_seed: Seed = 1
     """The first of the seeds; the others follow it."""
     preset: PresetName | None = None
@@ -56,7 +56,7 @@ class Compare:
     launcher: Literal["local", "ray"] = "local"
     """local: processes on this machine. ray: tasks on a Ray cluster whose machines share the folder."""
     workers: CountOrNone = None
-    """local: runs at once; None: cores / --torch-threads (1 unless given), and no more than GPUs have room for."""
+    """local: runs at once; None: cores / --torch-threads (1 unless given), and only as many as the GPUs hold."""
     gpu_share: Annotated[float | None, Bound("greater than 0 and at most 1", lambda share: 0 < share <= 1)] = None
     """Part of a GPU that a run takes, e.g. 0.25 for four runs on each; None: a whole one."""
     address: str | None = None
@@ -64,7 +64,7 @@ class Compare:
     retries: CountOrZero = 1
     """Attempts after a failed one, for each run."""
     only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN ...")] = ()
-    """Of all runs of the grid, these (names as --dry-run prints them), and no report."""
+    """Train only these runs of the grid (names as --dry-run prints them), and write no report."""
     dry_run: bool = False
     """Print the runs, their steps and the time they will take, and start nothing."""
     wandb_sweep: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None

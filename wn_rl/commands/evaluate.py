@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate a trained agent on raw scores, with lives that end nothing, from random starts."""
+    """Evaluate a trained agent: rewards are raw, starts are random, and a lost life ends no episode."""
 
     run: RunPath
     """The run's folder, or that of an exported agent."""
     protocol: Literal["nature", "epoch"] = "nature"
-    """nature: --episodes episodes of at most five minutes. epoch: as the evaluations in training."""
+    """nature: --episodes episodes of at most five minutes. epoch: like the evaluations in training."""
     episodes: CountOrNone = None
     """Episodes of the nature protocol; None: 30 (Mnih et al. 2015)."""
     epsilon: Fraction = 0.05
@@ -46,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
     from wn_rl.agents.evaluation import NATURE_EPISODES, run_epoch_evaluation, run_nature_evaluation
 
     if options.episodes is not None and options.protocol == "epoch":
-        raise ValueError("--episodes is for --protocol nature: an epoch is a number of steps, that of training")
+        raise ValueError("--episodes is for --protocol nature: an epoch is a number of steps, as in training")
     folder, config, network, name = open_network(options.run, options.network, options.device)
     policies = {name: options.epsilon} | ({"random policy": 1.0} if options.random_policy else {})
     for policy, epsilon in policies.items():
@@ -99,6 +99,6 @@ def _print_references(game: str) -> None:
     from wn_rl.report.published_scores import REFERENCE_SCORES, SOURCES
 
     if game in REFERENCE_SCORES:
-        print("published, some by other protocols, the agents after 200M frames or so:")
+        print("published scores, some by other protocols; agents were trained on about 200M frames:")
     for source, score in REFERENCE_SCORES.get(game, {}).items():
         print(f"  {score:>10,.1f}  {SOURCES[source]}")

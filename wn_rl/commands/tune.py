@@ -43,23 +43,23 @@ SCORED = 3  # of the last evaluations, whose mean is the score
 class Tune:
     """Search for settings: Optuna chooses those of each trial, whose score is the mean raw return of its last
     three evaluations. A trial that is worse than half of the others at the same evaluation ends early, without its
-    replay (but see --keep-replay). All trials have the same seed, so train the best with others too.
+    replay (but see --keep-replay). All trials have the same seed, so train the best settings with other seeds too.
 
     The same command, given again after any kind of stop, continues; with more --trials, it searches further. Every
-    other flag of `wn-rl train` can be given too, and holds for all trials: --suite and --steps, say.
+    other flag of `wn-rl train` can be given too, and applies to all trials: --suite and --steps, say.
     """
 
     game: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="GAME")]
     """A game, as in `wn-rl train`."""
     space: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUES ...")]
-    """What is searched. learning_rate=log:1e-5:1e-2 is a range by factors, discount=0.9:0.999 a range,
+    """What to search. learning_rate=log:1e-5:1e-2 is a range by factors, discount=0.9:0.999 a range,
     parameterization=normal,weight_norm a choice."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder of the search."""
     trials: Count = 20
     """Trials, those of earlier invocations counted."""
     workers: CountOrNone = None
-    """Trials at once; None: cores / --torch-threads (1 unless given), and no more than GPUs."""
+    """Trials at once; None: cores / --torch-threads (1 unless given), and at most one per GPU."""
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -234,7 +234,7 @@ def prepare(run: Run) -> bool:
 
 
 def write_grid(runs: Sequence[Run], command: Sequence[str]) -> None:
-    """Add a grid to comparison.json, in place of those that have no run which this one does not have.
+    """Add a grid to comparison.json, in place of those whose runs are all in this one.
 
     Raises:
         UserError: comparison.json is damaged.

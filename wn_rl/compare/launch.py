@@ -29,7 +29,7 @@ from wn_rl.run.signals import StopRequest
 
 POLL_SECONDS = 0.2
 USER_ERROR = 2  # the exit code of a run that would fail again
-# The settings of which a resumed run takes what is asked for now: those that `wn-rl resume` has.
+# The settings that a resumed run takes from the present command: those that `wn-rl resume` has.
 _RESUMABLE = (
     *("device", "accelerate", "torch_threads", "environment.emulator_threads"),
     *("track", "keep_replay", "checkpoint_period"),

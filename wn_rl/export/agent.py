@@ -96,7 +96,7 @@ def read_agent(folder: Path) -> Agent:
         UserError: a file is missing, damaged, changed or of another version.
     """
     for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():  # the reader of a pipe would wait for ever
+        if not (folder / name).is_file():  # the reader of a pipe would wait forever
             raise UserError(f"there is no exported agent in {folder}: it has no file {name}")
     tensors, metadata = read_network_file(folder / WEIGHTS)
     try:
@@ -123,7 +123,7 @@ def _checked(record: Any) -> dict[str, Any]:
         raise ValueError("frame_shape must hold integers")
     if record["dtype"] not in ("uint8", "float32"):
         raise ValueError("dtype must be uint8 or float32")
-    texts = (record["name"], *record["actions"])  # which are printed: a terminal obeys other characters
+    texts = (record["name"], *record["actions"])  # these are printed, and a terminal acts on other characters
     if not all(isinstance(text, str) and text.isprintable() for text in texts):
         raise ValueError("name and actions must be printable texts")
     return record

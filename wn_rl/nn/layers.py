@@ -135,8 +135,8 @@ class Layers:
 
     The draws are the same for every parameterization, and so is the function: w = v in each (in eval mode,
     before any statistics are gathered). log_scale: c of g = exp(c s), 3 in the paper; None learns g itself.
-    On a CPU, dense layers of large products (batch times weights from 2**20) in float32 have first derivatives
-    alone, by backward: double backward, forward mode and torch.func raise an error (not in float64, nor in a
+    On a CPU, dense layers of large products (batch times weights from 2**20) in float32 support only first
+    derivatives, by backward: double backward, forward mode and torch.func raise an error (not in float64, nor in a
     fold of plain torch layers).
     ValueError: an unknown parameterization, a log_scale that is not positive or that nothing would use.
     """

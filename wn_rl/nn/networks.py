@@ -97,7 +97,7 @@ def nature_cnn(
     return _sequential(
         preprocess=preprocess,
         conv1=layers.conv(channels, 32, *convolutions[0]),
-        relu1=nn.ReLU(inplace=True),  # a second tensor of so many values takes time; hooks see the result
+        relu1=nn.ReLU(inplace=True),  # a second tensor of this size takes time; hooks see the result
         conv2=layers.conv(32, 64, *convolutions[1]),
         relu2=nn.ReLU(inplace=True),
         conv3=layers.conv(64, 64, *convolutions[2]),

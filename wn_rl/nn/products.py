@@ -2,7 +2,7 @@
 
 Large dense layers on a CPU that is not Intel's go through oneDNN: there torch's BLAS (MKL) takes up to twice the
 time in float32, on Intel's a fifth less. Weight-normalized ones are one function of our own on both. Such layers
-have first derivatives alone, by backward: double backward, forward mode and torch.func raise an error.
+support only first derivatives, by backward: double backward, forward mode and torch.func raise an error.
 Convolutions with a stride go over blocks of pixels on a CUDA device, and on a CPU over rows of pixels where these
 lie together. Compiled dense layers of few outputs are sums on CUDA, which the compiler writes.
 """
@@ -23,7 +23,7 @@ SMALLEST_IN_BFLOAT16 = 2**24  # the products themselves take less time there
 BLOCKS_ON = ("cuda",)  # devices; on a CPU rows are made faster
 # Of images that are worth a copy in rows of pixels; with more channels, or to act on few, they are fast as is.
 FEW_CHANNELS, MANY_IMAGES = 16, 16
-FEW_OUTPUTS = 32  # up to so many, cuBLAS takes several times as long as a sum that Inductor writes out
+FEW_OUTPUTS = 32  # up to this number, cuBLAS takes several times as long as a sum that Inductor writes out
 
 
 def _is_intel() -> bool:
@@ -66,7 +66,7 @@ class _NormalizedDenseProduct(torch.autograd.Function):
 
     Backward is equation 3 of Salimans & Kingma with the sums over the batch taken first, in one pass over v.
     Under autocast the products are of bfloat16 factors; norms, scales and what comes out stay float32.
-    Backward then takes the rounded v's memory for v's gradient: a new tensor of so many values takes time.
+    Backward then takes the rounded v's memory for v's gradient: a new tensor of this size takes time.
     """
 
     @staticmethod
@@ -87,7 +87,7 @@ class _NormalizedDenseProduct(torch.autograd.Function):
         x, v, t, norms, scale = ctx.saved_tensors
         of_x, of_v, of_gain, of_bias = ctx.needs_input_grad
         rounded_v = v.to(ctx.dtype) if ctx.rounded_v is None else ctx.rounded_v
-        ctx.rounded_v = None  # a second backward of a graph that is kept rounds anew
+        ctx.rounded_v = None  # a second backward of a graph that is kept rounds again
         gradient_of_t = (gradient * scale).to(ctx.dtype)
         gradient_of_gain = (gradient * t).sum(0) / norms
         gradient_of_x = _product(gradient_of_t, rounded_v.t()).to(ctx.dtype_of_x) if of_x else None
@@ -147,7 +147,7 @@ def sum_of_products(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def scaling_outputs_is_faster(v: Tensor) -> bool:
-    """Whether a copy of a dense layer of g v / |v| had better share v [out, in]: on a CPU, if not small."""
+    """Whether a copy of a dense layer of g v / |v| should share v [out, in]: on a CPU, if not small."""
     return v.device.type == "cpu" and v.numel() >= SMALLEST
 
 

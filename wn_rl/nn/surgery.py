@@ -26,7 +26,7 @@ CONVERTED = (nn.Linear, FastLinear, nn.Conv2d, FastConv2d)
 def _replace(module: nn.Module, convert: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
     """The module with every submodule m for which convert(m) is a module replaced by it, in place.
 
-    A module that stands in several places is converted once.
+    A module that occurs in several places is converted once.
     """
     replacements: dict[int, nn.Module] = {}
 
@@ -60,7 +60,7 @@ def _weights_read_by_parents(module: nn.Module) -> set[int]:
 
 
 def _parts_of_layers(module: nn.Module) -> set[int]:
-    """Ids of the modules that only serve the layer they stand in: weights, shifts, parametrizations."""
+    """Ids of the modules that only serve the layer they are in: weights, shifts, parametrizations."""
     wholes = (child for child in module.modules() if isinstance(child, Layer) or is_parametrized(child))
     return {id(part) for whole in wholes for part in whole.modules() if part is not whole}
 
@@ -113,9 +113,9 @@ def reparameterize(
     to replace. Its function in eval mode stays. A layer without a bias gets one, at zero. A weight row of
     zeros draws its v from the generator and takes g = 0. What is left are lines "name: reason" for all other
     modules that own weights (transposed convolutions, embeddings, shared weights, ...).
-    Build optimizers afterwards: the parameters are new. On a CPU, large dense layers have first derivatives
-    alone from then on, see `Layers`. ValueError: an unknown parameterization, a log_scale that does not belong
-    to it, or a row of zeros under a log-scale g; then the module is unchanged.
+    Build optimizers afterwards: the parameters are new. On a CPU, large dense layers support only first
+    derivatives from then on, see `Layers`. ValueError: an unknown parameterization, a log_scale that does not
+    belong to it, or a row of zeros under a log-scale g; then the module is unchanged.
     """
     layers = Layers(to, log_scale, generator)
     shared, read_by_parents = _shared_parameters(module), _weights_read_by_parents(module)

@@ -55,7 +55,7 @@ class Normalized(nn.Module):
         return self.g if self.log_scale is None else torch.exp(self.log_scale * self.s)
 
     def scale(self) -> Tensor:
-        """g / |v|, [out, 1, ...]: what w is of v."""
+        """g / |v|, [out, 1, ...]: w is this times v."""
         return self.gain() / unit_norms(self.v)
 
     def forward(self) -> Tensor:

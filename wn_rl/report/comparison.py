@@ -1,4 +1,4 @@
-"""Which runs may be compared, those alike in all but game, arm and seed; and the learning rate of each method."""
+"""Which runs may be compared, as they differ only in game, arm and seed; and the learning rate of each method."""
 
 import json
 import math

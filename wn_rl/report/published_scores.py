@@ -13,7 +13,7 @@ SOURCES = {
     "dqn_weight_norm": "Salimans & Kingma 2016, Table 3: DQN, weight normalization, maximum score",
 }
 SHOWN = {"dqn_normal": "paper: normal", "dqn_weight_norm": "paper: weight norm", "dqn_nature": "Mnih et al."}
-"""Sources that stand beside our scores, and what they are called there."""
+"""Sources that are shown beside our scores, and their names there."""
 _SCORES = {  # in the order of SOURCES
     "breakout": (1.7, 31.8, 401.2, 410.0, 403.0),
     "enduro": (0.0, 309.6, 301.8, 1250.0, 1448.0),

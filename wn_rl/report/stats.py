@@ -43,7 +43,7 @@ class Estimate:
         """1 or -1 if the whole interval lies above or below zero, 0 if it contains zero.
 
         None without an interval, or if it is one point other than zero: a few runs that agree to the last digit
-        are not thereby certain.
+        do not make it certain.
         """
         if self.low is None or self.high is None or self.low == self.high != 0:
             return None

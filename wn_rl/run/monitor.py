@@ -47,7 +47,7 @@ def crossed(period: int, before: int, now: int) -> bool:
 
 
 class Monitor:
-    """Called after each step of an experiment: logs, evaluates and saves when due.
+    """Called after each step of training: logs, evaluates and saves when due.
 
     Periods count crossings, so that they hold for any number of lanes: an event is due if a multiple of its
     period lies between the step it was last done at and now. An interrupted evaluation is thus due again.
@@ -63,7 +63,7 @@ class Monitor:
         self.best_score: float | None = None
         self._seconds_before = 0.0
         self._total = Stopwatch()
-        self._training = Stopwatch()  # without evaluations and checkpoints: what frames_per_second is made of
+        self._training = Stopwatch()  # without evaluations and checkpoints, for frames_per_second
         self._logged_frames: int | None = None
 
     def __call__(self, dqn: DQN) -> None:

@@ -2,7 +2,7 @@
 
 A state is a tree of dict (with str keys), list, None, bool, int, float, str, numpy arrays and scalars, and
 torch tensors. What comes back has the same types and the same bits; tuples come back as lists, tensors on
-the CPU. JSON has no place for some of these, so they are written as a dict of one key that begins with `$`.
+the CPU. JSON cannot express some of these, so they are written as a dict of one key that begins with `$`.
 """
 
 import hashlib

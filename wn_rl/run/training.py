@@ -97,7 +97,7 @@ def train_in(
 ) -> Outcome:
     """Build everything before the folder is touched, then train in it under its lock.
 
-    record: what config.json shall hold; written before the first step, and not before a checkpoint is loaded.
+    record: the content of config.json; written before the first step, but only after a checkpoint is loaded.
     resume: continue from the last checkpoint. Its record lists other versions or another machine in "sessions", by
     their first step.
 

@@ -1,4 +1,4 @@
-"""Pictures to an mp4 file that every browser plays, by the ffmpeg that imageio-ffmpeg brings along."""
+"""Pictures to an mp4 file that every browser plays, by the ffmpeg that comes with imageio-ffmpeg."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ def video_writer(path: Path, fps: float) -> Iterator[Callable[[Picture], None]]:
     The file is put in place at the end of the block. If the block raises, nothing is written.
 
     Raises:
-        UserError: the file cannot be there; raised before the block, so that no episode is played for nothing.
+        UserError: there can be no such file; raised before the block, so that no episode is played for nothing.
         ValueError: a picture has another type, or another shape than the first, or there was none.
         OSError: ffmpeg failed, on a full disk for example.
     """

@@ -161,6 +161,6 @@ def wandb_key_configured(base_url: str | None = None) -> bool:
     """Whether W&B could log in to its server: by environment or by the netrc file that `wandb login` writes."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    from requests.utils import get_netrc_auth  # which W&B uses and brings along
+    from requests.utils import get_netrc_auth  # installed with W&B, which uses it
 
     return get_netrc_auth(base_url or os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai") is not None
