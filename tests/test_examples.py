@@ -81,7 +81,7 @@ def test_an_environment_of_ones_own_trains_resumes_and_is_learned(tmp_path: Path
     wn_rl("train", "corridor", *flags, *shorter, "--environment.max-episode-frames", "100")
     wn_rl("resume", "run", "--steps", "4000")
     printed = wn_rl("evaluate", "run", "--episodes", "5", "--epsilon", "0", "--network", "latest")
-    assert "corridor, latest network, step 4,000: 1.00 mean raw return of 5 games" in printed
+    assert "corridor, latest network, step 4,000: 1.00 mean raw return of 5 episodes" in printed
     wn_rl("play", "run", "--video", "game.mp4")
     assert (tmp_path / "game.mp4").stat().st_size > 0
 

@@ -24,7 +24,7 @@ def test_a_shipped_agent_plays_as_its_card_says(tmp_path: Path, capsys: pytest.C
     shutil.copytree(AGENTS[0].parent / "minatar-breakout", breakout)  # a test is written down in the folder
     assert wn_rl("evaluate", str(breakout)) == 0
     row = re.search(r"\| nature \| 0.05 \| 30 \| ([\d.]+) \| ([\d.]+) \|", (breakout / "README.md").read_text())
-    played = re.search(r"([\d.]+) mean raw return of 30 games", capsys.readouterr().out)
+    played = re.search(r"([\d.]+) mean raw return of 30 episodes", capsys.readouterr().out)
     assert row is not None
     assert played is not None
     assert float(played[1]) == pytest.approx(float(row[1]), abs=3 * float(row[2]) / math.sqrt(30))

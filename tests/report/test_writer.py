@@ -13,7 +13,7 @@ from report_tools import write_arm, write_pair, write_run
 
 from wn_rl.commands import report as command
 from wn_rl.compare import grid
-from wn_rl.compare.arms import parse_arms
+from wn_rl.compare.arms import Arm, parse_arms
 from wn_rl.errors import UserError
 from wn_rl.presets import minatar
 from wn_rl.report.writer import write_report
@@ -35,7 +35,7 @@ def write_damaged(folder: Path) -> Path:
 
 
 def grid_runs(out: Path, *seeds: int) -> list[grid.Run]:
-    return [grid.Run(dataclasses.replace(minatar("breakout"), seed=seed), out) for seed in seeds]
+    return list(grid.expand([minatar("breakout")], [Arm("weight_norm")], seeds, out))
 
 
 def markdown_of(tmp_path: Path, *runs: Path, **options: object) -> str:
