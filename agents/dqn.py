@@ -4,6 +4,7 @@ Letters in shapes: E lanes, B batch, K stack, *O frame shape, A actions. All cou
 in _tm1 belong to the time before a transition, those in _t to the time after it.
 """
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -94,10 +95,10 @@ class Learner:
         self.networks, self.replay, self.learning = networks, replay, learning
         self.num_updates = 0
         self._targets = targets
-        # The target network stays the same in a round: targets that ask it alone are computed all at once.
-        self._at_once = targets is q_learning
+        # The target network stays the same in a round, so targets that ask it alone are computed in one pass.
+        self._once_a_round = targets is q_learning
         self._batches = Batches(replay, "update", learning.batch_size, networks.device, seed)
-        self._compute_targets = networks.compiled(self._target) if self._at_once else self._target
+        self._compute_targets = networks.compiled(self._targets_of) if self._once_a_round else self._targets_of
         self._compute_loss = networks.compiled(self._loss)
         self._run_round = accelerated(self._round, accelerate)
 
@@ -123,15 +124,17 @@ class Learner:
     def _round(self, count: int) -> None:
         self.networks.allow_precision()
         size = self.learning.batch_size
-        columns = self._batches.take(count)  # each [count * B, ...]
-        batches = [Batch(*parts) for parts in zip(*(torch.split(column, size) for column in columns), strict=True)]
-        targets = torch.split(self._compute_targets(columns), size) if self._at_once else None
-        for number, batch in enumerate(batches):
+        transitions = self._batches.take(count)  # of all updates: [count * B, ...]
+        parts = zip(*(torch.split(column, size) for column in transitions), strict=True)
+        targets = torch.split(self._compute_targets(transitions), size) if self._once_a_round else None
+        for number, batch in enumerate(itertools.starmap(Batch, parts)):  # of one update: [B, ...]
             target_t = self._compute_targets(batch) if targets is None else targets[number]  # [B]
-            self.networks.descend(self._compute_loss(batch.s_tm1, batch.a_tm1, target_t, batch.weight))
+            loss = self._compute_loss(batch.s_tm1, batch.a_tm1, target_t, batch.weight)
+            gradients = torch.autograd.grad(loss, self.networks.step.leaves)
+            self.networks.step.apply(gradients)  # the optimizer, and what follows from it
 
     @torch.no_grad()
-    def _target(self, batch: Batch) -> Tensor:
+    def _targets_of(self, batch: Batch) -> Tensor:
         r_t = batch.r_t.clamp(-1, 1) if self.learning.clip_rewards else batch.r_t
         batch = batch._replace(r_t=r_t, discount_t=batch.discount_t * self.learning.discount)
         return self._targets(batch, self.networks.target_values, self.networks.online_values)

@@ -60,7 +60,7 @@ class QNetworks:
 
     online: on its device, trained by the optimizer, in train mode. acting and target: plain torch layers with the
     same function in eval mode, refilled in place, so that acting costs the same for every parameterization.
-    max_v_norm: the bound on |v| or None.
+    max_v_norm: the bound on |v| or None. step: from gradients of its leaves to the next weights.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class QNetworks:
             allow_compiled_programs(LONGEST_ROUND)  # a round of each number of updates that there is
             hold_weights(online[:-1], torch.bfloat16 if precision == "bfloat16" else torch.float32)
             hold_weights(online[-1], torch.float32)  # see `_values`
-        self._step = make_step(online, optimizer, max_v_norm, fuse=accelerate != "eager")
+        self.step = make_step(online, optimizer, max_v_norm, fuse=accelerate != "eager")
         # Torch warns of a graph of nothing, and acting may share all its weights.
         mode = "eager" if shares_all_tensors(self.acting, online) else accelerate
         # Lets the acting network see the updates made since the last call.
@@ -136,10 +136,6 @@ class QNetworks:
         with torch.autocast(self.device.type, torch.bfloat16):
             features = network[:-1](states)
         return network[-1](features.float())  # type: ignore[no-any-return]
-
-    def descend(self, loss: Tensor) -> None:
-        """One step of the optimizer down the gradient of a loss. A CUDA graph may hold it."""
-        self._step.apply(torch.autograd.grad(loss, self._step.leaves))
 
     def copy_target(self) -> None:
         """Copy the online network as it is now to the target network."""

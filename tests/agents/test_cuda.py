@@ -1,6 +1,7 @@
 """The same code on a CUDA device; skipped without one."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,21 +141,21 @@ def trained(parameterization: str, precision: str, accelerate: str, optimizer: s
     )
     experiment = make_dqn(config, CUDA)
     learner = experiment.learner
-    update = learner._update
+    step, apply = learner.networks.step, learner.networks.step.apply
     gradients: list[Tensor] = []
     start: list[Tensor] = []
 
-    def first_update(*batch: Tensor) -> None:
-        learner._update = update  # type: ignore[method-assign]
+    def first_apply(leaves: Sequence[Tensor]) -> None:
+        step.apply = apply  # type: ignore[method-assign]
         start.append(flat(learner.networks.online))
-        update(*batch)
+        apply(leaves)
         # Of v and g, whatever the step differentiates by: Adamax's mean begins at zero and moves half way.
         if optimizer == "adamax":
             gradients.extend(
                 2 * learner.networks.optimizer.state[p]["mean"] for p in learner.networks.online.parameters()
             )
 
-    learner._update = first_update  # type: ignore[method-assign]
+    step.apply = first_apply  # type: ignore[method-assign]
     experiment.run(config.steps, lambda experiment: None)
     assert learner.num_updates == 59
     return Trained(experiment, gradients, flat(learner.networks.online) - start[0])
@@ -203,7 +204,7 @@ def test_a_step_without_a_kernel_of_its_own_is_captured_too(
     runs = {
         mode: trained("weight_norm", "float32", mode, optimizer) for mode in ("eager", "compile", "cuda_graph")
     }
-    assert isinstance(runs["cuda_graph"].experiment.learner.networks._step, PlainStep)
+    assert isinstance(runs["cuda_graph"].experiment.learner.networks.step, PlainStep)
     for mode in ("compile", "cuda_graph"):
         assert_near(runs[mode], runs["eager"], 0.01)
 

@@ -85,7 +85,7 @@ class Bench:
             batch = self.replay.sample(draws.take(1))
             target_t = learner._compute_targets(batch)
             loss = learner._compute_loss(batch.s_tm1, batch.a_tm1, target_t, batch.weight)
-            learner.networks.descend(loss)
+            learner.networks.step.apply(torch.autograd.grad(loss, learner.networks.step.leaves))
             learner.num_updates += 1
             if learner.num_updates % (learning.target_period // learning.update_period) == 0:
                 learner.networks.copy_target()
@@ -306,7 +306,7 @@ def test_a_compiled_round_equals_the_eager_one(
         eager.learner.learn(4)
         compiled.learner.learn(4)
         assert_equal(eager, compiled, tolerance=1e-4)
-    assert isinstance(compiled.learner.networks._step, PlainStep) != bool(networks_compiled_on)
+    assert isinstance(compiled.learner.networks.step, PlainStep) != bool(networks_compiled_on)
     resumed = Bench(compiled.config)
     resumed.learner.networks.load_state_dict(copy.deepcopy(compiled.learner.networks.state_dict()))
     resumed.learner.num_updates = compiled.learner.num_updates
@@ -379,7 +379,7 @@ def test_rewards_are_clipped_on_both_sides(clips: bool, seen: list[float]) -> No
     )
     with torch.no_grad():
         best = bench.learner.networks.target(batch.s_t).amax(dim=1)
-        targets = bench.learner._target(batch)
+        targets = bench.learner._targets_of(batch)
     torch.testing.assert_close(targets, torch.tensor(seen) + CONFIG.learning.discount * discount * best)
 
 
