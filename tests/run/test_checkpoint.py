@@ -24,7 +24,14 @@ import wn_rl.run.segments
 from wn_rl.run import checkpoint
 from wn_rl.run.checkpoint import CheckpointError, CheckpointStore, Manifest
 from wn_rl.run.files import sha256
-from wn_rl.run.tensor_files import StateError, pack, read_network_file, unpack, write_network_file
+from wn_rl.run.tensor_files import (
+    StateError,
+    difference_of_identity,
+    pack,
+    read_network_file,
+    unpack,
+    write_network_file,
+)
 
 ROOT = Path(__file__).parents[2]
 IDENTITY = {"suite": "minatar", "game": "breakout", "network.stack": 4}
@@ -711,3 +718,12 @@ def test_a_state_that_cannot_be_read_is_passed_over_whatever_its_digest(folder: 
     said: list[str] = []
     assert_whole(load(folder, said.append), 4)
     assert "step_000000000008 is not used" in said[0]
+
+
+def test_a_file_of_another_version_or_run_is_named() -> None:
+    wanted = {"game": "breakout", "learning.discount": 0.99}
+    assert difference_of_identity(dict(wanted), wanted) is None
+    older = str(difference_of_identity({"game": "breakout"}, wanted))
+    assert older.startswith("was saved by another version of wn_rl")
+    other = difference_of_identity({**wanted, "learning.discount": 0.5}, wanted)
+    assert other == "is of another run: learning.discount is 0.5, not 0.99"

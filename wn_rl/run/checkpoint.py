@@ -24,7 +24,7 @@ from wn_rl.errors import UserError
 from wn_rl.run.files import sha256, sync_folder, write_synced
 from wn_rl.run.segments import Segment, read_segments, write_segments
 from wn_rl.run.sinks import Report
-from wn_rl.run.tensor_files import StateError, pack, unpack
+from wn_rl.run.tensor_files import StateError, difference_of_identity, pack, unpack
 
 FORMAT = 1
 KEPT = 2  # checkpoints
@@ -222,11 +222,9 @@ class CheckpointStore:
         return None
 
     def _check_identity(self, manifest: Manifest, folder: Path) -> None:
-        theirs, ours = manifest.identity, self._identity
-        pairs = [(name, theirs.get(name), ours.get(name)) for name in sorted({*theirs, *ours})]
-        differing = [f"{name} is {other!r}, not {own!r}" for name, other, own in pairs if other != own]
-        if differing:
-            raise CheckpointError(f"the checkpoint {folder} is of another run: {'; '.join(differing)}")
+        difference = difference_of_identity(manifest.identity, self._identity)
+        if difference:
+            raise CheckpointError(f"the checkpoint {folder} {difference}")
 
     def _check_replay(self, manifest: Manifest) -> None:
         if not self.has_replay:

@@ -156,6 +156,18 @@ def read_best_network(path: Path, config: Config) -> tuple[dict[str, Tensor], in
         UserError: the file is damaged, or of a run with another config.
     """
     tensors, metadata = read_network_file(path)
-    if json.loads(metadata["identity"]) != identity(config):
-        raise UserError(f"{path} is the network of another run")
+    difference = difference_of_identity(json.loads(metadata["identity"]), identity(config))
+    if difference:
+        raise UserError(f"the network {path} {difference}")
     return tensors, int(metadata["step"])
+
+
+def difference_of_identity(saved: dict[str, Any], wanted: dict[str, Any]) -> str | None:
+    """Why a file with a saved `wn_rl.config.identity` does not belong to a run; None if it does."""
+    if saved.keys() != wanted.keys():
+        return (
+            "was saved by another version of wn_rl, whose settings have other names: use that version for this run"
+        )
+    pairs = [(name, saved[name], wanted[name]) for name in sorted(wanted)]
+    differing = [f"{name} is {other!r}, not {own!r}" for name, other, own in pairs if other != own]
+    return f"is of another run: {'; '.join(differing)}" if differing else None
