@@ -84,7 +84,7 @@ def test_config_and_status_are_json(tmp_path: Path) -> None:
 
 def test_a_run_that_is_not_there_or_damaged(tmp_path: Path) -> None:
     write_json(RunFolder(tmp_path / "breakout-1").config_file, {})
-    with pytest.raises(UserError, match=r"no run in .*breakout-2; there is .*breakout-1$"):
+    with pytest.raises(UserError, match=r"no run in .*breakout-2; did you mean breakout-1\?$"):
         RunFolder(tmp_path / "breakout-2").read_config()
     with pytest.raises(UserError, match=r"no run in [^;]*$"):
         RunFolder(tmp_path / "zzz").read_config()

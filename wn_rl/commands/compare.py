@@ -1,7 +1,6 @@
 """`wn-rl compare`: train every run of a grid, resuming after any kind of stop, and report them."""
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from wn_rl.compare.ray_launcher import RayLauncher
 from wn_rl.config import PresetName, Role, SuiteName, names_of
 from wn_rl.config_checks import Bound, Count, CountOrNone, CountOrZero, Seed
 from wn_rl.errors import UserError, say
-from wn_rl.registry import PRESETS, SUITES, import_flags
+from wn_rl.registry import PRESETS, SUITES, did_you_mean, import_flags
 from wn_rl.run.signals import StopRequest
 
 
@@ -147,8 +146,7 @@ def _chosen(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
     by_name = {run.name: run for run in runs}
     for name in names:
         if name not in by_name:
-            near = difflib.get_close_matches(name, by_name, n=1, cutoff=0)
-            raise UserError(f"--only: the grid has no run {name!r}; did you mean {near[0]}?")
+            raise UserError(f"--only: the grid has no run {name!r}{did_you_mean(name, by_name)}")
     return [by_name[name] for name in dict.fromkeys(names) or by_name]
 
 

@@ -1,7 +1,6 @@
 """The folder of a run: its name, its files, and the lock that lets one process at a time work in it."""
 
 import contextlib
-import difflib
 import fcntl
 import itertools
 import json
@@ -15,7 +14,7 @@ from typing import Any, Literal
 
 from wn_rl.config import Config, from_json
 from wn_rl.errors import UserError
-from wn_rl.registry import command_line
+from wn_rl.registry import command_line, did_you_mean
 from wn_rl.run.files import replace_file
 
 Status = Literal["running", "finished", "interrupted", "failed"]
@@ -116,17 +115,13 @@ class RunFolder:
         try:
             config = json.loads(self.config_file.read_bytes())
         except OSError as error:
-            raise UserError(f"there is no run in {self.path}{self._nearest()}") from error
+            beside = {file.parent.name for file in self.path.parent.glob("*/config.json")}
+            raise UserError(f"there is no run in {self.path}{did_you_mean(self.path.name, beside)}") from error
         except (ValueError, RecursionError) as error:
             raise UserError(f"{self.config_file} is damaged: {error}") from error
         if not isinstance(config, dict):
             raise UserError(f"{self.config_file} is damaged: it is not a JSON object")
         return config
-
-    def _nearest(self) -> str:
-        runs = [file.parent.name for file in self.path.parent.glob("*/config.json")]
-        near = difflib.get_close_matches(self.path.name, runs)
-        return f"; there is {', '.join(str(self.path.parent / name) for name in near)}" if near else ""
 
     def write_status(self, status: Status, step: int, message: str = "") -> None:
         """Record how far the run is and how it ended, in status.json."""
