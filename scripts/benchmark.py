@@ -63,13 +63,13 @@ def measure(options: Options, command: str) -> None:
 
 
 def _results(options: Options) -> dict[str, Any]:
-    """The results so far; ValueError if an option is invalid."""
+    """The results so far; UserError if an option is invalid."""
     if options.repetitions < 1 or not options.seconds > 0:
         raise UserError("--repetitions must be at least 1, and --seconds greater than 0")
     if options.out.suffix != ".json":
         raise UserError(f"--out {options.out} does not end with .json")
     try:
-        return dict(json.loads(options.out.read_bytes() if options.out.exists() else b"{}"))
+        return dict(json.loads(options.out.read_bytes())) if options.out.exists() else {}
     except ValueError as error:
         raise UserError(f"--out {options.out} holds no results: {error}") from error
 

@@ -68,16 +68,18 @@ def peers_in_short(rows: Iterable[Row]) -> str:
     for row in rows:
         *names, loop = map(str, row.what.values())
         medians.setdefault(tuple(names), {})[loop] = row.median
-    loops = [loop for loop in LOOPS_IN_SHORT if any(loop in of_game for of_game in medians.values())]
-    lines = [[*names, *(_in_short(loop, of_game) for loop in loops)] for names, of_game in medians.items()]
+    loops = [loop for loop in LOOPS_IN_SHORT if any(loop in found for found in medians.values())]
+    lines = [[*names, *(_in_short(loop, found) for loop in loops)] for names, found in medians.items()]
     return markdown_table(["suite", "game", "lanes", *loops], lines)
 
 
 def _in_short(loop: str, medians: dict[str, float]) -> str:
-    ratios = [medians.get(f"{loop} / {peer}") for peer in ("SB3", "SB3 with one lane")]
-    times = ", ".join(f"{ratio:.2f}" for ratio in ratios if ratio is not None)
+    """The steps per second of a loop, with its ratios; empty if it was not measured."""
+    times = [
+        f"{medians[name]:.2f}" for name in (f"{loop} / SB3", f"{loop} / SB3 with one lane") if name in medians
+    ]
     rate = _number(medians[loop]) if loop in medians else ""
-    return f"{rate} ({times})" if times else rate
+    return f"{rate} ({', '.join(times)})" if times else rate
 
 
 def _number(value: float) -> str:

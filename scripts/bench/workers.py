@@ -1,9 +1,10 @@
 """What runs in processes of its own: training loops of ours and of Stable-Baselines3, and parts of ours alone."""
 
-import os
+import resource
 import time
 from collections.abc import Callable, Generator, Hashable, Mapping
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import ale_py
@@ -47,8 +48,7 @@ def turns_of(
     """
     learning = config.learning
     block = config.evaluation.period or max(learning.update_period, config.num_envs)
-    result: dict[str, Any] = {}
-    steps, updates = yield
+    result, steps = dict[str, Any](), 0
     while steps < learning.replay_start + warm_up:
         steps, updates = yield
     while True:
@@ -173,22 +173,19 @@ def _sb3_policy(config: Config) -> tuple[Any, dict[str, Any]]:
     return "CnnPolicy", {"net_arch": [], **optimizer, **features}
 
 
-def started(config: Config) -> algorithm.DQN:
-    """Deep Q-learning whose random play has reached replay start; its learner has made no update yet."""
-    dqn = make_dqn(set_torch_threads(config), torch.device(config.device))
-    dqn.run(config.learning.replay_start, lambda _: None)
-    dqn.environments.close()
-    dqn.learn()  # this initializes the networks
-    return dqn
-
-
 def updates(connection: Connection, configs: Mapping[Hashable, Config], rounds: int) -> None:
     """Mean seconds of an update of each config, over this number of rounds or for the seconds of a turn.
 
     No environments step. Configs take turns too; every second turn is in reverse order, since a config depends on
     what the one before it left in the caches.
     """
-    learners = {name: started(config).learner for name, config in configs.items()}
+    learners = {}
+    for name, config in configs.items():
+        dqn = make_dqn(set_torch_threads(config), torch.device(config.device))
+        dqn.run(config.learning.replay_start, lambda _: None)
+        dqn.environments.close()
+        dqn.learn()  # this initializes the networks
+        learners[name] = dqn.learner
 
     def seconds_of_update(name: Hashable, calls: int, seconds: float) -> float:
         num_updates = updates_in_a_round(configs[name])
@@ -233,16 +230,15 @@ def emulator(connection: Connection, config: Config) -> None:
 
 def replay_bytes(connection: Connection, make_replay: Callable[[int], object], capacity: int) -> None:
     """Resident memory that a full replay takes, every byte written."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
     connection.send("ready")
     connection.recv()
-    before = _resident_bytes()
+    before = resident()
     _replay = make_replay(capacity)  # kept until its memory is read
-    connection.send({"bytes": _resident_bytes() - before})
-
-
-def _resident_bytes() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    connection.send({"bytes": resident() - before})
 
 
 def full_replay(capacity: int) -> Replay:

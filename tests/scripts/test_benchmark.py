@@ -15,7 +15,7 @@ from bench import measure, sections, workers
 from bench.measure import LEARNING, Options, Row, Section, config_of, in_turns
 from bench.page import PLACES, SB3, peers_in_short, place_of, render
 from bench.sections import SECTIONS
-from wn_rl.agents.experiment import make_training_environments
+from wn_rl.agents.experiment import make_dqn
 from wn_rl.agents.replay import LONGEST_ROUND, Replay
 from wn_rl.config import Config
 from wn_rl.presets import minatar
@@ -119,17 +119,14 @@ def test_calls_are_timed_until_the_seconds_have_passed(
     assert len(made) % calls == 0
 
 
-def test_updates_are_timed_in_turns_that_every_second_time_are_reversed() -> None:
+def test_updates_are_timed_in_turns_or_together() -> None:
     configs = {name: quick(8, name) for name in ("normal", "weight_norm")}
-    [turns] = in_turns({0: (workers.updates, configs, 2)}, turns=3, seconds=0).values()
-    assert [list(turn) for turn in turns] == [list(configs), list(configs)[::-1], list(configs)]
-    assert all(min(turn.values()) > 0 for turn in turns)
-
-
-def test_learners_are_timed_together() -> None:
-    learners = dict.fromkeys(range(2), (workers.updates, {0: quick(8)}, 1))
-    results = in_turns(learners, turns=1, seconds=0.1, together=True)
-    assert [turn[0] > 0 for [turn] in results.values()] == [True, True]
+    both = dict.fromkeys("ab", (workers.updates, configs, 2))
+    found = in_turns(both, turns=3, seconds=0.05, together=True)
+    for turns in found.values():  # every second time in reverse order
+        assert [list(turn) for turn in turns] == [list(configs), list(configs)[::-1], list(configs)]
+        assert all(min(turn.values()) > 0 for turn in turns)
+    assert list(found) == ["a", "b"]
 
 
 @pytest.mark.parametrize("period", [0, 400])
@@ -140,10 +137,11 @@ def test_a_full_replay_is_timed_with_and_without_evaluation(period: int) -> None
 
 
 def test_filling_repeats_the_random_play_until_replay_start() -> None:
-    experiment = workers.started(quick(2))
-    replay = experiment.replay
-    assert (experiment.num_steps, replay.num_rows, experiment.learner.num_updates) == (200, 100, 0)
-    larger = Replay(500, 2, make_training_environments(quick(2)).spec, stack=1)
+    dqn = make_dqn(quick(2), torch.device("cpu"))
+    dqn.run(200, lambda _: None)
+    replay = dqn.replay
+    assert (dqn.num_steps, replay.num_rows) == (200, 100)
+    larger = Replay(500, 2, dqn.environments.spec, stack=1)
     larger.write_rows(0, replay.read_rows(0, 100))
     workers.fill(larger)
     assert larger.num_rows >= larger.ring_rows == 250
