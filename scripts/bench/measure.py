@@ -21,7 +21,7 @@ from wn_rl.registry import PRESETS
 
 Name = TypeVar("Name")
 Section = Literal["matrix", "updates", "emulators", "peers", "memory", "cuda_runs", "cuda_together"]
-# Rounds are never split: between copies of the target, lanes take a whole number of them.
+# Between copies of the target there is a whole number of rounds, so that no round is split.
 LEARNING = {"replay_capacity": 50_000, "replay_start": 4_096, "target_period": 64_000}
 
 
@@ -78,7 +78,7 @@ def config_of(
 
 
 def seconds_of(function: Callable[[], object], calls: int = 1, at_least: float = 0) -> float:
-    """Mean seconds of a call, over this number of calls; they are repeated until at_least seconds have passed."""
+    """Mean seconds of a call, over blocks of this number of calls, until at_least seconds have passed."""
     on_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     synchronize: Callable[[], None] = torch.cuda.synchronize if on_cuda else lambda: None
     synchronize()
