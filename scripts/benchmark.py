@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -13,11 +14,11 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.measure import Options
-from bench.page import COMMAND, merge, place_of, render
+from bench.page import COMMAND, place_of, render
 from bench.sections import SECTIONS
-from wn_rl.envs import normalize_game
 from wn_rl.errors import UserError, say
 from wn_rl.machine import git_commit, machine_line, num_cores, resolve_device
+from wn_rl.run.files import replace_file
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,58 +26,57 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = tyro.cli(Options, args=arguments)
     try:
-        measure(_resolved(options), " ".join([COMMAND, *arguments]))
+        measure(options, " ".join([COMMAND, *arguments]))
     except (ValueError, OSError) as error:
         say(f"benchmark: {error}")
         sys.exit(2)
     print(options.out.with_suffix(".md"))
 
 
-def _resolved(options: Options) -> Options:
-    """Check the options before anything is measured, and decide the device, the threads and the games' names."""
-    if options.repetitions < 1 or not options.seconds > 0 or options.torch_threads < 0:
-        raise ValueError("--repetitions must be at least 1, --seconds greater than 0, --torch-threads at least 0")
-    if options.out.suffix != ".json":
-        raise UserError(f"--out {options.out} does not end with .json")
-    try:
-        json.loads(options.out.read_bytes() if options.out.exists() else b"{}")
-    except ValueError as error:
-        raise UserError(f"--out {options.out} holds no results: {error}") from error
-    return dataclasses.replace(
-        options,
-        device=str(resolve_device(options.device)),
-        torch_threads=options.torch_threads or num_cores(),
-        games=tuple(normalize_game("atari", game) for game in options.games),
-    )
-
-
 def measure(options: Options, command: str) -> None:
-    """Measure section after section; results are written after each row, and the page after each section."""
-    device = torch.device(options.device)
-    if options.on_cuda:
+    """Measure section after section; the results and the page are written after each row."""
+    results, device = _results(options), resolve_device(options.device)
+    options = dataclasses.replace(options, device=str(device))
+    if on_cuda := device.type == "cuda":
         torch.cuda.set_device(device)
-    torch.set_num_threads(options.torch_threads)
     # Read once: results that are written into the checkout change it.
     commit, plus, changes = (git_commit() or "unknown").partition("+")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for name in options.sections or SECTIONS:
-        if name.startswith("cuda_") and not options.on_cuda:
+        if name.startswith("cuda_") and not on_cuda:
             say(f"{name}: not on this machine")
             continue
         say(f"measuring {name}")
-        place = place_of(name, options.on_cuda)
-        about = {
-            "machine": f"{machine_line(device)}, {options.torch_threads} torch threads",
+        found = results[place_of(name, on_cuda)] = {
+            "machine": f"{machine_line(device)}, {num_cores()} torch threads",
             "command": command,
             "commit": commit[:10] + plus + changes,
             "date": datetime.date.today().isoformat(),
+            "complete": False,
+            "rows": [],
         }
-        rows = []
         for row in SECTIONS[name](options):  # some take minutes for each
-            rows.append(row)
-            merge(options.out, place, rows, {**about, "complete": False})
-        results = merge(options.out, place, rows, {**about, "complete": True})
-        options.out.with_suffix(".md").write_text(render(results))
+            found["rows"].append(dataclasses.asdict(row))
+            _write(options.out, results)
+        found["complete"] = True
+        _write(options.out, results)
+
+
+def _results(options: Options) -> dict[str, Any]:
+    """The results so far; UserError if an option is invalid."""
+    if options.repetitions < 1 or not options.seconds > 0:
+        raise UserError("--repetitions must be at least 1, and --seconds greater than 0")
+    if options.out.suffix != ".json":
+        raise UserError(f"--out {options.out} does not end with .json")
+    try:
+        return dict(json.loads(options.out.read_bytes())) if options.out.exists() else {}
+    except ValueError as error:
+        raise UserError(f"--out {options.out} holds no results: {error}") from error
+
+
+def _write(path: Path, results: dict[str, Any]) -> None:
+    replace_file(path, (json.dumps(results, indent=1) + "\n").encode())
+    path.with_suffix(".md").write_text(render(results))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -94,17 +94,7 @@ IGNORED = re.compile(
 )
 
 
-# What runs left, read and compared.
-
-
-class Array(NamedTuple):
-    """A tensor's type, shape and bytes."""
-
-    kind: str
-    shape: tuple[int, ...]
-    data: bytes
-
-
+Array = tuple[str, tuple[int, ...], bytes]  # a tensor's type, shape and bytes
 Value = str | Array  # a str is JSON
 Values = dict[str, Value]
 
@@ -128,7 +118,7 @@ def _read_file(path: Path) -> Iterator[tuple[str, Value]]:
     elif path.suffix == ".safetensors":
         yield from _tensors(path).items()
     else:
-        yield "", Array("file", (path.stat().st_size,), path.read_bytes())
+        yield "", ("file", (path.stat().st_size,), path.read_bytes())
 
 
 def _tensors(path: Path) -> Values:
@@ -139,7 +129,7 @@ def _tensors(path: Path) -> Values:
     values = dict(_leaves(header.pop("__metadata__", {}), "metadata", {}))
     for name, entry in header.items():
         first, stop = entry["data_offsets"]
-        values[name] = Array(entry["dtype"], tuple(entry["shape"]), data[start + first : start + stop])
+        values[name] = entry["dtype"], tuple(entry["shape"]), data[start + first : start + stop]
     return values
 
 
@@ -156,30 +146,31 @@ def _leaves(node: Any, place: str, tensors: Values) -> Iterator[tuple[str, Value
 
 def compare(one: Values, other: Values) -> dict[str, str]:
     """For each part that differs, what does first. A setting that only one has is new, and no difference."""
-    names: dict[str, list[str]] = {part: [] for part in PARTS}
-    for name in {**other, **one}:
-        names[next(part for part, pattern in PARTS.items() if fnmatch.fnmatch(name, pattern))].append(name)
-    found = {part: f"there is nothing to compare of {part}" for part in PARTS if not names[part]}
-    for part in PARTS:
-        differing = [name for name in names[part] if one.get(name) != other.get(name)]
-        differing = [name for name in differing if name in other or not name.startswith("config.json ")]
+    found: dict[str, str] = {}
+    rest = {**other, **one}
+    for part, pattern in PARTS.items():  # the last takes all that is left
+        names = fnmatch.filter(rest, pattern)
+        for name in names:
+            del rest[name]
+        # A setting that only one has is new.
+        compared = [name for name in names if name in other or not name.startswith("config.json ")]
+        differing = [name for name in compared if one.get(name) != other.get(name)]
         differing.sort(key=lambda name: ".learner." not in name)  # a weight that differs changes much else
+        if not names:
+            found[part] = f"there is nothing to compare of {part}"
         for name in differing[:1]:
             found[part] = f"{name}: {_difference(one.get(name), other.get(name))} ({len(differing)} differ)"
     return found
 
 
 def _difference(one: Value | None, other: Value | None) -> str:
-    if isinstance(one, Array) and isinstance(other, Array) and one[:2] == other[:2]:
-        size = len(one.data) // math.prod(one.shape)
-        a, b = (np.frombuffer(array.data, np.uint8).reshape(-1, size) for array in (one, other))
+    if isinstance(one, tuple) and isinstance(other, tuple) and one[:2] == other[:2]:
+        size = len(one[2]) // math.prod(one[1])
+        a, b = (np.frombuffer(data, np.uint8).reshape(-1, size) for data in (one[2], other[2]))
         places = np.flatnonzero((a != b).any(axis=1))
         return f"{len(places)} of {len(a)} elements, the first of them number {places[0]}"
-    shown = [f"{value[:2]}" if isinstance(value, Array) else value or "missing" for value in (one, other)]
+    shown = [f"{value[:2]}" if isinstance(value, tuple) else value or "missing" for value in (one, other)]
     return f"{shown[0]:.80}, not {shown[1]:.80}"
-
-
-# Training.
 
 
 def start(code: Path, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
@@ -247,9 +238,6 @@ def kept_name(name: str) -> str:
     return f"{name}-{hashlib.sha256(decisive.encode()).hexdigest()[:8]}"
 
 
-# The command.
-
-
 def print_row(title: str, one: Path, other: Path) -> bool:
     """Print a row of the table, and what differs first. Returns whether all is equal."""
     try:
@@ -269,11 +257,11 @@ def read_options() -> tuple[str, list[str], bool]:
     parser = argparse.ArgumentParser(description="Prove that a refactor changed no behaviour.")
     parser.add_argument("ref", nargs="?", default="HEAD", help="the commit to compare with (default: HEAD)")
     parser.add_argument("--only", default="", metavar="PATTERN", help="runs whose name contains it")
-    parser.add_argument("--list", action="store_true", help="name the runs, and make none")
+    parser.add_argument("--list", action="store_true", help="list the names of the runs, and make none")
     options = parser.parse_args()
     command = ["git", "rev-parse", "--verify", "--quiet", f"{options.ref}^{{commit}}"]
     commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    names = [name for name in RUNS if fnmatch.fnmatch(name, f"*{options.only}*")]
+    names = fnmatch.filter(RUNS, f"*{options.only}*")
     if not names or not commit:
         parser.error(f"no run is named {options.only!r}" if commit else f"there is no commit {options.ref!r}")
     return commit, [name for name in RUNS if {name} & {*names, *map(KILLED.get, names)}], options.list
@@ -288,11 +276,12 @@ def main() -> int:
     here = {name: WORK / "here" / name for name in names}
     there = {name: WORK / commit / kept_name(name) for name in names}
     (WORK / "here").mkdir(parents=True, exist_ok=True)
-    make_runs(commit[:12], code_of(commit), {name: run for name, run in there.items() if not run.is_dir()})
+    missing = {name: run for name, run in there.items() if not run.is_dir()}
+    make_runs(commit[:12], code_of(commit), missing)
     make_runs("this folder", ROOT, here)
     print(f"\n{'run':<52}" + "".join(f"{part:<9}" for part in PARTS).rstrip())
-    pairs = [(name, here[name], there[name]) for name in names]
-    pairs += [(f"{name} = undisturbed", here[name], here[twin]) for name, twin in KILLED.items() if name in names]
+    pairs = [(name, here[name], there[name]) for name in here]
+    pairs += [(f"{name} = undisturbed", here[name], here[twin]) for name, twin in KILLED.items() if name in here]
     equal = [print_row(*pair) for pair in pairs]
     print("all are equal" if all(equal) else f"{equal.count(False)} of {len(equal)} are not equal")
     return 0 if all(equal) else 1

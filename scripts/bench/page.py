@@ -1,14 +1,12 @@
-"""The benchmark page: results as JSON, merged over runs of single sections, and as the tables of page.md."""
+"""The benchmark page: results as the tables of page.md."""
 
-import dataclasses
-import json
 import string
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
 from bench.measure import Row, Section
-from wn_rl.run.files import replace_file
+from wn_rl.report.render import markdown_table
 
 COMMAND = "python scripts/benchmark.py"
 TEMPLATE = Path(__file__).with_name("page.md").read_text()
@@ -32,14 +30,6 @@ def place_of(section: str, on_cuda: bool) -> str:
     return f"cuda_{section}" if on_cuda and f"cuda_{section}" in PLACES else section
 
 
-def merge(path: Path, place: str, rows: list[Row], about: dict[str, Any]) -> dict[str, Any]:
-    """Put a section's rows into the results at path, beside those of other sections."""
-    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    results[place] = {**about, "rows": [dataclasses.asdict(row) for row in rows]}
-    replace_file(path, (json.dumps(results, indent=1) + "\n").encode())
-    return results
-
-
 def render(results: dict[str, Any]) -> str:
     """The page in Markdown. A section without rows says that it was not measured, and how to measure it."""
     return TEMPLATE.format(**{place: _section(place, results.get(place, {"rows": []})) for place in PLACES})
@@ -52,50 +42,47 @@ def _section(place: str, found: dict[str, Any]) -> str:
         return f"Not measured. `{COMMAND} {flags}` fills this in on a machine that has what it needs."
     commit = f", commit {found['commit']}" if "commit" in found else ""
     interrupted = "" if found.get("complete", True) else " Interrupted: rows are missing."
-    lines = [f"{found['machine']}. `{found['command']}`, {found['date']}{commit}.{interrupted}", ""]
+    parts = [f"{found['machine']}. `{found['command']}`, {found['date']}{commit}.{interrupted}"]
     if place.endswith("peers"):
-        lines += [IN_SHORT, "", *peers_in_short(rows), "", "All loops, with their spreads:", ""]
+        parts += [IN_SHORT, peers_in_short(rows), "All loops, with their spreads:"]
     columns = list(dict.fromkeys(name for row in rows for name in row.what))
+    cells = [[*(str(row.what.get(name, "")) for name in columns), _result(row)] for row in rows]
     sources = dict.fromkeys(row.limit_source for row in rows if row.limit is not None)
-    head = [*columns, "result", *(["of the reference"] if sources else [])]
-    cells = ([*(row.what.get(name, "") for name in columns), *_figures(row)] for row in rows)
-    lines += table(head, (each[: len(head)] for each in cells))
-    return "\n".join([*lines, *(["", f"References: {'; '.join(sources)}."] if sources else [])])
+    if not sources:
+        return "\n\n".join([*parts, markdown_table([*columns, "result"], cells)])
+    for row, line in zip(rows, cells, strict=True):
+        line.append("" if row.limit is None else f"{row.median / row.limit:.2f} x {_number(row.limit)}")
+    parts.append(markdown_table([*columns, "result", "of the reference"], cells))
+    return "\n\n".join([*parts, f"References: {'; '.join(sources)}."])
 
 
-def table(head: list[str], rows: Iterable[Iterable[Any]]) -> list[str]:
-    """The lines of a Markdown table."""
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+def _result(row: Row) -> str:
+    """The median with its spread."""
+    spread = f" ({_number(min(row.values))} to {_number(max(row.values))})" if len(row.values) > 1 else ""
+    return f"{_number(row.median)} {row.unit}{spread}"
 
 
-def _figures(row: Row) -> tuple[str, str]:
-    """The median with its spread, and its ratio to the reference."""
-    spread = f"({_number(min(row.values))} to {_number(max(row.values))})" if len(row.values) > 1 else ""
-    times = "" if row.limit is None else f"{row.median / row.limit:.2f} x {_number(row.limit)}"
-    return f"{_number(row.median)} {row.unit} {spread}".strip(), times
-
-
-def peers_in_short(rows: Iterable[Row]) -> list[str]:
+def peers_in_short(rows: Iterable[Row]) -> str:
     """A table with a line for each game and number of lanes, from the rows of the section peers."""
-    medians: dict[tuple[Any, ...], dict[str, float]] = {}
+    medians: dict[tuple[str, ...], dict[str, float]] = {}
     for row in rows:
-        *names, loop = row.what.values()
-        medians.setdefault(tuple(names), {})[str(loop)] = row.median
-    loops = [loop for loop in LOOPS_IN_SHORT if any(loop in of_game for of_game in medians.values())]
-    lines = ([*names, *(_in_short(loop, of_game) for loop in loops)] for names, of_game in medians.items())
-    return table(["suite", "game", "lanes", *loops], lines)
+        *names, loop = map(str, row.what.values())
+        medians.setdefault(tuple(names), {})[loop] = row.median
+    loops = [loop for loop in LOOPS_IN_SHORT if any(loop in found for found in medians.values())]
+    lines = [[*names, *(_in_short(loop, found) for loop in loops)] for names, found in medians.items()]
+    return markdown_table(["suite", "game", "lanes", *loops], lines)
 
 
 def _in_short(loop: str, medians: dict[str, float]) -> str:
-    ratios = [medians.get(f"{loop} / {peer}") for peer in ("SB3", "SB3 with one lane")]
-    times = ", ".join(f"{ratio:.2f}" for ratio in ratios if ratio is not None)
+    """The steps per second of a loop, with its ratios; empty if it was not measured."""
+    times = [
+        f"{medians[name]:.2f}" for name in (f"{loop} / SB3", f"{loop} / SB3 with one lane") if name in medians
+    ]
     rate = _number(medians[loop]) if loop in medians else ""
-    return f"{rate} ({times})" if times else rate
+    return f"{rate} ({', '.join(times)})" if times else rate
 
 
 def _number(value: float) -> str:
     """Three significant digits, and no exponent."""
-    if abs(value) >= 1000:
-        return f"{round(value, 2 - len(str(int(abs(value)))) + 1):,.0f}"
-    return f"{value:.3g}"
+    rounded = f"{value:.3g}"
+    return f"{float(rounded):,.0f}" if abs(value) >= 1000 else rounded

@@ -1,11 +1,10 @@
-"""What runs in processes of its own: training loops of ours and of Stable-Baselines3, and single measurements."""
+"""What runs in processes of its own: training loops of ours and of Stable-Baselines3, and parts of ours alone."""
 
-import itertools
-import os
+import resource
 import time
-from collections.abc import Callable, Generator, Mapping
-from functools import partial
+from collections.abc import Callable, Generator, Hashable, Mapping
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import ale_py
@@ -20,7 +19,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecFrameStack
 from torch import Tensor, nn
 
-from bench.measure import Name, seconds_in_turns, synchronize
+from bench.measure import seconds_of
 from wn_rl.agents import dqn as algorithm
 from wn_rl.agents.accelerate import set_tf32
 from wn_rl.agents.evaluation import run_epoch_evaluation
@@ -44,14 +43,12 @@ def turns_of(
 ) -> Generator[None, tuple[int, int], None]:
     """The turns of a training loop, which sends its steps and updates so far into this generator after each step.
 
-    After warm_up it reports that the loop is ready, and waits for the seconds of a turn. At the end of the turn it
-    reports what was counted and what must be equal between loops, and waits again. A turn is a whole number of
-    evaluation periods or, without evaluation, of rounds; after_block is called after each of them.
+    Besides what was counted it reports what must be equal between loops. A turn is a whole number of evaluation
+    periods or, without evaluation, of rounds; after_block is called after each of them.
     """
     learning = config.learning
     block = config.evaluation.period or max(learning.update_period, config.num_envs)
-    result: dict[str, Any] = {}
-    steps, updates = yield
+    result, steps = dict[str, Any](), 0
     while steps < learning.replay_start + warm_up:
         steps, updates = yield
     while True:
@@ -70,7 +67,6 @@ def turns_of(
             "torch_threads": torch.get_num_threads(),
             "lanes": config.num_envs,
             "steps_per_update": learning.update_period,
-            "device_bytes": torch.cuda.max_memory_reserved(),
         }
 
 
@@ -101,23 +97,16 @@ def ours(connection: Connection, config: Config, full_replay: bool = False) -> N
 
 def fill(replay: Replay) -> None:
     """Repeat the rows of a replay until it is full; a full one is left as it is."""
-    if replay.num_rows >= replay.ring_rows:
-        return
-    rows = replay.read_rows(replay.oldest_row, replay.num_rows)
+    rows = replay.read_rows(replay.oldest_row, replay.num_rows) if replay.num_rows < replay.ring_rows else {}
     while replay.num_rows < replay.ring_rows:
         replay.write_rows(replay.num_rows, rows)
-    if replay.device.type == "cuda":  # the memory of the copies is no part of a run
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
 
 
 def stable_baselines3(connection: Connection, config: Config) -> None:
     """SB3's DQN at the same work: with its own layers where the config's are normal, otherwise with ours."""
     config = set_torch_threads(config)
     learning, lanes = config.learning, config.num_envs
-    set_tf32(
-        learning.precision == "tf32", torch.device(config.device)
-    )  # as ours: by torch's default convolutions would be tf32
+    set_tf32(False, torch.device(config.device))  # as ours: by torch's default convolutions would be tf32
     policy, policy_kwargs = _sb3_policy(config)
     model = DQN(
         policy,
@@ -128,7 +117,7 @@ def stable_baselines3(connection: Connection, config: Config) -> None:
         batch_size=learning.batch_size,
         gamma=learning.discount,
         train_freq=(max(1, learning.update_period // lanes), "step"),
-        gradient_steps=max(1, lanes // learning.update_period),
+        gradient_steps=updates_in_a_round(config),
         target_update_interval=learning.target_period,
         exploration_initial_eps=learning.epsilon_end,
         exploration_final_eps=learning.epsilon_end,
@@ -156,6 +145,11 @@ def _sb3_environments(config: Config) -> Any:
     return VecFrameStack(lanes, n_stack=config.network.stack)
 
 
+def updates_in_a_round(config: Config) -> int:
+    """Updates that fall due together."""
+    return max(1, config.num_envs // config.learning.update_period)
+
+
 class MinatarFeatures(BaseFeaturesExtractor):  # type: ignore[misc]
     """minatar_cnn in plain torch, without its last layer; of nature_cnn SB3 has its own."""
 
@@ -179,79 +173,72 @@ def _sb3_policy(config: Config) -> tuple[Any, dict[str, Any]]:
     return "CnnPolicy", {"net_arch": [], **optimizer, **features}
 
 
-def started(config: Config) -> algorithm.DQN:
-    """Deep Q-learning whose random play has reached replay start; its learner has made no update yet."""
-    dqn = make_dqn(set_torch_threads(config), torch.device(config.device))
-    dqn.run(config.learning.replay_start, lambda _: None)
-    dqn.environments.close()
-    dqn.learn()  # this initializes the networks
-    return dqn
+def updates(connection: Connection, configs: Mapping[Hashable, Config], rounds: int) -> None:
+    """Mean seconds of an update of each config, over this number of rounds or for the seconds of a turn.
+
+    No environments step. Configs take turns too; every second turn is in reverse order, since a config depends on
+    what the one before it left in the caches.
+    """
+    learners = {}
+    for name, config in configs.items():
+        dqn = make_dqn(set_torch_threads(config), torch.device(config.device))
+        dqn.run(config.learning.replay_start, lambda _: None)
+        dqn.environments.close()
+        dqn.learn()  # this initializes the networks
+        learners[name] = dqn.learner
+
+    def seconds_of_update(name: Hashable, calls: int, seconds: float) -> float:
+        num_updates = updates_in_a_round(configs[name])
+        return seconds_of(lambda: learners[name].learn(num_updates), calls, seconds) / num_updates
+
+    order = list(configs)
+    for name in order:
+        seconds_of_update(name, 5, 0)  # warm-up: libraries, compilers, captures
+    connection.send("ready")
+    while True:
+        seconds = connection.recv()
+        connection.send({name: seconds_of_update(name, rounds, seconds) for name in order})
+        order.reverse()
 
 
-def updates_in_a_round(config: Config) -> int:
-    """Updates that fall due together."""
-    return max(1, config.num_envs // config.learning.update_period)
-
-
-def rounds_in_turns(configs: Mapping[Name, Config], turns: int, calls: int) -> dict[Name, list[float]]:
-    """Seconds of a round of updates of each config; one value for each turn, the mean of its calls."""
-    rounds = {
-        name: partial(started(config).learner.learn, updates_in_a_round(config))
-        for name, config in configs.items()
-    }
-    return seconds_in_turns(rounds, turns, calls)
-
-
-def learner_alone(connection: Connection, config: Config) -> None:
-    """A training loop without acting and emulators: updates on what the replay holds at its start."""
-    learner, num_updates = started(config).learner, updates_in_a_round(config)
-    turns = turns_of(connection, config, learner.networks.online)
-    next(turns)
-    for num_rounds in itertools.count(1):
-        learner.learn(num_updates)
-        synchronize()
-        num_steps = config.learning.replay_start + num_rounds * config.num_envs
-        turns.send((num_steps, learner.num_updates))
-
-
-def emulator(config: Config, seconds: float) -> dict[str, float]:
+def emulator(connection: Connection, config: Config) -> None:
     """Frames per second of random play without a network, over all rows and over those in which no episode begins.
 
     Lanes step in lockstep, so all of them wait where one begins an episode, which takes as long as twenty steps.
     """
     environments = make_training_environments(config)
-    spec = environments.spec
+    spec, frames = environments.spec, config.num_envs * environments.spec.frames_per_step
     actions = np.random.default_rng(0).integers(0, spec.num_actions, (1000, config.num_envs))
-
-    def play(row: int) -> Step:
-        environments.send(actions[row % 1000])
-        return environments.recv()
-
     environments.reset()
-    for row in range(50):  # warm-up
-        play(row)
-    times: list[float] = []
-    begins: list[bool] = []
-    end = time.perf_counter() + seconds
-    while (start := time.perf_counter()) < end:
-        begins.append(bool(play(len(times)).first.any()))
-        times.append(time.perf_counter() - start)
-    environments.close()
-    of_rows = {"all": np.array(times), "no episode begins": np.array(times)[~np.array(begins)]}
-    frames = config.num_envs * spec.frames_per_step
-    return {rows: frames * len(each) / (each.sum() or 1) for rows, each in of_rows.items()}
+
+    def play(seconds: float) -> dict[str, float]:
+        rows: list[tuple[float, bool]] = []
+        end = time.perf_counter() + seconds
+        while (start := time.perf_counter()) < end:
+            environments.send(actions[len(rows) % 1000])
+            begins = bool(environments.recv().first.any())
+            rows.append((time.perf_counter() - start, begins))
+        times, begin = np.array(rows).T
+        kinds = {"all": times, "no episode begins": times[begin == 0]}
+        return {kind: frames * len(each) / (float(each.sum()) or 1) for kind, each in kinds.items()}
+
+    play(0.1)  # warm-up
+    connection.send("ready")
+    while True:
+        connection.send(play(connection.recv()))
 
 
-def bytes_of(make_replay: Callable[[int], object], capacity: int) -> int:
+def replay_bytes(connection: Connection, make_replay: Callable[[int], object], capacity: int) -> None:
     """Resident memory that a full replay takes, every byte written."""
-    before = _resident_bytes()
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    connection.send("ready")
+    connection.recv()
+    before = resident()
     _replay = make_replay(capacity)  # kept until its memory is read
-    return _resident_bytes() - before
-
-
-def _resident_bytes() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    connection.send({"bytes": resident() - before})
 
 
 def full_replay(capacity: int) -> Replay:

@@ -1,6 +1,7 @@
 """The benchmarks measure equal work, and the page says what was measured and what was not."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,46 +12,45 @@ import torch
 
 import benchmark
 from bench import measure, sections, workers
-from bench.measure import Options, Row, Section, config_of, process
+from bench.measure import LEARNING, Options, Row, Section, config_of, in_turns
 from bench.page import PLACES, SB3, peers_in_short, place_of, render
 from bench.sections import SECTIONS
-from wn_rl.agents.experiment import make_training_environments
+from wn_rl.agents.experiment import make_dqn
 from wn_rl.agents.replay import LONGEST_ROUND, Replay
 from wn_rl.config import Config
 from wn_rl.presets import minatar
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = Options(device="cpu", torch_threads=1)
-LEARNING = {"replay_start": 200, "replay_capacity": 2_000, "target_period": 400}
+REPLAYS = (workers.full_replay, workers.full_sb3_replay)
+QUICK = {"replay_start": 200, "replay_capacity": 2_000, "target_period": 400}
 
 
 def quick(num_envs: int, parameterization: str = "normal", period: int = 0) -> Config:
     evaluation = dataclasses.replace(minatar("breakout").evaluation, period=period, steps=50)
     changes = {"num_envs": num_envs, "parameterization": parameterization, "evaluation": evaluation}
-    return config_of("minatar", "breakout", OPTIONS, LEARNING, **changes)
+    return config_of("minatar", "breakout", "cpu", learning=QUICK, **changes)
 
 
 @pytest.mark.parametrize(("num_envs", "parameterization"), [(1, "normal"), (8, "normal"), (8, "weight_norm")])
 def test_both_loops_do_the_same_work(num_envs: int, parameterization: str) -> None:
     config = quick(num_envs, parameterization)
     loops = {"ours": (workers.ours, config), "SB3": (workers.stable_baselines3, config)}
-    in_turns = measure.measure_in_turns(loops, turns=2, seconds=0.2)
-    assert [len(each) for each in in_turns.values()] == [2, 2]
-    for results in zip(*in_turns.values(), strict=True):
+    found = in_turns(loops, turns=2, seconds=0.2)
+    assert [len(each) for each in found.values()] == [2, 2]
+    for results in zip(*found.values(), strict=True):
         sections.require_equal_work(*results)
         assert all(result["seconds"] >= 0.2 for result in results)
         assert all(result["steps"] % max(4, num_envs) == 0 < result["steps"] for result in results)  # whole rounds
-    with pytest.raises(AssertionError):
-        sections.require_equal_work({**results[0], "steps": 2 * results[0]["steps"] + 100}, results[1])
-    with pytest.raises(AssertionError):
-        sections.require_equal_work({**results[0], "torch_threads": 7}, results[1])
+    for other in ({"steps": 2 * results[0]["steps"] + 100}, {"torch_threads": 7}):
+        with pytest.raises(AssertionError):
+            sections.require_equal_work({**results[0], **other}, results[1])
 
 
 class FakeConnection:
     """Gives out the seconds of turns, and keeps what is sent."""
 
     def __init__(self, *seconds: float) -> None:
-        self.sent: list[dict[str, Any]] = []
+        self.sent: list[Any] = []
         self.send, self.recv = self.sent.append, iter(seconds).__next__
 
 
@@ -78,84 +78,70 @@ def test_a_loop_counts_when_it_is_its_turn(
 
 def test_the_emulator_is_timed_in_the_frames_of_its_game(monkeypatch: pytest.MonkeyPatch) -> None:
     """One row of four lanes takes half a second of this clock; a step is four frames."""
-    readings = iter([0.0, 0.0, 0.5, 2.0])
+    connection, readings = FakeConnection(1.0), iter([0.0, 0.0, 0.1, 0.2, 0.0, 0.0, 0.5, 2.0])
     monkeypatch.setattr(workers.time, "perf_counter", lambda: next(readings))
-    config = config_of("paper", "breakout", OPTIONS, {}, num_envs=4)
-    assert workers.emulator(config, 1.0) == {"all": 4 * 4 / 0.5, "no episode begins": 4 * 4 / 0.5}
+    worker: Any = workers.emulator
+    with pytest.raises(StopIteration):  # there is one turn only
+        worker(connection, config_of("paper", "breakout", "cpu", num_envs=4))
+    assert connection.sent == ["ready", {"all": 4 * 4 / 0.5, "no episode begins": 4 * 4 / 0.5}]
 
 
 def test_replays_are_weighed() -> None:
     # In a process of its own: this one has memory left over from other tests.
-    ours, theirs = (
-        measure.apart(workers.bytes_of, replay, 10_000) / 10_000
-        for replay in (workers.full_replay, workers.full_sb3_replay)
-    )
+    replays = {replay.__name__: (workers.replay_bytes, replay, 10_000) for replay in REPLAYS}
+    ours, theirs = (turn["bytes"] / 10_000 for [turn] in in_turns(replays, 1, 0).values())
     assert 7_056 <= ours < 7_056 * 1.2  # a page of memory or two belongs to others
     assert theirs > 3.5 * 7_056
 
 
 def test_a_process_that_fails_says_why(capfd: pytest.CaptureFixture[str]) -> None:
     unknown = dataclasses.replace(quick(1), game="pacman")
-    with pytest.raises(ValueError, match="pacman"):
-        measure.apart(workers.emulator, unknown, 0.1)
     with pytest.raises(EOFError):
-        measure.measure_in_turns({"ours": (workers.ours, unknown)}, turns=1, seconds=0.1)
+        in_turns({"ours": (workers.ours, unknown)}, turns=1, seconds=0.1)
     assert "pacman" in capfd.readouterr().err
 
 
 def test_products_are_counted() -> None:
-    a, b = torch.randn(3, 5), torch.randn(5, 7)
-    assert measure.flop_of(lambda: a @ b) == 2 * 3 * 5 * 7
-    assert measure.matrix_rate(torch.float32, "cpu", repetitions=1) > 1e8
+    assert measure.matrix_rate("float32", "cpu", threads=1, repetitions=1) > 1e8
     convolution, dense = 8 * 8 * 16 * 4 * 9, 1024 * 128 + 128 * 3
     # Forward twice and backward: the convolution's needs no gradient of pixels.
-    assert measure.flop_of(lambda: sections.plain_update(minatar("breakout"))) == 2 * 64 * (
-        3 * convolution + 4 * dense
-    )
+    assert sections.flop_of_update(minatar("breakout")) == 2 * 64 * (3 * convolution + 4 * dense)
 
 
-def test_functions_are_timed_in_turns() -> None:
-    calls: list[str] = []
-    seconds = measure.seconds_in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3, 2)
-    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
-    assert "".join(calls).endswith("aabb" + "bbaa" + "aabb")
+@pytest.mark.parametrize(("calls", "at_least", "seconds"), [(4, 0, 0.5), (2, 0, 1.0), (2, 2, 0.75)])
+def test_calls_are_timed_until_the_seconds_have_passed(
+    calls: int, at_least: float, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock that advances by a second whenever it is read: at the start, after each block, at the end."""
+    monkeypatch.setattr(measure.time, "perf_counter", itertools.count().__next__)
+    made: list[int] = []
+    assert measure.seconds_of(lambda: made.append(1), calls, at_least) == seconds
+    assert len(made) % calls == 0
 
 
-def test_rounds_of_updates_are_timed_in_turns_in_a_process_of_their_own() -> None:
+def test_updates_are_timed_in_turns_or_together() -> None:
     configs = {name: quick(8, name) for name in ("normal", "weight_norm")}
-    seconds = measure.apart(workers.rounds_in_turns, configs, 3, 2)
-    assert list(seconds) == ["normal", "weight_norm"]
-    assert all(len(values) == 3 and min(values) > 0 for values in seconds.values())
-
-
-def test_learners_are_timed_together() -> None:
-    with (
-        process(workers.learner_alone, quick(8)) as one,
-        process(workers.learner_alone, quick(8)) as other,
-    ):
-        assert (one.recv(), other.recv()) == ({}, {})
-        for learner in (one, other):
-            learner.send(0.1)
-        for learner in (one, other):
-            result = learner.recv()
-            assert result["steps"] == 4 * result["updates"] > 0
+    both = dict.fromkeys("ab", (workers.updates, configs, 2))
+    found = in_turns(both, turns=3, seconds=0.05, together=True)
+    for turns in found.values():  # every second time in reverse order
+        assert [list(turn) for turn in turns] == [list(configs), list(configs)[::-1], list(configs)]
+        assert all(min(turn.values()) > 0 for turn in turns)
+    assert list(found) == ["a", "b"]
 
 
 @pytest.mark.parametrize("period", [0, 400])
 def test_a_full_replay_is_timed_with_and_without_evaluation(period: int) -> None:
-    with process(workers.ours, quick(8, period=period), True) as connection:
-        connection.recv()
-        connection.send(0.5)
-        result = connection.recv()
+    [result] = in_turns({0: (workers.ours, quick(8, period=period), True)}, turns=1, seconds=0.5)[0]
     assert abs(result["steps"] - 4 * result["updates"]) <= 8
     assert result["steps"] % (period or 8) == 0 < result["steps"]  # the time ends with an evaluation
 
 
 def test_filling_repeats_the_random_play_until_replay_start() -> None:
-    experiment = workers.started(quick(2))
-    replay = experiment.replay
-    assert (experiment.num_steps, replay.num_rows, experiment.learner.num_updates) == (200, 100, 0)
-    larger = Replay(500, 2, make_training_environments(quick(2)).spec, stack=1)
+    dqn = make_dqn(quick(2), torch.device("cpu"))
+    dqn.run(200, lambda _: None)
+    replay = dqn.replay
+    assert (dqn.num_steps, replay.num_rows) == (200, 100)
+    larger = Replay(500, 2, dqn.environments.spec, stack=1)
     larger.write_rows(0, replay.read_rows(0, 100))
     workers.fill(larger)
     assert larger.num_rows >= larger.ring_rows == 250
@@ -166,15 +152,14 @@ def test_filling_repeats_the_random_play_until_replay_start() -> None:
 
 def test_what_is_timed_on_cuda_never_splits_a_round() -> None:
     """A split round is of a new size, which is compiled when it comes."""
-    peers, lanes = sections.LEARNING_OF_PEERS, sections.LANES_OF_PEERS
-    configs = [config_of("laptop", "breakout", OPTIONS, peers, num_envs=number) for number in lanes]
-    for learning in (sections.LEARNING_OF_CUDA_UPDATES, sections.LEARNING_TOGETHER):
-        configs.append(config_of("fast", "breakout", OPTIONS, learning))
-    for config in configs:
+    lanes = {*sections.LANES_OF_PEERS, *(lanes for _, lanes, _ in sections.UPDATES_ON_CUDA)}
+    for config in (
+        config_of(preset, "breakout", "cpu", num_envs=n) for preset in ("laptop", "fast") for n in lanes
+    ):
         num_updates = workers.updates_in_a_round(config)
         assert config.learning.target_period // config.learning.update_period % num_updates == 0
         assert num_updates <= LONGEST_ROUND
-    assert all(peers["replay_start"] % number == 0 for number in lanes)  # else the first round is a shorter one
+    assert all(LEARNING["replay_start"] % number == 0 for number in lanes)  # else the first round is a shorter one
 
 
 def test_rates_are_compared_with_the_peer_s_at_the_same_lanes_and_at_one() -> None:
@@ -222,7 +207,7 @@ def test_the_loops_beside_sb3_stand_in_short_too() -> None:
         for n, figures in ((1, one_lane), (16, lanes))
         for loop, figure in figures.items()
     ]
-    assert peers_in_short(rows) == [
+    assert peers_in_short(rows).splitlines() == [
         f"| suite | game | lanes | {SB3} | {ours} |",
         "|---|---|---|---|---|",
         "| atari | pong | 1 | 100 | 150 (1.50) |",
@@ -245,7 +230,7 @@ def one_row(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(out: Path, *sections: str) -> dict[str, Any]:
     """The results after measuring sections."""
-    benchmark.main([*sections, "--out", str(out), "--device", "cpu", "--torch-threads", "1"])
+    benchmark.main([*sections, "--out", str(out), "--device", "cpu"])
     return dict(json.loads(out.read_text()))
 
 
@@ -288,7 +273,6 @@ def test_invalid_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     for arguments, says in [
         (["updats"], "updats"),
         (["matrix", "--repetitions", "0"], "--repetitions must be at least 1"),
-        (["emulators", "--games", "breakuot"], "breakout"),
         (["matrix", "--out", "page.md"], "--out page.md does not end with .json"),
         (["matrix", "--out", str(notes)], f"--out {notes} holds no results"),
     ]:

@@ -29,10 +29,8 @@ def one(tmp_path: Path) -> Path:
     rows = [{"step": step, "loss": 0.5 / step, "seconds": 0.1, "frames_per_second": 10.0} for step in (100, 200)]
     (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     learner = {"online": {"dense.v": {"$tensor": "0"}}}
-    write(
-        run / STEP / "state.json",
-        {"experiment": {"num_steps": 200, "learner": learner}, "monitor": {"seconds": 1.5}},
-    )
+    state = {"experiment": {"num_steps": 200, "learner": learner}, "monitor": {"seconds": 1.5}}
+    write(run / STEP / "state.json", state)
     write(run / STEP / "manifest.json", {"step": 200, "files": {"state.json": "ab"}, "sha256": "cd"})
     save_file({"0": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)}, run / STEP / "tensors.safetensors")
     (run / ROWS).parent.mkdir()
@@ -64,10 +62,6 @@ def flip(path: Path, name: str, place: int) -> None:
     save_file(tensors, path)
 
 
-def test_a_copy_is_equal(one: Path, other: Path) -> None:
-    assert found(one, other) == {}
-
-
 def test_a_weight_changed_by_one_bit_is_found_and_named(one: Path, other: Path) -> None:
     flip(other / STEP / "tensors.safetensors", "0", 4)
     assert list(found(one, other)) == ["state"]
@@ -96,11 +90,8 @@ def test_a_missing_row_is_found(one: Path, other: Path) -> None:
 
 
 def test_times_versions_and_messages_are_ignored(one: Path, other: Path) -> None:
-    change(
-        other / "metrics.jsonl",
-        '"seconds": 0.1, "frames_per_second": 10.0',
-        '"seconds": 9, "frames_per_second": 8',
-    )
+    change(other / "metrics.jsonl", '"seconds": 0.1', '"seconds": 9')
+    change(other / "metrics.jsonl", '"frames_per_second": 10.0', '"frames_per_second": 8')
     change(other / STEP / "state.json", "1.5", "2.5")
     change(other / STEP / "manifest.json", "ab", "ef")
     change(other / "status.json", "in one", "in other")
