@@ -11,8 +11,8 @@ class Chain:
     """A corridor of `length` cells; actions left and right. Stepping off the right end gives 1 and ends.
 
     The optimal value of going right from cell i is discount ** (length - 1 - i). Observations are one-hot.
-    `time_limit` steps cut an episode (discount stays 1). `lives`: every so many steps a life is lost
-    (discount 0, the episode continues) if life_loss_terminates.
+    `time_limit` steps cut an episode (discount stays 1). `life_loss_every`: after each such number of steps a life
+    is lost (discount 0, the episode continues).
     """
 
     def __init__(

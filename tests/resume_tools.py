@@ -94,7 +94,7 @@ def num_rows(run: Path) -> int:
 
 
 def start_and_stop(arguments: list[str | Path], number: int, run: Path, rows: int, delay: float = 0.0) -> int:
-    """Start a command, send it a signal once its metrics have so many rows, and return its exit code."""
+    """Start a command, send it a signal once its metrics have this number of rows, and return its exit code."""
     process = subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     while process.poll() is None and num_rows(run) < rows:
         time.sleep(0.005)

@@ -146,7 +146,7 @@ class MadeUp:
 
 
 def leave_evaluations(run: Path, returns: list[float | None]) -> None:
-    """Metrics of so many evaluations."""
+    """Write the metrics of a run whose evaluations had these mean returns."""
     rows = [{"step": 1, "loss": 0.5}, *({"step": i, "eval/return_mean": value} for i, value in enumerate(returns))]
     run.mkdir(parents=True, exist_ok=True)
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -89,7 +89,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def save_at(store: CheckpointStore, ring: Ring, *all_rows: int) -> None:
-    """Add rows until there are so many, and save, for each number; the step is the number of rows."""
+    """For each number, add rows until the ring had this number in all, and save; the step is that number."""
     for rows in all_rows:
         ring.add(rows - ring.num_rows)
         store.save(rows, state_at(rows), ring)

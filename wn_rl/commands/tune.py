@@ -123,7 +123,7 @@ def _distribution(text: str, default: Any) -> Any:
 
 
 def _open_study(options: Tune, config: Config) -> Any:
-    """The study in a folder, whose lock the caller holds; a new one if there is none."""
+    """The study in a folder, whose lock the caller holds; a new one if the folder has no study yet."""
     from wn_rl.seeding import derive_seed
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)

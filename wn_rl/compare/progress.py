@@ -41,7 +41,7 @@ class Progress:
 
 
 def rows_of(run: Run) -> list[Row]:
-    """The whole rows of metrics.jsonl so far; an empty list where there are none, or they are damaged."""
+    """The whole rows of metrics.jsonl so far; an empty list if there are no metrics yet, or they are damaged."""
     try:
         return RunFolder(run.path).read_rows()
     except UserError:

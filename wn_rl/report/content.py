@@ -169,7 +169,7 @@ def _rates_texts(findings: Findings) -> list[str]:
 
 
 def _published_texts(findings: Findings) -> list[str]:
-    """How published scores differ from ours; empty if there are none."""
+    """How published scores differ from ours; empty if no scores are published."""
     comparison = findings.comparison
     if not any(game in findings.published for game in comparison.games):
         return []

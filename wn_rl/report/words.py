@@ -31,7 +31,7 @@ def score(value: float) -> str:
 
 
 def with_interval(estimate: Estimate, signed: bool = False) -> str:
-    """E.g. "0.83 [0.5, 1.2]"; without the interval if there is none, or if all resamples are equal."""
+    """E.g. "0.83 [0.5, 1.2]"; without brackets if the estimate has no interval, or if all resamples are equal."""
     text = f"+{score(estimate.point)}" if signed and estimate.point > 0 else score(estimate.point)
     if estimate.low is None or estimate.high is None or estimate.low == estimate.high:
         return text
