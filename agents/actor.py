@@ -18,7 +18,8 @@ DRAW_AHEAD = 256  # steps whose random numbers are made at once, since they depe
 class Actor:
     """Chooses actions for E lanes. Its numbers are a function of (seed, step, lane): no random state.
 
-    network: [E, K, *O] frames to [E, A] action values; the actor only calls it.
+    network: [E, K, *O] frames to [E, A] action values; the actor only calls it. needs_values: ask it also where
+    all actions are random, so that `max_q` [E] holds the maximum action value of each lane after every step.
     """
 
     def __init__(
@@ -30,12 +31,15 @@ class Actor:
         stack: int,
         seed: int,
         accelerate: str = "eager",
+        needs_values: bool = False,
     ) -> None:
         self.network, self.seed, self.num_actions = network, seed, spec.num_actions
         self.num_steps = 0
         device = next(network.parameters()).device
         self._stacks = Stacks(num_envs, spec, stack, device, accelerate)
+        self.max_q = torch.zeros(num_envs, device=device)
         self._greedy = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self._needs_values = needs_values
         self._ask_network = accelerated(self._choose_greedily, accelerate)
         self._draws: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None
 
@@ -45,14 +49,14 @@ class Actor:
         uniform, random_action = self._random_numbers()
         explore = uniform < epsilon
         self.num_steps += 1
-        if explore.all():  # the network need not be asked
+        if explore.all() and not self._needs_values:
             return random_action
         self._ask_network()
         return np.where(explore, random_action, self._greedy.cpu().numpy())
 
     @torch.no_grad()
     def _choose_greedily(self) -> None:
-        self._greedy.copy_(self.network(self._stacks.frames).argmax(dim=1))
+        torch.max(self.network(self._stacks.frames), dim=1, out=(self.max_q, self._greedy))
 
     def _random_numbers(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         offset = self.num_steps % DRAW_AHEAD

@@ -20,6 +20,8 @@ class Episodes:
 
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
+    overestimation: float | None = None
+    """See `Overestimation`; None where it was not measured."""
 
     @property
     def return_mean(self) -> float | None:
@@ -35,6 +37,40 @@ class Episodes:
     def length_mean(self) -> float | None:
         """Mean length in agent steps."""
         return float(np.mean(self.lengths)) if self.lengths else None
+
+
+class Overestimation:
+    """How far maximum action values are above the discounted returns that follow, in the mean over states.
+
+    Van Hasselt et al. 2016, figure 3, compare these means. The returns are what the values estimate: rewards are
+    clipped if the learner clips them, and they end where the discount is 0. Where a time limit cuts an episode,
+    the value of its last state stands for the rest.
+
+    A reward counts for all states before it at once. Its weight is 1 for the last one, gamma for the one before,
+    and so on; `_weight_tm1` is the sum of these, without that of the last state.
+    """
+
+    def __init__(self, num_envs: int, discount: float, clip_rewards: bool) -> None:
+        self._discount, self._clip_rewards = discount, clip_rewards
+        self._difference, self._num_states = 0.0, 0
+        self._max_q_tm1 = np.zeros(num_envs)
+        self._weight_tm1 = np.zeros(num_envs)  # of what follows the state before, without that state itself
+
+    def add(self, step: Step, max_q_t: np.ndarray) -> None:
+        """Add a step of each lane, and the maximum action values [E] of the states that it shows."""
+        goes_on = ~step.first
+        r_t = np.clip(step.reward, -1, 1) if self._clip_rewards else step.reward
+        weight = self._weight_tm1 + 1
+        gains = np.where(goes_on, self._max_q_tm1 - weight * r_t, -self._weight_tm1 * self._max_q_tm1)
+        self._difference += float(gains.sum())
+        self._num_states += int(goes_on.sum())
+        self._weight_tm1 = np.where(goes_on, self._discount * step.discount * weight, 0.0)
+        self._max_q_tm1 = max_q_t.astype(np.float64)
+
+    def mean(self) -> float | None:
+        """The mean over the states so far; what is unfinished counts as cut. None without a state."""
+        cut = float((self._weight_tm1 * self._max_q_tm1).sum())
+        return (self._difference - cut) / self._num_states if self._num_states else None
 
 
 class EpisodeReturns:

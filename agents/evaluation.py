@@ -14,7 +14,7 @@ from torch import nn
 
 from wn_rl import envs
 from wn_rl.agents.actor import Actor
-from wn_rl.agents.episodes import EpisodeReturns, Episodes
+from wn_rl.agents.episodes import EpisodeReturns, Episodes, Overestimation
 from wn_rl.config import Config
 from wn_rl.envs.base import Environments
 from wn_rl.seeding import derive_seed
@@ -28,9 +28,8 @@ class Interrupted(Exception):
 
 
 def make_evaluation_environments(config: Config, *, num_envs: int, seed: int) -> Environments:
-    """The game of a run by the rules of evaluations: a lost life ends nothing."""
-    rules = dataclasses.replace(config.environment, life_loss_terminates=False)
-    return envs.make(config.suite, config.game, rules, num_envs=num_envs, seed=seed)
+    """The game of a run for an evaluation. A lost life ends no episode, whatever the discount says there."""
+    return envs.make(config.suite, config.game, config.environment, num_envs=num_envs, seed=seed)
 
 
 @contextlib.contextmanager
@@ -40,20 +39,20 @@ def evaluation_players(
     """Context manager: environments of evaluations and an actor for them; network is in eval mode."""
     environments = make_evaluation_environments(config, num_envs=num_envs, seed=seed)
     try:
-        actor_seed = derive_seed(seed, "test_actor")
-        yield (
-            Actor(network, num_envs, environments.spec, stack=config.network.stack, seed=actor_seed),
-            environments,
-        )
+        actor_seed, spec = derive_seed(seed, "test_actor"), environments.spec
+        actor = Actor(network, num_envs, spec, stack=config.network.stack, seed=actor_seed, needs_values=True)
+        yield actor, environments
     finally:
         environments.close()
 
 
 def run_epoch_evaluation(config: Config, network: nn.Module, *, seed: int, tick: Callable[[], None]) -> Episodes:
     """One `epoch` evaluation as the config says; network is in eval mode. tick may raise."""
-    rules = config.evaluation
+    rules, learning = config.evaluation, config.learning
+    values = Overestimation(rules.num_envs, learning.discount, learning.clip_rewards)
     with evaluation_players(config, network, num_envs=rules.num_envs, seed=seed) as (actor, environments):
-        return evaluate_steps(actor, environments, rules.epsilon, rules.steps, tick)
+        episodes = evaluate_steps(actor, environments, rules.epsilon, rules.steps, tick, values)
+    return dataclasses.replace(episodes, overestimation=values.mean())
 
 
 def nature_max_frames(config: Config) -> int:
@@ -80,18 +79,23 @@ def run_nature_evaluation(
 
 
 def evaluate_steps(
-    actor: Actor, environments: Environments, epsilon: float, num_steps: int, tick: Callable[[], None]
+    actor: Actor,
+    environments: Environments,
+    epsilon: float,
+    num_steps: int,
+    tick: Callable[[], None],
+    values: Overestimation | None = None,
 ) -> Episodes:
     """The `epoch` protocol: play num_steps steps, all lanes together, and return the episodes completed.
 
     One lane: an episode that the steps cut counts, with its partial return, only if no episode was completed
     (deep_q_rl). One row more is played, which shows whether the last step ended an episode or cut it.
     Several: episodes are started until the steps are spent, then every started episode is finished and counts;
-    cutting them would favour short episodes. tick is called at every step and may raise.
+    cutting them would favour short episodes. tick is called at every step and may raise. values: gets every step.
     """
     if environments.num_envs > 1:
-        return _play(actor, environments, epsilon, lambda started, steps: steps < num_steps, tick)
-    return _play(actor, environments, epsilon, lambda started, steps: True, tick, max_steps=num_steps)
+        return _play(actor, environments, epsilon, lambda started, steps: steps < num_steps, tick, values)
+    return _play(actor, environments, epsilon, lambda started, steps: True, tick, values, num_steps)
 
 
 def evaluate_episodes(
@@ -107,6 +111,7 @@ def _play(
     epsilon: float,
     may_start: Callable[[int, int], bool],
     tick: Callable[[], None],
+    values: Overestimation | None = None,
     max_steps: int | None = None,
 ) -> Episodes:
     """Play until no lane has an episode that counts. A lane that may not start another episode is ignored."""
@@ -129,7 +134,10 @@ def _play(
                 finished.append(last)
             break
         tick()
-        environments.send(actor.act(step, epsilon))
+        actions = actor.act(step, epsilon)
+        if values is not None:
+            values.add(step, actor.max_q.cpu().numpy())
+        environments.send(actions)
         num_steps += int(active.sum())
         step = environments.recv()
     return Episodes(tuple(r for r, _ in finished), tuple(n for _, n in finished))

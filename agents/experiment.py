@@ -14,7 +14,7 @@ from wn_rl.agents.replay import Batches, Replay
 from wn_rl.config import Config
 from wn_rl.envs.base import Environments, EnvironmentSpec, Step
 from wn_rl.machine import keep_freed_memory, require_compiler, require_memory
-from wn_rl.nn import default_init, make_network, make_optimizer, norms
+from wn_rl.nn import data_dependent_init, default_init, make_network, make_optimizer, norms, standardize_outputs
 from wn_rl.seeding import derive_seed
 
 
@@ -70,7 +70,7 @@ def make_online_network(config: Config, spec: EnvironmentSpec) -> nn.Sequential:
         log_scale=config.network.log_scale,
         generator=generator,
     )
-    if config.network.initialization == "torch":
+    if config.initialization == "torch":
         default_init(network, generator)
     return network
 
@@ -102,7 +102,7 @@ def make_replay(config: Config, spec: EnvironmentSpec, device: torch.device) -> 
 
 
 def initialize(dqn: DQN, config: Config) -> None:
-    """At replay start, once in a run: the data-dependent initialization, and the held-out states."""
+    """At replay start, once in a run: what of the initialization needs states, and the held-out states."""
     networks, seed = dqn.learner.networks, derive_seed(config.seed, "replay")
 
     def states(purpose: str, count: int) -> Tensor:  # [count, K, *O], on the networks' device
@@ -111,8 +111,17 @@ def initialize(dqn: DQN, config: Config) -> None:
         return batches.take(1).s_tm1.contiguous()
 
     dqn.replay.require_transitions()
-    from_data = config.network.initialization == "data_dependent"
-    networks.initialize(states("initialize", config.network.init_states) if from_data else None)
+
+    def start(online: nn.Sequential) -> None:
+        scale = config.network.output_scale
+        if config.initialization == "data_dependent":
+            data_dependent_init(
+                online, states("initialize", config.network.init_states), 1 if scale is None else scale
+            )
+        elif scale is not None:
+            standardize_outputs(online, states("initialize", config.network.init_states), scale)
+
+    networks.initialize(start)
     dqn.held_out_states = states("held_out", config.evaluation.held_out_states)
 
 

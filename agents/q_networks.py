@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from wn_rl.agents.accelerate import accelerated, allow_compiled_programs, set_tf32
 from wn_rl.agents.replay import LONGEST_ROUND
 from wn_rl.nn import (
-    data_dependent_init,
     fold,
     held_weights,
     hold_weights,
@@ -103,13 +102,9 @@ class QNetworks:
         """The function, compiled where networks are."""
         return cast(Function, torch.compile(function, dynamic=False)) if self._compiles_networks else function
 
-    def initialize(self, states: Tensor | None) -> None:
-        """Set scales and biases from states [N, K, *O] (Salimans & Kingma, equations 4 and 5), and both copies.
-
-        states: None leaves the online network as it is.
-        """
-        if states is not None:
-            data_dependent_init(self.online, states)
+    def initialize(self, start: Callable[[nn.Sequential], None]) -> None:
+        """Let start set the online network's first weights in place, and copy them to both copies."""
+        start(self.online)
         refill_held(self.online)
         refill(self.acting, self.online)
         self.copy_target()

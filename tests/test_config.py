@@ -148,7 +148,8 @@ def test_what_a_checkpoint_must_share_is_all_that_decides_results_but_the_length
 
 
 def test_the_options_of_a_method_have_their_defaults() -> None:
-    assert METHOD_OPTIONS == {"initialization": "data_dependent", "log_scale": None, "max_v_norm": None}
+    none = dict.fromkeys(("output_scale", "log_scale", "max_v_norm"))
+    assert {"initialization": "auto", **none} == METHOD_OPTIONS
 
 
 def test_a_batch_of_one_has_no_statistics_whatever_the_name(monkeypatch: pytest.MonkeyPatch) -> None:

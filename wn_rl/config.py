@@ -24,6 +24,7 @@ from wn_rl.config_checks import (
     Fraction,
     Lanes,
     MoreThanOne,
+    NotNegativeOrNone,
     PositiveOrNone,
     Seed,
     Threads,
@@ -106,8 +107,11 @@ class NetworkConfig:
     """Architecture (nature_cnn: Mnih, Methods)."""
     stack: Learning[Count] = 4
     """Frames in one observation (Mnih: agent history length 4)."""
-    initialization: Method[Literal["data_dependent", "torch"]] = "data_dependent"
-    """WN section 3, for every parameterization; or torch's own."""
+    initialization: Method[Literal["auto", "data_dependent", "torch"]] = "auto"
+    """data_dependent: WN section 3. torch: uniform, as Mnih's. auto: torch for normal, else data_dependent."""
+    output_scale: Method[NotNegativeOrNone] = None
+    """Standard deviation of each action's first values over the batch; None: as the initialization gives it, and
+    data_dependent gives 1 (WN section 3)."""
     init_states: Learning[MoreThanOne] = 512
     """Replay states of the initialization batch (WN does not state it for DQN; its CIFAR code uses 500)."""
     log_scale: Method[PositiveOrNone] = None
@@ -231,6 +235,13 @@ class Config:
             return self.optimizer.learning_rate
         return 3e-4 if self.parameterization.startswith("weight_norm") else 1e-4
 
+    @property
+    def initialization(self) -> str:
+        """How the layers start: data_dependent or torch, the default of the parameterization resolved."""
+        if self.network.initialization != "auto":
+            return self.network.initialization
+        return "torch" if self.parameterization == "normal" else "data_dependent"
+
 
 def _check_combinations(config: Config) -> None:
     """ValueError on values that exclude each other."""
@@ -320,7 +331,7 @@ and the learning rate, what arms of a comparison differ in."""
 def method_options(network: Mapping[str, Any]) -> dict[str, float | str]:
     """Those of `METHOD_OPTIONS` among a network's settings that are not at their defaults.
 
-    >>> method_options({"name": "mlp", "log_scale": 3.0, "initialization": "data_dependent"})
+    >>> method_options({"name": "mlp", "log_scale": 3.0, "initialization": "auto"})
     {'log_scale': 3.0}
     """
     values = {name: network.get(name, default) for name, default in METHOD_OPTIONS.items()}

@@ -27,6 +27,7 @@ from wn_rl.config import (
     NetworkConfig,
     OptimizerConfig,
 )
+from wn_rl.registry import PARAMETERIZATIONS
 from wn_rl.seeding import derive_seed
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -251,8 +252,9 @@ def test_a_restored_experiment_goes_on_as_if_nothing_had_happened() -> None:
 
 def test_parameterizations_start_from_the_same_function() -> None:
     values = []
-    for parameterization in ("normal", "batch_norm", "weight_norm", "weight_norm_mean_only_bn"):
-        config = dataclasses.replace(CHAIN, steps=402, parameterization=parameterization)
+    network = dataclasses.replace(CHAIN.network, initialization="data_dependent")
+    for parameterization in PARAMETERIZATIONS:
+        config = dataclasses.replace(CHAIN, steps=402, parameterization=parameterization, network=network)
         values.append(chain_values(trained(config)))
     for other in values[1:]:
         np.testing.assert_allclose(other, values[0], atol=1e-4)
@@ -299,12 +301,11 @@ def test_the_rules_of_training_and_of_tests_reach_the_game(monkeypatch: pytest.M
     assert asked[0][:4] == asked[1][:4] == ("classic", "chain", rules, 1)
     assert asked[0][4] != asked[1][4]
     make_evaluation_environments(config, num_envs=2, seed=7)
-    immortal = dataclasses.replace(rules, life_loss_terminates=False)
-    assert asked[2] == ("classic", "chain", immortal, 2, 7)
+    assert asked[2] == ("classic", "chain", rules, 2, 7)
     for most, expected in ((20_000, 18_000), (9_000, 9_000)):  # five minutes, or less where the run has less
         short = dataclasses.replace(config, environment=dataclasses.replace(rules, max_episode_frames=most))
         run_nature_evaluation(short, torch.nn.Linear(4, 2), seed=7, num_episodes=0)
-        assert asked[-1][2] == dataclasses.replace(immortal, max_episode_frames=expected)
+        assert asked[-1][2] == dataclasses.replace(rules, max_episode_frames=expected)
 
 
 def test_a_loss_that_is_no_number_stops_with_a_diagnosis(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from wn_rl import envs
 from wn_rl.agents import evaluation
 from wn_rl.agents.actor import Actor
-from wn_rl.agents.episodes import EpisodeReturns
+from wn_rl.agents.episodes import EpisodeReturns, Episodes, Overestimation
 from wn_rl.agents.evaluation import (
     NATURE_EPISODES,
     Interrupted,
@@ -172,9 +174,9 @@ def test_a_test_is_played_by_the_config_and_its_seed(monkeypatch: pytest.MonkeyP
         asked.append((num_envs, seed))
         return Closed([[1]] * num_envs)
 
-    def note(actor: Actor, environments: Tape, epsilon: float, amount: int, tick: object) -> str:
+    def note(actor: Actor, environments: Tape, epsilon: float, amount: int, *others: object) -> Episodes:
         played.append((actor.seed, actor.network, environments.num_envs, epsilon, amount))
-        return "games"
+        return Episodes((1.0,), (1,))
 
     monkeypatch.setattr(envs, "make", make)
     monkeypatch.setattr(evaluation, "evaluate_steps", note)
@@ -184,8 +186,8 @@ def test_a_test_is_played_by_the_config_and_its_seed(monkeypatch: pytest.MonkeyP
     )
     network = nn.Linear(1, 2)
     for seed in (7, 8):
-        assert run_epoch_evaluation(config, network, seed=seed, tick=lambda: None) == "games"
-        assert run_nature_evaluation(config, network, seed=seed) == "games"
+        assert run_epoch_evaluation(config, network, seed=seed, tick=lambda: None).returns == (1.0,)
+        assert run_nature_evaluation(config, network, seed=seed).returns == (1.0,)
         assert asked[-2:] == [(2, seed)] * 2
         actor_seed = derive_seed(seed, "test_actor")
         assert played[-2:] == [(actor_seed, network, 2, 0.3, 77), (actor_seed, network, 2, 0.3, NATURE_EPISODES)]
@@ -193,3 +195,45 @@ def test_a_test_is_played_by_the_config_and_its_seed(monkeypatch: pytest.MonkeyP
 
 def test_the_nature_protocol_is_thirty_games_of_five_minutes() -> None:
     assert (evaluation.NATURE_EPISODES, evaluation.NATURE_MAX_FRAMES) == (30, 5 * 60 * 60)
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**31), num_envs=st.integers(1, 3), num_steps=st.integers(1, 12), clips=st.booleans())
+def test_overestimation_equals_its_definition(seed: int, num_envs: int, num_steps: int, clips: bool) -> None:
+    """Against returns computed backwards: ends, lost lives, cut episodes, an unfinished rest."""
+    random = np.random.default_rng(seed)
+    values, differences = Overestimation(num_envs, 0.9, clips), []
+    first = random.random((num_steps, num_envs)) < 0.3
+    first[0] = True
+    reward = random.normal(0, 2, (num_steps, num_envs)).astype(np.float32)
+    discount = (random.random((num_steps, num_envs)) < 0.7).astype(np.float32)
+    max_q = random.normal(size=(num_steps, num_envs)).astype(np.float32)
+    for row in zip(reward, discount, first, max_q, strict=True):
+        values.add(Step(np.zeros(num_envs), *row[:3]), row[3])
+    r_t = np.clip(reward, -1, 1) if clips else reward
+    for lane in range(num_envs):
+        rest = max_q[-1, lane]
+        for t in range(num_steps - 2, -1, -1):
+            if first[t + 1, lane]:
+                rest = max_q[t, lane]  # of the last state of an episode
+            else:
+                rest = r_t[t + 1, lane] + 0.9 * discount[t + 1, lane] * rest
+                differences.append(max_q[t, lane] - rest)
+    assert values.mean() == (pytest.approx(np.mean(differences), abs=1e-5) if differences else None)
+
+
+def test_an_evaluation_says_how_far_values_are_above_returns() -> None:
+    evaluation = EvaluationConfig(steps=400, num_envs=2, epsilon=1.0)
+    config = dataclasses.replace(classic("cartpole"), evaluation=evaluation)
+
+    def overestimation(value: float) -> float:
+        network = nn.Linear(4, 2)
+        nn.init.zeros_(network.weight)
+        nn.init.constant_(network.bias, value)
+        flat = nn.Sequential(nn.Flatten(), network)
+        found = run_epoch_evaluation(config, flat, seed=3, tick=lambda: None).overestimation
+        assert found is not None
+        return found
+
+    assert overestimation(2.0) - overestimation(0.0) == pytest.approx(2.0)
+    assert overestimation(0.0) < 0  # each step is rewarded

@@ -8,7 +8,14 @@ import torch
 from nn_tools import VARIANTS, every_variant, seeded
 from torch import Tensor, nn
 
-from wn_rl.nn import PARAMETERIZATIONS, Layers, data_dependent_init, default_init, make_network
+from wn_rl.nn import (
+    PARAMETERIZATIONS,
+    Layers,
+    data_dependent_init,
+    default_init,
+    make_network,
+    standardize_outputs,
+)
 
 
 def q_network(parameterization: str, log_scale: float | None = None, stack: int = 2) -> nn.Sequential:
@@ -218,3 +225,27 @@ def test_a_feature_is_constant_by_its_spread_beside_its_level(
         assert deviations.max() < 1e-5
     else:
         torch.testing.assert_close(deviations, torch.ones_like(deviations), rtol=1e-3, atol=0)
+
+
+@every_variant
+@pytest.mark.parametrize("output_scale", [0.05, 1.0, 3.0])
+def test_the_scale_of_the_outputs(parameterization: str, log_scale: float | None, output_scale: float) -> None:
+    """The outputs are those of the paper's pass times the scale; layers before the last one are as there."""
+    network, batch = q_network(parameterization, log_scale).double(), observations(64, seed=1).double()
+    data_dependent_init(network, batch)
+    *hidden, outputs = pre_activations(network.eval(), batch)
+    data_dependent_init(network, batch, output_scale)
+    *again, scaled = pre_activations(network.eval(), batch)
+    torch.testing.assert_close(again, hidden)
+    torch.testing.assert_close(scaled, output_scale * outputs)
+    standardize_outputs(network, batch, 2.0)
+    torch.testing.assert_close(pre_activations(network.eval(), batch), [*hidden, 2 * outputs])
+
+
+def test_outputs_of_scale_zero_are_zero_and_learn() -> None:
+    for name in ("normal", "weight_norm", "batch_norm"):
+        network, batch = q_network(name), observations(16, seed=1)
+        data_dependent_init(network, batch, 0.0)
+        assert network.eval()(batch).abs().max() == 0
+        (network.train()(batch) - 1).square().sum().backward()
+        assert sum(float(p.grad.abs().sum()) for p in network[-1].parameters() if p.grad is not None) > 0

@@ -26,7 +26,7 @@ from wn_rl.nn import (
     bound_v,
     norms,
 )
-from wn_rl.nn.weights import unit_norms
+from wn_rl.nn.weights import FixedGain, unit_norms
 
 
 def small_network(parameterization: str, log_scale: float | None = None) -> nn.Sequential:
@@ -165,6 +165,7 @@ def test_registry_is_the_two_axes_of_the_design() -> None:
     kinds = {name: (kind.weight, kind.shift) for name, kind in PARAMETERIZATIONS.items()}
     assert kinds == {
         "normal": (Direct, Bias),
+        "normal_fixed_gain": (FixedGain, Bias),
         "batch_norm": (Direct, BatchNorm),
         "weight_norm": (Normalized, Bias),
         "weight_norm_mean_only_bn": (Normalized, MeanOnlyBatchNorm),
@@ -200,7 +201,7 @@ def test_order_is_operation_statistics_shift(parameterization: str) -> None:
         dense.shift.bias.fill_(5.0)
     t = x @ dense.weight().detach().T
     y = dense(x).detach()
-    if parameterization in ("normal", "weight_norm"):
+    if not PARAMETERIZATIONS[parameterization].has_batch_statistics:
         torch.testing.assert_close(y, t + 5)
     else:
         torch.testing.assert_close(y.mean(0), torch.full((2,), 5.0, dtype=torch.float64))

@@ -1,6 +1,6 @@
 """Weight normalization for any torch network, its initialization, and Q-networks made of it; torch only."""
 
-from wn_rl.nn.init import data_dependent_init, default_init
+from wn_rl.nn.init import data_dependent_init, default_init, standardize_outputs
 from wn_rl.nn.layers import Conv, Dense, Layer, Layers, Parameterization, bound_v, norms
 from wn_rl.nn.networks import Preprocess, make_network, scale_in_first_convolution
 from wn_rl.nn.products import FastConv2d, FastLinear
@@ -58,5 +58,6 @@ __all__ = [
     "reparameterize",
     "scale_in_first_convolution",
     "shares_all_tensors",
+    "standardize_outputs",
     "to_torch_weight_norm",
 ]

@@ -3,6 +3,7 @@
 Both work in place, so that optimizers and other views keep their tensors.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,11 +23,12 @@ def _layers(network: nn.Module) -> list[Layer]:
     return layers
 
 
-def _standardize_outputs(layer: Layer, inputs: tuple[Tensor, ...]) -> None:
+def _standardize_layer(layer: Layer, inputs: tuple[Tensor, ...], target: float) -> None:
     """Set g and b of one layer from its input, eq. 4-5; a forward pre-hook: the next layer sees the result.
 
-    The statistics are those of v.x, not of v.x / |v|: with scale = 1 / sigma[v.x], w = scale * v is
-    g v / |v| with g = 1 / sigma[t]. For a constant unit sigma[t] is taken as 1, hence sigma[v.x] as |v|.
+    target: the standard deviation that its outputs get. The statistics are those of v.x, not of v.x / |v|: with
+    scale = target / sigma[v.x], w = scale * v is g v / |v| with g = target / sigma[t]. For a constant unit
+    sigma[t] is taken as 1, hence sigma[v.x] as |v|.
     """
     v = layer.weight.v
     norms = unit_norms(v).view(-1)
@@ -40,23 +42,41 @@ def _standardize_outputs(layer: Layer, inputs: tuple[Tensor, ...]) -> None:
         raise ValueError("the batch gives values that are not finite: it cannot initialize the layers")
     deviation = variance.sqrt()
     deviation = torch.where(deviation <= DEGENERATE * root_mean_square, norms, deviation)
-    layer.weight.set_multiple(layer.shift.standardize(mean, variance, 1 / deviation))
+    layer.weight.set_multiple(layer.shift.standardize(mean, variance, target / deviation))
 
 
-@torch.no_grad()
-def data_dependent_init(network: nn.Module, batch: Tensor) -> None:
+def data_dependent_init(network: nn.Module, batch: Tensor, output_scale: float = 1.0) -> None:
     """One pass of the batch [B, ...] that gives every pre-activation mean 0 and variance 1 on it (eq. 4-5).
 
     v keeps its direction; g, b and the running statistics are set, in place, each layer before the next one
     sees its output, the output layer included. From equal draws every parameterization then computes the same
     function on the batch, in eval mode and in training mode. The modes are left as they were.
-    ValueError: fewer than two examples, no layer of ours, a unit with v = 0, or values that are not finite.
+
+    output_scale: the standard deviation of the last layer's outputs. Q-learning wants less than the paper's 1,
+    since a maximum over values of unit variance is far from the returns (docs/weight_normalization.md).
+
+    Raises:
+        ValueError: fewer than two examples, no layer of ours, a unit with v = 0, or values that are not finite.
     """
-    layers = _layers(network)
+    *hidden, output = _layers(network)
+    _standardize(dict.fromkeys(hidden, 1.0) | {output: output_scale}, network, batch)
+
+
+def standardize_outputs(network: nn.Module, batch: Tensor, output_scale: float) -> None:
+    """As `data_dependent_init`, but for the last layer alone: the others stay as they are."""
+    _standardize({_layers(network)[-1]: output_scale}, network, batch)
+
+
+@torch.no_grad()
+def _standardize(targets: dict[Layer, float], network: nn.Module, batch: Tensor) -> None:
+    """Give the outputs of these layers mean 0 and these standard deviations on the batch."""
     if batch.shape[0] < 2:
         raise ValueError(f"data-dependent initialization needs two examples or more, got {batch.shape[0]}")
     modes = [(module, module.training) for module in network.modules()]
-    handles: list[Any] = [layer.register_forward_pre_hook(_standardize_outputs) for layer in layers]
+    handles: list[Any] = [
+        layer.register_forward_pre_hook(partial(_standardize_layer, target=target))
+        for layer, target in targets.items()
+    ]
     try:
         network.eval()  # the pass itself then uses the statistics just set, and gathers none
         network(batch)

@@ -1,7 +1,8 @@
 """Layers on two axes: an operation (dense, conv), a Weight (how w is made) and a Shift (what happens to w.x).
 
-    normal      = Direct, Bias              batch_norm               = Direct, BatchNorm
-    weight_norm = Normalized, Bias          weight_norm_mean_only_bn = Normalized, MeanOnlyBatchNorm
+    normal            = Direct, Bias              weight_norm              = Normalized, Bias
+    normal_fixed_gain = FixedGain, Bias           weight_norm_mean_only_bn = Normalized, MeanOnlyBatchNorm
+    batch_norm        = Direct, BatchNorm
 
 The order in a layer is operation, statistics, shift; the nonlinearity is the network's. Equation numbers are
 those of Salimans & Kingma 2016, "Weight Normalization".
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from wn_rl.nn.products import Geometry, convolution, dense_product, normalized_dense_product, onednn_is_faster
 from wn_rl.nn.shifts import BatchNorm, Bias, MeanOnlyBatchNorm, Shift
-from wn_rl.nn.weights import Direct, Normalized, Weight, unit_norms
+from wn_rl.nn.weights import Direct, FixedGain, Normalized, Weight, unit_norms
 from wn_rl.registry import PARAMETERIZATIONS
 
 INITIAL_STD = 0.05  # of v, section 3
@@ -125,6 +126,7 @@ class Parameterization:
 
 
 NORMAL = Parameterization(Direct, Bias)
+NORMAL_FIXED_GAIN = Parameterization(FixedGain, Bias)
 BATCH_NORM = Parameterization(Direct, BatchNorm)
 WEIGHT_NORM = Parameterization(Normalized, Bias)
 WEIGHT_NORM_MEAN_ONLY_BN = Parameterization(Normalized, MeanOnlyBatchNorm)

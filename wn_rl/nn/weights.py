@@ -32,6 +32,32 @@ class Direct(nn.Module):
         self.v.mul_(scale.view(-1, *[1] * (self.v.dim() - 1)))
 
 
+class FixedGain(nn.Module):
+    """w = g v with a gain per output unit that the initialization sets and nothing trains.
+
+    The normal parameterization that the paper compares with: `no_norm` in the authors' code. g: [out, 1, ...].
+    """
+
+    g: Tensor
+
+    def __init__(self, v: Tensor) -> None:
+        super().__init__()
+        self.v = nn.Parameter(v)
+        self.register_buffer("g", torch.ones_like(unit_norms(v.detach())))
+
+    def forward(self) -> Tensor:
+        return self.v * self.g
+
+    def gradients(self, of_w: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
+        """Each parameter with the gradient that a gradient of w [out, in, ...] means for it."""
+        return [(self.v, of_w * self.g)]
+
+    @torch.no_grad()
+    def set_multiple(self, scale: Tensor) -> None:
+        """Make w = scale * v, with scale [out]."""
+        self.g.copy_(scale.reshape(self.g.shape))
+
+
 class Normalized(nn.Module):
     """w = g v / |v|, one norm per output unit (eq. 2). There is no epsilon: a row of v must not be zero.
 
@@ -90,4 +116,4 @@ class Normalized(nn.Module):
         self.set_g(scale * unit_norms(self.v).view(-1))
 
 
-Weight = Direct | Normalized
+Weight = Direct | FixedGain | Normalized

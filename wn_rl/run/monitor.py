@@ -113,6 +113,7 @@ class Monitor:
                 "eval/length_mean": episodes.length_mean,
                 "eval/episodes": len(episodes.returns),
                 "eval/best": self.best_score,
+                "eval/overestimation": episodes.overestimation,
                 "held_out_q": None if dqn.held_out_states is None else networks.max_q(dqn.held_out_states),
             }
         )

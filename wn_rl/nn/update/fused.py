@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from wn_rl.nn.layers import layers_of
 from wn_rl.nn.update.optimizers import Adamax, MultiTensorOptimizer
-from wn_rl.nn.weights import Normalized, Weight
+from wn_rl.nn.weights import FixedGain, Normalized, Weight
 
 WARPS = 4  # of a program, for rows up to 4096; on an H100 8 and 16 were slower by a tenth there
 
-# What a row is: of a parameter itself, of one of which a copy is held, or of a weight-normalized weight.
-PLAIN, HELD, NORMALIZED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+# What a row is: of a parameter itself, of one of which a copy is held, of a fixed gain's or a normalized weight.
+PLAIN, HELD, FIXED_GAIN, NORMALIZED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
@@ -39,8 +39,9 @@ def _update_row(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """One row of a parameter: everything from the gradient of its weights w to the next w.
 
-    tensors: 0 the parameter, 1 the gradient, 2 Adamax's mean, 3 its maximum, 4 where the next w goes, 5 the gain's
-    parameter, 6 its mean, 7 its maximum. PLAIN has no 4, and what is not NORMALIZED no 5 to 7: others stand there.
+    tensors: 0 the parameter, 1 the gradient, 2 Adamax's mean, 3 its maximum, 4 where the next w goes, 5 the gain or
+    its parameter, 6 its mean, 7 its maximum. PLAIN has no 4, PLAIN and HELD no 5, and what is not NORMALIZED no 6
+    and 7: others stand there.
     """
     entry = tl.arange(0, BLOCK)
     mask = entry < SIZE
@@ -50,6 +51,9 @@ def _update_row(  # type: ignore[no-untyped-def]
     mean = tl.load(tensors[2] + place, mask=mask, other=0.0)
     maximum = tl.load(tensors[3] + place, mask=mask, other=0.0)
     gain = 1.0
+    if KIND == FIXED_GAIN:
+        gain = tl.load(tensors[5] + row)
+        gradient *= gain
     if KIND == NORMALIZED:
         parameter = tl.load(tensors[5] + row)  # g, or s where g = exp(c s)
         gain = tl.exp(log_scale * parameter) if HAS_LOG_SCALE else parameter
@@ -69,7 +73,7 @@ def _update_row(  # type: ignore[no-untyped-def]
         tl.store(tensors[6] + row, gain_mean)
         tl.store(tensors[7] + row, gain_maximum)
     v, mean, maximum = _adamax(v, gradient, mean, maximum, rate, beta1, beta2, eps)
-    weight = v
+    weight = v * gain if KIND == FIXED_GAIN else v
     if KIND == NORMALIZED:
         norm = tl.sqrt(tl.sum(v * v, axis=0))
         if BOUNDED:
@@ -132,8 +136,10 @@ class FusedAdamax:
         done = set()
         for layer in layers_of(network):
             if layer.held is not None:
-                v, (gain, kind) = layer.weight.v, _gain_parameter(layer.weight)
-                self._add(layer.held, kind, (v, *state[id(v)], layer.held, gain, *state[id(gain)]))
+                v, (gain, kind) = layer.weight.v, _gain(layer.weight)
+                self._add(
+                    layer.held, kind, (v, *state[id(v)], layer.held, gain, *state.get(id(gain), (gain, gain)))
+                )
                 done |= {id(v), id(gain)}
         for parameter in parameters:
             if id(parameter) not in done:
@@ -188,8 +194,10 @@ def _laid_out_as(values: Tensor, gradient: Tensor) -> Tensor:
     return torch.empty_like(values, dtype=gradient.dtype).copy_(gradient)
 
 
-def _gain_parameter(weight: Weight) -> tuple[Tensor, tl.constexpr]:
+def _gain(weight: Weight) -> tuple[Tensor, tl.constexpr]:
     """g or s, or v where the kernel needs none, and the kind of the rows."""
+    if isinstance(weight, FixedGain):
+        return weight.g, FIXED_GAIN
     if not isinstance(weight, Normalized):
         return weight.v, HELD
     return (weight.g if weight.log_scale is None else weight.s), NORMALIZED

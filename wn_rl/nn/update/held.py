@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wn_rl.nn.layers import layers_of, named_layers
-from wn_rl.nn.weights import Direct, Normalized
+from wn_rl.nn.weights import Direct, FixedGain, Normalized
 
 
 @torch.no_grad()
@@ -19,7 +19,7 @@ def hold_weights(module: nn.Module, dtype: torch.dtype) -> None:
     """
     for layer in layers_of(module):
         kind, v = type(layer.weight), layer.weight.v
-        holds = kind is Normalized or (kind is Direct and v.dtype != dtype)
+        holds = kind in (FixedGain, Normalized) or (kind is Direct and v.dtype != dtype)
         layer.held = torch.empty_like(v, dtype=dtype).requires_grad_() if holds else None
     refill_held(module)
 
