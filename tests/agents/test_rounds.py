@@ -23,7 +23,7 @@ from wn_rl.config import Config, LearningConfig, NetworkConfig, OptimizerConfig
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.errors import UserError
 from wn_rl.machine import require_compiler
-from wn_rl.nn import OPTIMIZERS, PARAMETERIZATIONS, refill
+from wn_rl.nn import OPTIMIZERS, PARAMETERIZATIONS, data_dependent_init, refill
 from wn_rl.nn.layers import layers_of, named_normalized
 from wn_rl.nn.update import optimizers as optimizers_module
 from wn_rl.nn.update import steps as steps_module
@@ -70,7 +70,8 @@ class Bench:
         )
         draws = Draws(0, "initialize", 64)
         draws.seek(0)
-        self.learner.networks.initialize(self.replay.sample(draws.take(1)).s_tm1)
+        states = self.replay.sample(draws.take(1)).s_tm1
+        self.learner.networks.initialize(lambda online: data_dependent_init(online, states))
 
     def add(self, num_rows: int) -> None:
         for _ in range(num_rows):

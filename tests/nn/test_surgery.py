@@ -126,9 +126,8 @@ def test_a_shared_fold_changes_with_its_module(parameterization: str, log_scale:
     torch.testing.assert_close(folded(images()), network.eval()(images()), atol=1e-6, rtol=1e-6)
     own = {id(parameter) for parameter in network.parameters()}
     layers = [folded.get_submodule(name) for name, module in network.named_modules() if isinstance(module, Layer)]
-    as_they_are = {"normal": ["weight", "bias"], "weight_norm": ["bias"], "normal_fixed_gain": ["bias"]}.get(
-        parameterization, []
-    )
+    has_statistics = PARAMETERIZATIONS[parameterization].has_batch_statistics
+    as_they_are = ["weight", "bias"] if parameterization == "normal" else [] if has_statistics else ["bias"]
     for layer in layers:
         assert [name for name, parameter in layer.named_parameters() if id(parameter) in own] == as_they_are
     addresses = [tensor.data_ptr() for tensor in folded.state_dict().values()]

@@ -39,9 +39,9 @@ def _update_row(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """One row of a parameter: everything from the gradient of its weights w to the next w.
 
-    tensors: 0 the parameter, 1 the gradient, 2 Adamax's mean, 3 its maximum, 4 where the next w goes, 5 the gain or
-    its parameter, 6 its mean, 7 its maximum. PLAIN has no 4, PLAIN and HELD no 5, and what is not NORMALIZED no 6
-    and 7: others stand there.
+    tensors: 0 the parameter, 1 the gradient, 2 Adamax's mean, 3 its maximum, 4 where the next w goes, 5 the gain
+    or its parameter, 6 its mean, 7 its maximum. PLAIN has no 4, PLAIN and HELD no 5, and what is not NORMALIZED no
+    6 and 7: others stand there.
     """
     entry = tl.arange(0, BLOCK)
     mask = entry < SIZE
@@ -137,9 +137,8 @@ class FusedAdamax:
         for layer in layers_of(network):
             if layer.held is not None:
                 v, (gain, kind) = layer.weight.v, _gain(layer.weight)
-                self._add(
-                    layer.held, kind, (v, *state[id(v)], layer.held, gain, *state.get(id(gain), (gain, gain)))
-                )
+                state_of_gain = state.get(id(gain), (gain, gain))
+                self._add(layer.held, kind, (v, *state[id(v)], layer.held, gain, *state_of_gain))
                 done |= {id(v), id(gain)}
         for parameter in parameters:
             if id(parameter) not in done:
