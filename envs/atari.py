@@ -1,8 +1,7 @@
 """Atari, one lane: the emulator driven from Python, with the pixel and reset rules of ale-py's vector class.
 
 Pixels: the maximum of the last two of four grey frames, resized to 84x84 (Mnih et al. 2015, Methods; the
-maximum of grey frames as deep_q_rl). Resets: 0 to 30 frames without action. No sticky actions, no FIRE
-press, the game's minimal actions.
+maximum of grey frames as deep_q_rl). Resets: 0 to 30 frames without action, and no FIRE press.
 """
 
 from functools import cache
@@ -28,7 +27,7 @@ def games() -> list[str]:
 
 
 def atari_spec(actions: list[Any]) -> EnvironmentSpec:
-    """The spec of a game with these minimal actions of the emulator."""
+    """The spec of a game with these actions of the emulator."""
     return EnvironmentSpec(
         num_actions=len(actions),
         frame_shape=(FRAME_SIZE, FRAME_SIZE),
@@ -50,10 +49,11 @@ class AtariLane(Lane):
     def __init__(self, game: str, rules: Rules, seed: int) -> None:
         ALEInterface.setLoggerMode(LoggerMode.Error)  # else a banner on every start
         self._ale = ALEInterface()
-        self._ale.setFloat("repeat_action_probability", 0.0)
+        self._ale.setFloat("repeat_action_probability", rules.repeat_action_probability)
         self._ale.setInt("random_seed", seed)
         self._ale.loadROM(roms.get_rom_path(game))
-        self._actions = self._ale.getMinimalActionSet()
+        full = rules.full_action_set
+        self._actions = self._ale.getLegalActionSet() if full else self._ale.getMinimalActionSet()
         self.spec = atari_spec(self._actions)
         self._life_loss_terminates = rules.life_loss_terminates
         self._max_frames = rules.max_episode_frames

@@ -99,6 +99,14 @@ class Rules(Protocol):
         """Emulator frames after which an episode is cut, with discount 1."""
 
     @property
+    def repeat_action_probability(self) -> float:
+        """Probability that the game repeats the action before."""
+
+    @property
+    def full_action_set(self) -> bool:
+        """Whether all actions are offered, or those alone that have an effect in the game."""
+
+    @property
     def resize(self) -> str:
         """How screens become 84x84: area or bilinear."""
 

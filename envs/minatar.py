@@ -1,7 +1,6 @@
 """MinAtar (Young & Tian 2019): five games on a 10x10 grid that learn in minutes.
 
-Settings: no sticky actions, difficulty ramping on, the game's minimal actions. A frame is one grid; each
-channel is one kind of object, 0 or 1.
+Difficulty ramping is on. A frame is one grid; each channel is one kind of object, 0 or 1.
 """
 
 import colorsys
@@ -31,7 +30,7 @@ def games() -> list[str]:
 def make(game: str, rules: Rules, num_envs: int, seed: int) -> Lanes:
     """Lanes of one game."""
     game_class = _game_class(game)
-    return Lanes(lambda _: MinAtarLane(game_class(ramping=True), rules.max_episode_frames), num_envs, seed)
+    return Lanes(lambda _: MinAtarLane(game_class(ramping=True), rules), num_envs, seed)
 
 
 def _game_class(game: str) -> Any:
@@ -45,11 +44,14 @@ def _game_class(game: str) -> Any:
 class MinAtarLane(Lane):
     """One game of MinAtar. Its frames [C, 10, 10] are 0 or 1."""
 
-    def __init__(self, game: Any, max_frames: int) -> None:
+    def __init__(self, game: Any, rules: Rules) -> None:
         self._game = game
-        self._max_frames = max_frames
+        self._max_frames = rules.max_episode_frames
+        self._repeat_probability = rules.repeat_action_probability
         self._frames = 0
-        self._actions: list[int] = game.minimal_action_set()
+        full = rules.full_action_set
+        self._actions: list[int] = list(range(len(game.action_map))) if full else game.minimal_action_set()
+        self._last_action = 0
         height, width, channels = game.state_shape()
         self.spec = EnvironmentSpec(
             num_actions=len(self._actions),
@@ -67,7 +69,10 @@ class MinAtarLane(Lane):
         out[:] = self._game.state().transpose(2, 0, 1)
 
     def step(self, action: int, out: NDArray[np.uint8]) -> tuple[float, float, bool]:
-        reward, terminal = self._game.act(self._actions[action])
+        # As minatar's own wrapper, whose last action outlives an episode. At 0 nothing is drawn.
+        repeats = self._repeat_probability > 0 and self._game.random.rand() < self._repeat_probability
+        self._last_action = self._last_action if repeats else self._actions[action]
+        reward, terminal = self._game.act(self._last_action)
         self._frames += 1
         out[:] = self._game.state().transpose(2, 0, 1)
         return reward, float(not terminal), terminal or self._frames >= self._max_frames
@@ -86,12 +91,14 @@ class MinAtarLane(Lane):
         attributes = {name: value for name, value in vars(self._game).items() if name not in NOT_IN_STATES}
         return {
             "frames": self._frames,
+            "last_action": self._last_action,
             "random": self._game.random.get_state(legacy=False),
             "game": copy.deepcopy(attributes),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._frames = int(state["frames"])
+        self._last_action = int(state["last_action"])
         self._game.random = np.random.RandomState()
         self._game.random.set_state(state["random"])
         vars(self._game).update(copy.deepcopy(state["game"]))

@@ -91,6 +91,10 @@ class EnvironmentConfig:
     """Atari: a lost life sets the discount to 0; episode and stack continue (Mnih, Methods; stack as dqn_zoo)."""
     max_episode_frames: Evaluation[Count] = 108_000
     """Emulator frames after which an episode is cut (30 minutes); a cut episode bootstraps (dqn_zoo)."""
+    repeat_action_probability: Learning[Fraction] = 0.0
+    """Probability that the game repeats the action before (sticky actions): Atari and MinAtar."""
+    full_action_set: Learning[bool] = False
+    """Offer all actions (18 on Atari, 6 in MinAtar) instead of those that have an effect in the game."""
     resize: Evaluation[Literal["area", "bilinear"]] = "area"
     """How screens become 84x84: area, or bilinear as in the older codes (one lane only)."""
     emulator_threads: Circumstance[Threads] = 0

@@ -49,6 +49,27 @@ def test_backends_agree_frame_by_frame(game, without_noops):
         assert any(step.reward[0] > 0 for step in one)
 
 
+def test_backends_agree_on_sticky_actions_and_on_all_actions(without_noops):
+    """To the end of the first game, whose seed both take from the lane's."""
+    one, vector = both_backends("breakout", 500, repeat_action_probability=0.25, full_action_set=True)
+    end = next(number for number, step in enumerate(one) if number and step.first[0])
+    assert_equal_steps(one[:end], vector[:end])
+    plain, _ = both_backends("breakout", 500, full_action_set=True)
+    assert any((a.observation != b.observation).any() for a, b in zip(one[:end], plain, strict=False))
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_sticky_actions_go_on_after_a_resume(num_envs, monkeypatch):
+    monkeypatch.setattr(atari_vector, "WINDOW", 40)
+    rules = {"repeat_action_probability": 0.25, "full_action_set": True, "max_episode_frames": 4 * 25}
+    original, restored = (make("atari", "breakout", num_envs, **rules) for _ in range(2))
+    assert original.spec.num_actions == 18
+    original.reset()
+    check_restore(original, restored, actions_for(original, 110), at=[51, 100])
+    original.close()
+    restored.close()
+
+
 @pytest.mark.parametrize("max_frames", [1, 18, 40])
 def test_backends_agree_where_a_game_is_cut(max_frames, without_noops):
     one, vector = both_backends("breakout", 60, max_episode_frames=max_frames)

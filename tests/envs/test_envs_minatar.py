@@ -20,11 +20,14 @@ def wrapper():
 
 
 @pytest.mark.parametrize("game", minatar.GAMES)
-def test_games_against_minatars_own_wrapper(game, wrapper):
-    ours = make("minatar", game, 1, seed=8)
-    theirs = wrapper(game, difficulty_ramping=True)
-    minimal = theirs.minimal_action_set()
-    assert ours.spec.num_actions == len(minimal)
+@pytest.mark.parametrize("published", [False, True])
+def test_games_against_minatars_own_wrapper(game, published, wrapper):
+    """published: with sticky actions and all six, as Young & Tian 2019."""
+    probability = 0.1 if published else 0.0
+    ours = make("minatar", game, 1, seed=8, repeat_action_probability=probability, full_action_set=published)
+    theirs = wrapper(game, sticky_action_prob=probability, difficulty_ramping=True)
+    offered = range(6) if published else theirs.minimal_action_set()
+    assert ours.spec.num_actions == len(offered)
     actions = actions_for(ours, 600)
     games, over = 0, True
     for step, action in zip([ours.reset(), *play(ours, actions)], [0, *actions[:, 0]], strict=True):
@@ -35,7 +38,8 @@ def test_games_against_minatars_own_wrapper(game, wrapper):
             games += 1
             reward, over = 0, False
         else:
-            reward, over = theirs.env.act(minimal[action])  # the game itself: the wrapper adds sticky actions
+            # Without sticky actions the game itself: the wrapper would draw a number all the same.
+            reward, over = (theirs if published else theirs.env).act(offered[action])
         assert step.reward[0] == reward
         assert step.discount[0] == (not over)
         np.testing.assert_array_equal(step.observation[0], theirs.state().transpose(2, 0, 1))
