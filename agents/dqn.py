@@ -32,8 +32,9 @@ def epsilon_at(num_steps: int, learning: LearningConfig) -> float:
 
 
 def updates_due(num_steps: int, learning: LearningConfig) -> int:
-    """Updates that belong to num_steps: one for each whole update period since replay start, for any lanes."""
-    return max(0, num_steps - learning.replay_start) // learning.update_period
+    """Updates that belong to num_steps: those of each whole update period since replay start, for any lanes."""
+    periods = max(0, num_steps - learning.replay_start) // learning.update_period
+    return periods * learning.updates_per_period
 
 
 def q_learning(batch: Batch, target: Values, online: Values) -> Tensor:
@@ -95,8 +96,8 @@ class Learner:
         self.networks, self.replay, self.learning = networks, replay, learning
         self.num_updates = 0
         self._targets = targets
-        # The target network stays the same in a round, so targets that ask it alone are computed in one pass.
-        self._once_a_round = targets is q_learning
+        # Where the target network stays the same in a round, targets that ask it alone are computed in one pass.
+        self._once_a_round = targets is q_learning and learning.target_smoothing is None
         self._batches = Batches(replay, "update", learning.batch_size, networks.device, seed)
         self._compute_targets = networks.compiled(self._targets_of) if self._once_a_round else self._targets_of
         self._compute_loss = networks.compiled(self._loss)
@@ -109,7 +110,8 @@ class Learner:
             ValueError: the replay holds too few rows.
         """
         self.replay.require_transitions()
-        updates_per_copy = self.learning.target_period // self.learning.update_period
+        learning = self.learning
+        updates_per_copy = learning.target_period // learning.update_period * learning.updates_per_period
         while num_updates > 0:
             count = min(num_updates, LONGEST_ROUND, updates_per_copy - self.num_updates % updates_per_copy)
             self._batches.seek(self.num_updates, count)
@@ -117,7 +119,7 @@ class Learner:
             self.num_updates += count
             self.networks.sums.num_updates += count
             num_updates -= count
-            if self.num_updates % updates_per_copy == 0:
+            if self.num_updates % updates_per_copy == 0 and learning.target_smoothing is None:
                 self.networks.copy_target()
         self.networks.refresh_acting()
 
@@ -132,6 +134,7 @@ class Learner:
             loss = self._compute_loss(batch.s_tm1, batch.a_tm1, target_t, batch.weight)
             gradients = torch.autograd.grad(loss, self.networks.step.leaves)
             self.networks.step.apply(gradients)  # the optimizer, and what follows from it
+            self.networks.follow()
 
     @torch.no_grad()
     def _targets_of(self, batch: Batch) -> Tensor:

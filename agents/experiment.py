@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from wn_rl import envs
 from wn_rl.agents.actor import Actor
-from wn_rl.agents.dqn import DQN, Learner, Targets, epsilon_at, q_learning
+from wn_rl.agents.dqn import DQN, Learner, Targets, epsilon_at, q_learning, updates_due
 from wn_rl.agents.q_networks import QNetworks
 from wn_rl.agents.replay import Batches, Replay
 from wn_rl.config import Config
@@ -78,12 +78,16 @@ def make_online_network(config: Config, spec: EnvironmentSpec) -> nn.Sequential:
 def make_q_networks(config: Config, spec: EnvironmentSpec, device: torch.device) -> QNetworks:
     """The networks of a config on a device, and the optimizer that trains them."""
     online = make_online_network(config, spec).to(device)
+    anneals = config.optimizer.anneal
     return QNetworks(
         online,
         make_optimizer(config.optimizer.name, online.parameters(), config.learning_rate),
         precision=config.learning.precision,
         accelerate=config.accelerate,
         max_v_norm=config.network.max_v_norm,
+        target_smoothing=config.learning.target_smoothing,
+        averaging=config.evaluation.averaging,
+        anneal_over=max(1, updates_due(config.steps, config.learning)) if anneals else None,
     )
 
 

@@ -1,5 +1,6 @@
 """The online network, the two plain copies that act and give targets, and how they are computed fast."""
 
+import copy
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -9,11 +10,13 @@ from torch import Tensor, nn
 from wn_rl.agents.accelerate import accelerated, allow_compiled_programs, set_tf32
 from wn_rl.agents.replay import LONGEST_ROUND
 from wn_rl.nn import (
+    anneal,
     fold,
     held_weights,
     hold_weights,
     load_optimizer_tree,
     make_step,
+    move_toward,
     optimizer_tree,
     refill,
     refill_held,
@@ -60,6 +63,7 @@ class QNetworks:
     online: on its device, trained by the optimizer, in train mode. acting and target: plain torch layers with the
     same function in eval mode, refilled in place, so that acting costs the same for every parameterization.
     max_v_norm: the bound on |v| or None. step: from gradients of its leaves to the next weights.
+    target_smoothing, averaging: as `wn_rl.config` documents them. anneal_over: updates until the rate is 0.
     """
 
     def __init__(
@@ -70,6 +74,9 @@ class QNetworks:
         precision: str = "float32",
         accelerate: str = "eager",
         max_v_norm: float | None = None,
+        target_smoothing: float | None = None,
+        averaging: float | None = None,
+        anneal_over: int | None = None,
     ) -> None:
         self.device = next(online.parameters()).device
         self.online, self.optimizer = online.train(), optimizer
@@ -88,6 +95,13 @@ class QNetworks:
             allow_compiled_programs(LONGEST_ROUND)  # a round of each number of updates that there is
             hold_weights(online[:-1], torch.bfloat16 if precision == "bfloat16" else torch.float32)
             hold_weights(online[-1], torch.float32)  # see `_values`
+        self._target_smoothing, self._averaging = target_smoothing, averaging
+        # A running average of all that the online network has, in parameters as the paper takes it.
+        self.average = None if averaging is None else copy.deepcopy(online).requires_grad_(False)
+        self._rate_steps: list[tuple[Tensor, Tensor]] = []  # learning rates, and what each update takes from them
+        if anneal_over is not None:
+            anneal(optimizer)
+            self._rate_steps = [(group["lr"], group["lr"] / anneal_over) for group in optimizer.param_groups]
         self.step = make_step(online, optimizer, max_v_norm, fuse=accelerate != "eager")
         # Torch warns of a graph of nothing, and acting may share all its weights.
         mode = "eager" if shares_all_tensors(self.acting, online) else accelerate
@@ -108,6 +122,8 @@ class QNetworks:
         refill_held(self.online)
         refill(self.acting, self.online)
         self.copy_target()
+        if self.average is not None:
+            self.average.load_state_dict(self.online.state_dict())
 
     def trained_values(self, states: Tensor) -> Tensor:
         """Action values [B, A] of the online network in train mode, for the loss."""
@@ -132,6 +148,24 @@ class QNetworks:
             features = network[:-1](states)
         return network[-1](features.float())  # type: ignore[no-any-return]
 
+    @torch.no_grad()
+    def follow(self) -> None:
+        """After an update, let what follows the online network follow it. A CUDA graph may hold this."""
+        if self._target_smoothing is not None:
+            refill(self.target, self.online, self._target_smoothing)
+        if self.average is not None and self._averaging is not None:
+            move_toward(self.average, self.online, 1 - self._averaging)
+        for rate, step in self._rate_steps:
+            rate -= step
+
+    def evaluation_network(self) -> nn.Module:
+        """What evaluations ask, in eval mode: the acting network, or the average of the parameters."""
+        return self.acting if self.average is None else fold(self.average, fast=True)
+
+    def evaluated_state(self) -> dict[str, Tensor]:
+        """The parameters and buffers behind `evaluation_network`, for the online network's layers."""
+        return (self.online if self.average is None else self.average).state_dict()
+
     def copy_target(self) -> None:
         """Copy the online network as it is now to the target network."""
         refill(self.target, self.online)
@@ -150,6 +184,7 @@ class QNetworks:
             "optimizer": optimizer_tree(self.optimizer),
             "sums": [self.sums.loss, self.sums.q],
             "summed_updates": self.sums.num_updates,
+            **({} if self.average is None else {"average": self.average.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -160,5 +195,7 @@ class QNetworks:
         self.sums.loss.copy_(state["sums"][0])
         self.sums.q.copy_(state["sums"][1])
         self.sums.num_updates = state["summed_updates"]
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         refill_held(self.online, state.get("held"))
         refill(self.acting, self.online)

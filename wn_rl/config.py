@@ -27,6 +27,7 @@ from wn_rl.config_checks import (
     NotNegativeOrNone,
     PositiveOrNone,
     Seed,
+    ShareOrNone,
     Threads,
     check_values,
 )
@@ -132,6 +133,8 @@ class OptimizerConfig:
     """adamax: torch's form, momentum 0.5 (WN). adamax_authors: openai/weightnorm's. rmsprop_centered: Mnih's."""
     learning_rate: Method[PositiveOrNone] = None
     """None: 3e-4 for weight_norm*, else 1e-4 (WN: generally found to work well)."""
+    anneal: Learning[bool] = False
+    """Let the rate fall linearly, after each update, to 0 at --steps (as PQN and NaP)."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +149,12 @@ class LearningConfig:
     """Arithmetic of the updates' products (tf32: CUDA only); weights, norms, targets, optimizer stay float32."""
     update_period: Learning[Count] = 4
     """Steps per update (Mnih: update frequency 4)."""
+    updates_per_period: Learning[Count] = 1
+    """Updates in each update period, for more than one update per step."""
     target_period: Learning[Count] = 10_000
     """Steps between copies to the target network (deep_q_rl and DeepMind's code: 10,000 steps, 2,500 updates)."""
+    target_smoothing: Learning[ShareOrNone] = None
+    """Instead of copies: how far the target's weights move to the online ones at each update (SAC: 0.005)."""
     clip_rewards: Learning[bool] = True
     """Clip rewards to [-1, 1] in training (Mnih, Methods). Returns are always reported raw."""
     replay_capacity: Learning[Count] = 1_000_000
@@ -172,6 +179,8 @@ class EvaluationConfig:
     """Steps of one evaluation; completed episodes count (deep_q_rl)."""
     epsilon: Evaluation[Fraction] = 0.05
     """Exploration in evaluations (Mnih, Methods)."""
+    averaging: Evaluation[ShareOrNone] = None
+    """Evaluate a running average of the parameters that keeps this share at each update, e.g. 0.999 (WN 6.2)."""
     num_envs: Evaluation[Lanes] = 1
     """Lanes of an evaluation. With several, every episode that was started is finished and counts."""
     held_out_states: Record[Count] = 500
@@ -345,9 +354,11 @@ def method_options(network: Mapping[str, Any]) -> dict[str, float | str]:
 def identity(config: Config) -> dict[str, Any]:
     """What a checkpoint or a saved network must share with a run to be loaded into it.
 
-    That is all that decides results, but for the number of steps: a run can be made longer.
+    That is all that decides results, but for the number of steps: a run can be made longer, unless its learning
+    rate ends with it.
     """
-    decisive = names_of(Role.METHOD, Role.RUN, Role.LEARNING, Role.EVALUATION) - {"steps"}
+    decisive = names_of(Role.METHOD, Role.RUN, Role.LEARNING, Role.EVALUATION)
+    decisive -= set() if config.optimizer.anneal else {"steps"}
     return {name: value for name, value in flat(config).items() if name in decisive}
 
 

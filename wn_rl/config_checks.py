@@ -31,6 +31,7 @@ MAX_ENVS = 4096
 Lanes = Annotated[int, _AT_LEAST_1, Bound(f"at most {MAX_ENVS}", lambda number: number <= MAX_ENVS)]
 Threads = Annotated[int, _AT_LEAST_0, Bound("at most 1024", lambda number: number <= 1024)]
 Fraction = Annotated[float, Bound("between 0 and 1", lambda number: 0 <= number <= 1)]
+ShareOrNone = Annotated[float | None, Bound("greater than 0 and below 1", lambda number: 0 < number < 1)]
 NotNegativeOrNone = Annotated[float | None, Bound("at least 0", lambda number: 0 <= number < math.inf)]
 PositiveOrNone = Annotated[float | None, Bound("greater than 0", lambda number: 0 < number < math.inf)]
 

@@ -235,5 +235,5 @@ def test_an_evaluation_says_how_far_values_are_above_returns() -> None:
         assert found is not None
         return found
 
-    assert overestimation(2.0) - overestimation(0.0) == pytest.approx(2.0)
+    assert overestimation(2.0) - overestimation(0.0) == pytest.approx(2.0, abs=0.1)  # a few episodes are cut
     assert overestimation(0.0) < 0  # each step is rewarded

@@ -197,7 +197,9 @@ def test_rows_of_training_and_of_tests(clock: list[float], monkeypatch: pytest.M
     folder: Any = SimpleNamespace(best_network=Path("best"), videos=Path("videos"))
     watch = monitor.Monitor(config, folder, tracker, SimpleNamespace(), monitor.StopRequest())  # type: ignore[arg-type]
     online = SimpleNamespace(state_dict=dict)
-    networks = SimpleNamespace(acting="acting", target="target", online=online, max_q=lambda states: 2.5 * states)
+    networks = SimpleNamespace(
+        evaluation_network=lambda: "acting", evaluated_state=online.state_dict, max_q=lambda states: 2.5 * states
+    )
     monkeypatch.setattr(monitor, "take_metrics", lambda dqn: {})
     experiment: Any = SimpleNamespace(learner=SimpleNamespace(networks=networks), held_out_states=None)
     for step in range(0, 601, 50):
@@ -211,7 +213,7 @@ def test_rows_of_training_and_of_tests(clock: list[float], monkeypatch: pytest.M
     assert [row["step"] for row in tests] == [150, 300, 450, 600]
     assert tests[0] == {
         "step": 150, "frames": 600, "eval/return_mean": 2.0, "eval/return_std": 1.0, "eval/length_mean": 20.0,
-        "eval/episodes": 2, "eval/best": 2.0, "held_out_q": 5.0,
+        "eval/episodes": 2, "eval/best": 2.0, "eval/overestimation": None, "held_out_q": 5.0,
     }  # fmt: skip
     assert tested == ["acting"] * 4
     assert filmed == [("acting", "step_000000000300.mp4"), ("acting", "step_000000000600.mp4")]

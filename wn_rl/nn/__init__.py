@@ -5,13 +5,14 @@ from wn_rl.nn.layers import Conv, Dense, Layer, Layers, Parameterization, bound_
 from wn_rl.nn.networks import Preprocess, make_network, scale_in_first_convolution
 from wn_rl.nn.products import FastConv2d, FastLinear
 from wn_rl.nn.shifts import BatchNorm, Bias, MeanOnlyBatchNorm
-from wn_rl.nn.surgery import fold, refill, reparameterize, shares_all_tensors
+from wn_rl.nn.surgery import fold, move_toward, refill, reparameterize, shares_all_tensors
 from wn_rl.nn.torch_keys import from_torch_weight_norm, to_torch_weight_norm
 from wn_rl.nn.update.held import held_weights, hold_weights, refill_held
 from wn_rl.nn.update.optimizers import (
     Adamax,
     AuthorsAdamax,
     CenteredRMSProp,
+    anneal,
     load_optimizer_tree,
     make_optimizer,
     optimizer_tree,
@@ -40,6 +41,7 @@ __all__ = [
     "Normalized",
     "Parameterization",
     "Preprocess",
+    "anneal",
     "bound_v",
     "data_dependent_init",
     "default_init",
@@ -51,6 +53,7 @@ __all__ = [
     "make_network",
     "make_optimizer",
     "make_step",
+    "move_toward",
     "norms",
     "optimizer_tree",
     "refill",

@@ -6,7 +6,7 @@ All keep the function in eval mode.
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from wn_rl.nn.layers import Conv, Dense, Layer, Layers
 from wn_rl.nn.networks import Preprocess
-from wn_rl.nn.private_torch import foreach_copy_
+from wn_rl.nn.private_torch import foreach_copy_, foreach_lerp_
 from wn_rl.nn.products import FastConv2d, FastLinear, ScaledLinear, scaling_outputs_is_faster
 from wn_rl.nn.weights import Normalized, unit_norms
 
@@ -194,29 +194,50 @@ def fold(module: nn.Module, fast: bool = False, share: bool = False) -> nn.Modul
     return folded.eval()
 
 
-def _fold_pairs(folded: Any, module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-    """(tensor of the fold, its value in the module) for every parameter and buffer."""
+def _fold_pairs(folded: Any, module: nn.Module, *, in_place: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """(tensor of the fold, its value in the module) for every parameter and buffer.
+
+    in_place: the fold's own tensor may be the value already.
+    """
     if isinstance(module, Layer):
-        for name, value in _plain_values(module, folded, out=folded.weight).items():
+        for name, value in _plain_values(module, folded, out=folded.weight if in_place else None).items():
             yield getattr(folded, name), value
         return
     own: dict[str, Tensor | None] = {**module._parameters, **module._buffers}
     yield from ((getattr(folded, name), value) for name, value in own.items() if value is not None)
     for name, child in module._modules.items():
         if child is not None:
-            yield from _fold_pairs(folded._modules[name], child)
+            yield from _fold_pairs(folded._modules[name], child, in_place=in_place)
 
 
 @torch.no_grad()
-def refill(folded: nn.Module, module: nn.Module) -> None:
+def refill(folded: nn.Module, module: nn.Module, share: float = 1.0) -> None:
     """Write the module's present eval-mode weights into a fold of it, in place.
+
+    share: below 1, move the fold's weights by this share of the way to the module's.
 
     Nothing waits for the device and the fold keeps its tensors, so a CUDA graph may hold both this call and
     the fold's forward pass.
     """
-    pairs = [(to, value) for to, value in _fold_pairs(folded, module) if to is not value and value.numel() > 0]
-    if pairs:
-        foreach_copy_(*zip(*pairs, strict=True))
+    pairs = _fold_pairs(folded, module, in_place=share == 1)
+    _move(((to, value) for to, value in pairs if to is not value and value.numel() > 0), share)
+
+
+@torch.no_grad()
+def move_toward(average: nn.Module, module: nn.Module, share: float) -> None:
+    """Move the parameters and buffers of a copy of a module by a share of the way to the module's, in place."""
+    _move(zip(average.state_dict().values(), module.state_dict().values(), strict=True), share)
+
+
+def _move(pairs: Iterable[tuple[Tensor, Tensor]], share: float) -> None:
+    """Move each first tensor by a share of the way to the second; integers, which count batches, are copied."""
+    copied, moved = list[tuple[Tensor, Tensor]](), list[tuple[Tensor, Tensor]]()
+    for pair in pairs:
+        (copied if share == 1 or not pair[0].is_floating_point() else moved).append(pair)
+    if copied:
+        foreach_copy_(*zip(*copied, strict=True))
+    if moved:
+        foreach_lerp_(*zip(*moved, strict=True), share)
 
 
 def shares_all_tensors(folded: nn.Module, module: nn.Module) -> bool:

@@ -59,7 +59,8 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "cpu") -> L
     if which == "best" and folder.best_network.exists():
         tensors, step = read_best_network(folder.best_network, config)
     elif loaded := checkpoint_store(config, folder.path).load_state(say):
-        which, step, tensors = "latest", loaded[0], loaded[1]["experiment"]["learner"]["online"]
+        which, step, learner = "latest", loaded[0], loaded[1]["experiment"]["learner"]
+        tensors = learner.get("average", learner["online"])
     else:
         raise CheckpointError(f"{folder.path} has no checkpoint yet")
     online.load_state_dict(tensors)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from torch import nn
+
 from wn_rl.agents.dqn import DQN
 from wn_rl.agents.episodes import Episodes
 from wn_rl.agents.evaluation import Interrupted, run_epoch_evaluation
@@ -99,10 +101,11 @@ class Monitor:
     def _evaluate(self, dqn: DQN) -> None:
         config, networks = self._config, dqn.learner.networks
         seed = derive_seed(config.seed, "evaluation", dqn.num_steps)
-        episodes = run_epoch_evaluation(config, networks.acting, seed=seed, tick=self._raise_if_stopped)
+        network = networks.evaluation_network()
+        episodes = run_epoch_evaluation(config, network, seed=seed, tick=self._raise_if_stopped)
         video_period = config.evaluation.video_period
         if video_period and (dqn.num_steps // config.evaluation.period) % video_period == 0:
-            self._record(dqn)
+            self._record(dqn, network)
         self._keep_best(dqn, episodes)
         self._tracker.log(
             {
@@ -130,15 +133,16 @@ class Monitor:
             "identity": json.dumps(identity(self._config), sort_keys=True),
         }
         try:
-            write_network_file(self._folder.best_network, dqn.learner.networks.online.state_dict(), metadata)
+            state = dqn.learner.networks.evaluated_state()
+            write_network_file(self._folder.best_network, state, metadata)
         except OSError as error:
             say(f"warning: the best network could not be saved: {error}")
 
-    def _record(self, dqn: DQN) -> None:
+    def _record(self, dqn: DQN, network: nn.Module) -> None:
         path = self._folder.videos / f"step_{dqn.num_steps:012d}.mp4"
         seed = derive_seed(self._config.seed, "video", dqn.num_steps)
         try:
-            record_episode(self._config, dqn.learner.networks.acting, path, seed=seed, tick=self._raise_if_stopped)
+            record_episode(self._config, network, path, seed=seed, tick=self._raise_if_stopped)
         except (OSError, ValueError) as error:
             say(f"warning: there is no video of this evaluation: {error}")
         else:

@@ -106,10 +106,19 @@ class Adamax(MultiTensorOptimizer):
         private.foreach_maximum_(maxima, magnitudes)
         if decay.device.type in NUMBERS_READ_ON and not torch.compiler.is_compiling():
             # With the rate as a number there is one pass less over all parameters.
-            private.foreach_addcdiv_(parameters, means, maxima, value=-settings["lr"] / (1 - float(decay)))
+            rate = float(settings["lr"]) / (1 - float(decay))
+            private.foreach_addcdiv_(parameters, means, maxima, value=-rate)
         else:
             divisors = private.foreach_mul(maxima, (1 - decay) / settings["lr"])
             private.foreach_addcdiv_(parameters, means, divisors, value=-1)
+
+
+def _descend(parameters: Tensors, directions: Tensors, divisors: Tensors, rate: float | Tensor) -> None:
+    """p <- p - rate d / divisor. It writes to the divisors where the rate is a tensor (`anneal`)."""
+    if isinstance(rate, Tensor):
+        private.foreach_mul_(divisors, 1 / rate)
+        rate = 1.0
+    private.foreach_addcdiv_(parameters, directions, divisors, value=-rate)
 
 
 class AuthorsAdamax(MultiTensorOptimizer):
@@ -131,7 +140,7 @@ class AuthorsAdamax(MultiTensorOptimizer):
         private.foreach_mul_(maxima, beta2)
         private.foreach_maximum_(maxima, private.foreach_abs(gradients))
         divisors = private.foreach_add(maxima, settings["eps"])
-        private.foreach_addcdiv_(parameters, means, divisors, value=-settings["lr"])
+        _descend(parameters, means, divisors, settings["lr"])
 
 
 class CenteredRMSProp(MultiTensorOptimizer):
@@ -155,7 +164,7 @@ class CenteredRMSProp(MultiTensorOptimizer):
         divisors = private.foreach_add(squares, settings["eps"])
         private.foreach_addcmul_(divisors, means, means, value=-1)
         private.foreach_sqrt_(divisors)
-        private.foreach_addcdiv_(parameters, gradients, divisors, value=-settings["lr"])
+        _descend(parameters, gradients, divisors, settings["lr"])
 
 
 def make_optimizer(name: str, parameters: Iterable[nn.Parameter], learning_rate: float) -> MultiTensorOptimizer:
@@ -164,6 +173,13 @@ def make_optimizer(name: str, parameters: Iterable[nn.Parameter], learning_rate:
     if not (learning_rate > 0 and math.isfinite(learning_rate)):
         raise ValueError(f"the learning rate must be a positive number, not {learning_rate}")
     return make(list(parameters), learning_rate)
+
+
+def anneal(optimizer: Optimizer) -> None:
+    """Keep the learning rate in a tensor from now on, so that it may change inside a CUDA graph."""
+    for group in optimizer.param_groups:
+        # float64: in float32 a rate stops falling where a step is below its rounding.
+        group["lr"] = torch.tensor(group["lr"], dtype=torch.float64, device=group["params"][0].device)
 
 
 def optimizer_tree(optimizer: Optimizer) -> dict[str, Any]:

@@ -63,7 +63,9 @@ def make_step(
 
     fuse: compile it, or let one Triton kernel do it all where there is one for this optimizer and device.
     """
-    if fuse and isinstance(optimizer, Adamax) and optimizer.param_groups[0]["params"][0].device.type in KERNEL_ON:
+    group = optimizer.param_groups[0]
+    has_kernel = isinstance(optimizer, Adamax) and group["params"][0].device.type in KERNEL_ON
+    if fuse and has_kernel and not isinstance(group["lr"], Tensor):
         from wn_rl.nn.update.fused import FusedAdamax
 
         return FusedAdamax(network, optimizer, max_v_norm)
