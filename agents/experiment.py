@@ -14,7 +14,15 @@ from wn_rl.agents.replay import Batches, Replay
 from wn_rl.config import Config
 from wn_rl.envs.base import Environments, EnvironmentSpec, Step
 from wn_rl.machine import keep_freed_memory, require_compiler, require_memory
-from wn_rl.nn import data_dependent_init, default_init, make_network, make_optimizer, norms, standardize_outputs
+from wn_rl.nn import (
+    data_dependent_init,
+    default_init,
+    make_network,
+    make_optimizer,
+    norms,
+    relative_steps,
+    standardize_outputs,
+)
 from wn_rl.seeding import derive_seed
 
 
@@ -145,6 +153,7 @@ def take_metrics(dqn: DQN) -> dict[str, float | int | None]:
         "epsilon": epsilon_at(dqn.num_steps, dqn.learning),
         **networks.sums.take(),
         **{name: float(value) for name, value in norms(networks.online).items()},
+        **{name: float(value) for name, value in relative_steps(networks.online, networks.optimizer).items()},
     }
 
 

@@ -78,6 +78,57 @@ def minatar(game: str) -> Config:
     )
 
 
+def minatar_published(game: str) -> Config:
+    """Young & Tian 2019, `examples/dqn.py` of MinAtar: sticky actions, all six, an update of 32 each step.
+
+    The optimizer and the layers are the paper's: theirs is centred RMSProp with a momentum of 0.95.
+    """
+    base = minatar(game)
+    environment = EnvironmentConfig(
+        repeat_action_probability=0.1,  # the wrapper's sticky_action_prob
+        full_action_set=True,  # its num_actions is always 6
+        max_episode_frames=5_000_000,  # NUM_FRAMES: no episode is cut
+    )
+    learning = LearningConfig(
+        batch_size=32,  # BATCH_SIZE
+        clip_rewards=False,  # world_dynamics hands rewards on as they are
+        update_period=1,  # TRAINING_FREQ
+        target_period=1_000,  # TARGET_NETWORK_UPDATE_FREQ, in updates
+        replay_capacity=100_000,  # REPLAY_BUFFER_SIZE
+        replay_start=5_000,  # REPLAY_START_SIZE
+        epsilon_steps=100_000,  # FIRST_N_FRAMES; END_EPSILON is 0.1
+    )
+    steps = 5_000_000  # NUM_FRAMES
+    return dataclasses.replace(
+        base, preset="minatar_published", steps=steps, num_envs=1, environment=environment, learning=learning
+    )
+
+
+def dopamine(game: str) -> Config:
+    """Castro et al. 2018, `dqn.gin` of Dopamine: its environment, schedules and evaluations.
+
+    The optimizer, the loss and the layers are the papers': theirs are Adam and the squared error.
+    """
+    environment = EnvironmentConfig(
+        life_loss_terminates=False,  # terminal_on_life_loss of AtariPreprocessing
+        repeat_action_probability=0.25,  # sticky_actions
+    )
+    learning = LearningConfig(
+        batch_size=32,  # ReplayBuffer.batch_size
+        target_period=8_000,  # target_update_period
+        replay_start=20_000,  # min_replay_history
+        epsilon_end=0.01,  # epsilon_train
+        epsilon_steps=250_000,  # epsilon_decay_period
+    )
+    return Config(
+        game,
+        preset="dopamine",
+        environment=environment,
+        learning=learning,
+        evaluation=EvaluationConfig(epsilon=0.001),  # epsilon_eval; its 125,000 steps are ours too
+    )
+
+
 def classic(game: str) -> Config:
     """Gymnasium's classic control: a small network on plain vectors, for a first look in a minute."""
     return Config(

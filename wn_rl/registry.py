@@ -97,7 +97,10 @@ TRACKERS: Registry[Any] = Registry(
 )
 """Functions (RunInfo) -> Tracker: where metrics go."""
 
-_PRESETS = ("paper", "nature", "fast", "laptop", "minatar", "classic", "vectors", "images", "grids")
+_PRESETS = (
+    *("paper", "nature", "dopamine", "fast", "laptop"),
+    *("minatar", "minatar_published", "classic", "vectors", "images", "grids"),
+)
 PRESETS: Registry[Any] = Registry("preset", {name: f"wn_rl.presets:{name}" for name in _PRESETS})
 """Functions (game) -> Config: starting points."""
 

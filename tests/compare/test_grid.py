@@ -95,9 +95,9 @@ def test_arms_have_options_which_are_in_their_names_and_configs(tmp_path: Path) 
     runs = make_grid(tmp_path, seeds=1, arms=texts)
     networks = [run.config.network for run in runs]
     assert [(net.log_scale, net.max_v_norm, net.initialization) for net in networks] == [
-        (3.0, 1.5, "data_dependent"),
+        (3.0, 1.5, "auto"),
         (None, None, "torch"),
-        (None, None, "data_dependent"),
+        (None, None, "auto"),
     ]
     assert [run.name for run in runs] == [
         "minatar-breakout-weight_norm-log_scale-3.0-max_v_norm-1.5-lr0.0003-seed1",

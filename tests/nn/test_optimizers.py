@@ -14,9 +14,11 @@ from wn_rl.nn import (
     OPTIMIZERS,
     AuthorsAdamax,
     CenteredRMSProp,
+    Layers,
     load_optimizer_tree,
     make_optimizer,
     optimizer_tree,
+    relative_steps,
 )
 from wn_rl.nn.update import optimizers as module
 from wn_rl.nn.update.optimizers import MultiTensorOptimizer
@@ -239,3 +241,20 @@ def test_the_group_s_tensors_are_saved_and_put_back() -> None:
     optimizer.apply([torch.full((2,), 0.3)])
     other.apply([torch.full((2,), 0.3)])
     assert torch.equal(parameter, twin)
+
+
+@pytest.mark.parametrize("optimizer_name", ["adamax", "adamax_authors"])
+def test_relative_steps_are_those_of_the_last_update(optimizer_name: str) -> None:
+    network = nn.Sequential(Layers("weight_norm").dense(3, 4), nn.ReLU(), Layers("normal").dense(4, 2))
+    optimizer = make_optimizer(optimizer_name, network.parameters(), 0.01)
+    assert relative_steps(network, optimizer) == {}
+    for _ in range(3):
+        before = [network[index].weight.v.detach().clone() for index in (0, 2)]
+        network(torch.rand(5, 3)).square().sum().backward()
+        optimizer.step()
+    steps = relative_steps(network, optimizer)
+    for index, v in zip((0, 2), before, strict=True):
+        after = network[index].weight.v.detach()
+        expected = (after - v).norm() / after.norm()
+        torch.testing.assert_close(steps[f"relative_step/{index}"], expected, rtol=1e-3, atol=0)
+    assert relative_steps(network, make_optimizer("rmsprop_centered", network.parameters(), 0.01)) == {}

@@ -16,6 +16,7 @@ from wn_rl.nn.update.optimizers import (
     load_optimizer_tree,
     make_optimizer,
     optimizer_tree,
+    relative_steps,
 )
 from wn_rl.nn.update.steps import make_step
 from wn_rl.nn.weights import Direct, Normalized
@@ -58,6 +59,7 @@ __all__ = [
     "optimizer_tree",
     "refill",
     "refill_held",
+    "relative_steps",
     "reparameterize",
     "scale_in_first_convolution",
     "shares_all_tensors",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from wn_rl.nn import private_torch as private
+from wn_rl.nn.layers import named_layers
 from wn_rl.registry import OPTIMIZERS
 
 Tensors = list[Tensor]
@@ -173,6 +174,24 @@ def make_optimizer(name: str, parameters: Iterable[nn.Parameter], learning_rate:
     if not (learning_rate > 0 and math.isfinite(learning_rate)):
         raise ValueError(f"the learning rate must be a positive number, not {learning_rate}")
     return make(list(parameters), learning_rate)
+
+
+@torch.no_grad()
+def relative_steps(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """How far the last update moved each layer's trained v: "relative_step/<layer>" (0-d), for an Adamax.
+
+    It is the root mean square of the step over that of v. Layers that had no update yet are left out.
+    """
+    found: dict[str, Tensor] = {}
+    group = optimizer.param_groups[0]
+    correction = 1 - group["decay"] if isinstance(optimizer, Adamax) else 1
+    for name, layer in named_layers(module):
+        v = layer.weight.v
+        state = optimizer.state.get(v, {})
+        if "maximum" in state:
+            step = state["mean"] / (state["maximum"] + group["eps"])
+            found[f"relative_step/{name}"] = group["lr"] / correction * step.norm() / v.norm()
+    return found
 
 
 def anneal(optimizer: Optimizer) -> None:
