@@ -45,7 +45,9 @@ def _standardize_layer(layer: Layer, inputs: tuple[Tensor, ...], target: float) 
     layer.weight.set_multiple(layer.shift.standardize(mean, variance, target / deviation))
 
 
-def data_dependent_init(network: nn.Module, batch: Tensor, output_scale: float = 1.0) -> None:
+def data_dependent_init(
+    network: nn.Module, batch: Tensor, output_scale: float = 1.0, *, with_noise: bool = False
+) -> None:
     """One pass of the batch [B, ...] that gives every pre-activation mean 0 and variance 1 on it (eq. 4-5).
 
     v keeps its direction; g, b and the running statistics are set, in place, each layer before the next one
@@ -54,12 +56,14 @@ def data_dependent_init(network: nn.Module, batch: Tensor, output_scale: float =
 
     output_scale: the standard deviation of the last layer's outputs. Q-learning wants less than the paper's 1,
     since a maximum over values of unit variance is far from the returns (docs/weight_normalization.md).
+    with_noise: leave other modules in their mode, so that dropout and noise act in the pass as in training. The
+    authors' code does so. In eval mode a dropout of 0.5 gives the next layer a deviation of 1.5 in training.
 
     Raises:
         ValueError: fewer than two examples, no layer of ours, a unit with v = 0, or values that are not finite.
     """
     *hidden, output = _layers(network)
-    _standardize(dict.fromkeys(hidden, 1.0) | {output: output_scale}, network, batch)
+    _standardize(dict.fromkeys(hidden, 1.0) | {output: output_scale}, network, batch, with_noise)
 
 
 def standardize_outputs(network: nn.Module, batch: Tensor, output_scale: float) -> None:
@@ -68,7 +72,7 @@ def standardize_outputs(network: nn.Module, batch: Tensor, output_scale: float) 
 
 
 @torch.no_grad()
-def _standardize(targets: dict[Layer, float], network: nn.Module, batch: Tensor) -> None:
+def _standardize(targets: dict[Layer, float], network: nn.Module, batch: Tensor, with_noise: bool = False) -> None:
     """Give the outputs of these layers mean 0 and these standard deviations on the batch."""
     if batch.shape[0] < 2:
         raise ValueError(f"data-dependent initialization needs two examples or more, got {batch.shape[0]}")
@@ -78,7 +82,8 @@ def _standardize(targets: dict[Layer, float], network: nn.Module, batch: Tensor)
         for layer, target in targets.items()
     ]
     try:
-        network.eval()  # the pass itself then uses the statistics just set, and gathers none
+        for module in _layers(network) if with_noise else [network]:
+            module.eval()  # the pass itself then uses the statistics just set, and gathers none
         network(batch)
     finally:
         for handle in handles:
