@@ -1,6 +1,7 @@
 """How a layer's weights w come from its parameters: directly, or weight-normalized (Salimans & Kingma)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wn_rl.nn.private_torch import one_weight_norm
@@ -56,6 +57,87 @@ class FixedGain(nn.Module):
     def set_multiple(self, scale: Tensor) -> None:
         """Make w = scale * v, with scale [out]."""
         self.g.copy_(scale.reshape(self.g.shape))
+
+
+class Projected(nn.Module):
+    """w = v, whose norm in each output unit is put back after every update to what the initialization gave it.
+
+    No gain is trained, as in NaP (Lyle et al. 2024) and CrossQ + WN (Palenicek et al. 2025). norms: [out, 1, ...].
+    """
+
+    norms: Tensor
+
+    def __init__(self, v: Tensor) -> None:
+        super().__init__()
+        self.v = nn.Parameter(v)
+        self.register_buffer("norms", unit_norms(v.detach()))
+
+    def forward(self) -> Tensor:
+        return self.v
+
+    def gradients(self, of_w: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
+        """Each parameter with the gradient that a gradient of w [out, in, ...] means for it."""
+        return [(self.v, of_w)]
+
+    @torch.no_grad()
+    def set_multiple(self, scale: Tensor) -> None:
+        """Make w = scale * v, with scale [out], and keep its norms from now on."""
+        self.v.mul_(scale.view(self.norms.shape))
+        self.norms.copy_(unit_norms(self.v))
+
+    @torch.no_grad()
+    def after_update(self) -> None:
+        """Put the norms back. A unit of zeros stays one."""
+        smallest = torch.finfo(self.v.dtype).tiny
+        self.v.mul_(self.norms / unit_norms(self.v).clamp(min=smallest))
+
+
+class SpectralNorm(nn.Module):
+    """w = c v / sigma, with the largest singular value sigma of v as a matrix [out, in * ...] (Gogianu et al. 2021).
+
+    Power iteration follows sigma: one iteration after each update, with u [out] as its state. c is the first w's
+    largest singular value, so that the initialization decides the size of w, and no update changes it.
+    """
+
+    u: Tensor
+    c: Tensor
+
+    def __init__(self, v: Tensor) -> None:
+        super().__init__()
+        self.v = nn.Parameter(v)
+        self.register_buffer("u", torch.ones(len(v), dtype=v.dtype, device=v.device))
+        self.register_buffer("c", torch.ones((), dtype=v.dtype, device=v.device))
+        self.set_multiple(torch.ones_like(self.u))
+
+    def _right(self) -> Tensor:
+        """The right vector [in * ...] that belongs to u."""
+        return F.normalize(self.v.detach().flatten(1).T @ self.u, dim=0)
+
+    def _sigma(self, right: Tensor) -> Tensor:
+        return torch.dot(self.u, self.v.flatten(1) @ right).clamp(min=torch.finfo(self.v.dtype).tiny)
+
+    def forward(self) -> Tensor:
+        return self.v * (self.c / self._sigma(self._right()))
+
+    def gradients(self, of_w: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
+        """Each parameter with the gradient that a gradient of w [out, in, ...] means for it."""
+        right = self._right()
+        sigma = self._sigma(right)
+        along = (of_w * self.v).sum() / sigma
+        return [(self.v, (of_w - along * torch.outer(self.u, right).view_as(self.v)) * (self.c / sigma))]
+
+    @torch.no_grad()
+    def set_multiple(self, scale: Tensor) -> None:
+        """Make w = scale * v, with scale [out], and keep its largest singular value from now on."""
+        self.v.mul_(scale.view(-1, *[1] * (self.v.dim() - 1)))
+        left, values, _ = torch.linalg.svd(self.v.flatten(1), full_matrices=False)
+        self.u.copy_(left[:, 0])
+        self.c.copy_(values[0])
+
+    @torch.no_grad()
+    def after_update(self) -> None:
+        """One power iteration."""
+        self.u.copy_(F.normalize(self.v.flatten(1) @ self._right(), dim=0))
 
 
 class Normalized(nn.Module):
@@ -116,4 +198,4 @@ class Normalized(nn.Module):
         self.set_g(scale * unit_norms(self.v).view(-1))
 
 
-Weight = Direct | FixedGain | Normalized
+Weight = Direct | FixedGain | Projected | SpectralNorm | Normalized
