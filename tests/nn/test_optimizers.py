@@ -239,3 +239,18 @@ def test_the_group_s_tensors_are_saved_and_put_back() -> None:
     optimizer.apply([torch.full((2,), 0.3)])
     other.apply([torch.full((2,), 0.3)])
     assert torch.equal(parameter, twin)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_empty_groups_and_rates_that_are_tensors(name: str) -> None:
+    found = []
+    for rate in (0.1, torch.tensor(0.1, dtype=torch.float64)):
+        parameter = nn.Parameter(torch.ones(3))
+        optimizer = OPTIMIZERS[name]([{"params": []}, {"params": [parameter]}], rate)
+        for _ in range(2):
+            parameter.grad = parameter.detach() * 2
+            optimizer.step()
+            optimizer.apply([parameter.grad])
+        found.append(parameter.detach())
+    assert torch.equal(*found)
+    assert (found[0] != 1).all()

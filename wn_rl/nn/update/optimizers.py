@@ -47,8 +47,7 @@ class MultiTensorOptimizer(Optimizer, ABC):
                 loss = closure()
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if parameters:
-                self._apply(group, parameters, [parameter.grad for parameter in parameters])
+            self._apply(group, parameters, [parameter.grad for parameter in parameters])
         return loss
 
     def apply(self, gradients: Sequence[Tensor]) -> None:
@@ -69,6 +68,8 @@ class MultiTensorOptimizer(Optimizer, ABC):
 
     @torch.no_grad()
     def _apply(self, group: dict[str, Any], parameters: Tensors, gradients: Tensors) -> None:
+        if not parameters:
+            return
         self.make_buffers(parameters)
         buffers = [[self.state[parameter][name] for parameter in parameters] for name in self.buffers]
         settings = {name: value for name, value in group.items() if name != "params"}
@@ -92,7 +93,7 @@ class Adamax(MultiTensorOptimizer):
         """As in torch: groups added later count their own steps."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        group.setdefault("decay", group["params"][0].new_ones(()))  # b1^t
+        group.setdefault("decay", next(iter(group["params"]), torch.empty(())).new_ones(()))  # b1^t
 
     @staticmethod
     def update(parameters: Tensors, gradients: Tensors, buffers: list[Tensors], settings: dict[str, Any]) -> None:
@@ -106,7 +107,7 @@ class Adamax(MultiTensorOptimizer):
         private.foreach_maximum_(maxima, magnitudes)
         if decay.device.type in NUMBERS_READ_ON and not torch.compiler.is_compiling():
             # With the rate as a number there is one pass less over all parameters.
-            private.foreach_addcdiv_(parameters, means, maxima, value=-settings["lr"] / (1 - float(decay)))
+            private.foreach_addcdiv_(parameters, means, maxima, value=-float(settings["lr"]) / (1 - float(decay)))
         else:
             divisors = private.foreach_mul(maxima, (1 - decay) / settings["lr"])
             private.foreach_addcdiv_(parameters, means, divisors, value=-1)
@@ -131,7 +132,7 @@ class AuthorsAdamax(MultiTensorOptimizer):
         private.foreach_mul_(maxima, beta2)
         private.foreach_maximum_(maxima, private.foreach_abs(gradients))
         divisors = private.foreach_add(maxima, settings["eps"])
-        private.foreach_addcdiv_(parameters, means, divisors, value=-settings["lr"])
+        private.foreach_addcdiv_(parameters, means, divisors, value=-float(settings["lr"]))
 
 
 class CenteredRMSProp(MultiTensorOptimizer):
@@ -155,7 +156,7 @@ class CenteredRMSProp(MultiTensorOptimizer):
         divisors = private.foreach_add(squares, settings["eps"])
         private.foreach_addcmul_(divisors, means, means, value=-1)
         private.foreach_sqrt_(divisors)
-        private.foreach_addcdiv_(parameters, gradients, divisors, value=-settings["lr"])
+        private.foreach_addcdiv_(parameters, gradients, divisors, value=-float(settings["lr"]))
 
 
 def make_optimizer(name: str, parameters: Iterable[nn.Parameter], learning_rate: float) -> MultiTensorOptimizer:
