@@ -218,3 +218,16 @@ def test_a_feature_is_constant_by_its_spread_beside_its_level(
         assert deviations.max() < 1e-5
     else:
         torch.testing.assert_close(deviations, torch.ones_like(deviations), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(("calls", "message"), [([1], "called 0 0 times"), ([0, 0, 1], "called 0 2 times")])
+def test_layers_that_the_pass_does_not_call_once_are_named(calls: list[int], message: str) -> None:
+    class Heads(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            for number in calls:
+                x = self[number](input=x)
+            return x
+
+    layers = Layers("weight_norm", generator=seeded())
+    with pytest.raises(ValueError, match=f"must call each layer once, but it {message}$"):
+        data_dependent_init(Heads(layers.dense(3, 3), layers.dense(3, 3)), torch.rand(4, 3))

@@ -3,12 +3,13 @@
 Both work in place, so that optimizers and other views keep their tensors.
 """
 
+from collections import Counter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wn_rl.nn.layers import Layer, layers_of
+from wn_rl.nn.layers import Layer, layers_of, named_layers
 from wn_rl.nn.shifts import feature_statistics_axes
 from wn_rl.nn.weights import unit_norms
 
@@ -23,12 +24,14 @@ def _layers(network: nn.Module) -> list[Layer]:
 
 
 def _standardize_outputs(layer: Layer, inputs: tuple[Tensor, ...]) -> None:
-    """Set g and b of one layer from its input, eq. 4-5; a forward pre-hook: the next layer sees the result.
+    """Set g and b of one layer from its input, eq. 4-5; before its forward: the next layer sees the result.
 
     The statistics are those of v.x, not of v.x / |v|: with scale = 1 / sigma[v.x], w = scale * v is
     g v / |v| with g = 1 / sigma[t]. For a constant unit sigma[t] is taken as 1, hence sigma[v.x] as |v|.
     """
     v = layer.weight.v
+    if v.numel() == 0:
+        return
     norms = unit_norms(v).view(-1)
     if not bool((norms > 0).all()):
         raise ValueError("a unit of v is zero: it has no direction to initialize")
@@ -50,13 +53,20 @@ def data_dependent_init(network: nn.Module, batch: Tensor) -> None:
     v keeps its direction; g, b and the running statistics are set, in place, each layer before the next one
     sees its output, the output layer included. From equal draws every parameterization then computes the same
     function on the batch, in eval mode and in training mode. The modes are left as they were.
-    ValueError: fewer than two examples, no layer of ours, a unit with v = 0, or values that are not finite.
+    ValueError: fewer than two examples, no layer of ours, a unit with v = 0, values that are not finite, or layers
+    that the pass did not call exactly once; then those before are set.
     """
     layers = _layers(network)
     if batch.shape[0] < 2:
         raise ValueError(f"data-dependent initialization needs two examples or more, got {batch.shape[0]}")
     modes = [(module, module.training) for module in network.modules()]
-    handles: list[Any] = [layer.register_forward_pre_hook(_standardize_outputs) for layer in layers]
+    calls: Counter[Layer] = Counter()
+
+    def initialize(layer: Layer, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        calls[layer] += 1
+        _standardize_outputs(layer, (*inputs, *named.values()))
+
+    handles: list[Any] = [layer.register_forward_pre_hook(initialize, with_kwargs=True) for layer in layers]
     try:
         network.eval()  # the pass itself then uses the statistics just set, and gathers none
         network(batch)
@@ -65,6 +75,8 @@ def data_dependent_init(network: nn.Module, batch: Tensor) -> None:
             handle.remove()
         for module, training in modes:
             module.training = training
+    if wrong := [f"{name} {calls[layer]} times" for name, layer in named_layers(network) if calls[layer] != 1]:
+        raise ValueError(f"the pass must call each layer once, but it called {', '.join(wrong)}")
 
 
 @torch.no_grad()
@@ -76,6 +88,8 @@ def default_init(network: nn.Module, generator: torch.Generator | None = None) -
     """
     for layer in _layers(network):
         v, bias = layer.weight.v, layer.shift.bias
+        if v.numel() == 0:
+            continue
         limit = v[0].numel() ** -0.5
         for parameter in (v, bias):
             device = parameter.device if generator is None else generator.device
