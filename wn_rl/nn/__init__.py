@@ -17,7 +17,7 @@ from wn_rl.nn.update.optimizers import (
     optimizer_tree,
 )
 from wn_rl.nn.update.steps import make_step
-from wn_rl.nn.weights import Direct, Normalized
+from wn_rl.nn.weights import Direct, Normalized, TensorLike
 from wn_rl.registry import NETWORKS, OPTIMIZERS, PARAMETERIZATIONS
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Normalized",
     "Parameterization",
     "Preprocess",
+    "TensorLike",
     "bound_v",
     "data_dependent_init",
     "default_init",

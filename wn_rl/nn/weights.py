@@ -10,35 +10,9 @@ from wn_rl.nn.shifts import Shift
 
 # What a network may read of the weight of a layer. All else that a tensor has, `layer.weight()` has.
 READ = (
-    *(
-        "shape",
-        "dtype",
-        "device",
-        "ndim",
-        "T",
-        "mT",
-        "requires_grad",
-        "is_cuda",
-        "size",
-        "dim",
-        "numel",
-        "t",
-        "to",
-    ),
-    *(
-        "transpose",
-        "permute",
-        "view",
-        "reshape",
-        "flatten",
-        "unsqueeze",
-        "chunk",
-        "split",
-        "unbind",
-        "detach",
-        "type",
-    ),
-    *("clone", "contiguous", "float", "half", "double", "bfloat16", "cpu", "cuda", "new_zeros", "__getitem__"),
+    *("shape", "dtype", "device", "ndim", "T", "mT", "requires_grad", "is_cuda", "size", "dim", "numel", "t"),
+    *("transpose", "permute", "view", "reshape", "flatten", "unsqueeze", "chunk", "split", "unbind", "detach"),
+    *("clone", "contiguous", "to", "type", "float", "half", "double", "bfloat16", "cpu", "cuda", "__getitem__"),
     *("__matmul__", "__add__", "__sub__", "__mul__", "__rmul__", "__truediv__", "__neg__"),
 )
 
