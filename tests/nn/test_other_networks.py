@@ -211,6 +211,7 @@ def test_layers_of_other_kinds_are_named() -> None:
     parts = derived, quantized, torch.jit.script(nn.Linear(2, 2)), nn.Linear(2, 2, device="meta"), more
     _, left = reparameterize(nn.Sequential(*parts, nn.Linear(2, 2, dtype=torch.complex64)), "normal")
     assert [line.split(":")[0] for line in left] == ["0", "1", "2", "3", "4", "5"]
+    assert type(fold(Layers("weight_norm").dense(2, 2).to("meta"))) is nn.Linear
 
 
 @every_variant

@@ -73,8 +73,8 @@ def _has_weights(module: nn.Module) -> bool:
     return is_quantized or any(isinstance(p, UninitializedParameter) or p.dim() >= 2 for p in own)
 
 
-def _reason_to_leave(child: nn.Module, shared: set[int], *, keeps_hooks: bool) -> str | None:
-    """Why a module with weights stays as it is, or None. keeps_hooks: its own are no reason."""
+def _reason_to_leave(child: nn.Module, shared: set[int], *, folds: bool) -> str | None:
+    """Why a module with weights stays as it is, or None. folds: its own hooks and the meta device are no reason."""
     if any(map(is_parametrized, child.modules())):
         return "parametrized: remove_parametrizations first, or convert its state dict"
     is_ours = isinstance(child, Layer)
@@ -85,11 +85,15 @@ def _reason_to_leave(child: nn.Module, shared: set[int], *, keeps_hooks: bool) -
     for name, parameter in child.named_parameters():
         if _storage(parameter) in shared:
             return f"its {name} is shared with another module"
-        if type(parameter) is not nn.Parameter or not parameter.is_floating_point() or parameter.is_meta:
+        if (
+            type(parameter) is not nn.Parameter
+            or not parameter.is_floating_point()
+            or (parameter.is_meta and not folds)
+        ):
             return f"its {name} is on the meta device, or is not an ordinary tensor of floating-point numbers"
     if "forward" in vars(child):
         return "its forward is patched"
-    attributes = [item for module in list(child.modules())[keeps_hooks:] for item in vars(module).items()]
+    attributes = [item for module in list(child.modules())[folds:] for item in vars(module).items()]
     if any(map(carries_hooks, child.parameters())) or any(value for name, value in attributes if "hooks" in name):
         return "it carries hooks"
     if isinstance(child, nn.Conv2d) and child.padding_mode != "zeros":
@@ -189,7 +193,7 @@ def reparameterize(
         if id(child) in parts or not (_is_whole(child) or _has_weights(child)):
             continue
         name = path or type(child).__name__
-        if reason := "skipped" if id(child) in skipped else _reason_to_leave(child, shared, keeps_hooks=False):
+        if reason := "skipped" if id(child) in skipped else _reason_to_leave(child, shared, folds=False):
             left.append(f"{name}: {reason}")
             continue
         try:
@@ -260,7 +264,7 @@ def fold(module: nn.Module, fast: bool = False, share: bool = False) -> nn.Modul
     folded, shared = copy.deepcopy(module, kept), _shared_storages(module)
     for (name, layer), child in zip(named_layers(module), layers_of(folded), strict=True):
         # Of the layer itself: a copy has neither its storages nor the hooks of its parameters.
-        if reason := _reason_to_leave(layer, shared, keeps_hooks=True):
+        if reason := _reason_to_leave(layer, shared, folds=True):
             warnings.warn(f"{name or 'the layer'} is not folded: {reason}", stacklevel=2)
         else:
             _become(child, _to_plain(child, fast, share))
