@@ -74,7 +74,7 @@ def _has_weights(module: nn.Module) -> bool:
 
 
 def _reason_to_leave(child: nn.Module, shared: set[int], *, folds: bool) -> str | None:
-    """Why a module with weights stays as it is, or None. folds: its own hooks and the meta device are no reason."""
+    """Why a module with weights stays as it is, or None. folds: own hooks and the meta device are no reason."""
     if any(map(is_parametrized, child.modules())):
         return "parametrized: remove_parametrizations first, or convert its state dict"
     is_ours = isinstance(child, Layer)
@@ -85,11 +85,8 @@ def _reason_to_leave(child: nn.Module, shared: set[int], *, folds: bool) -> str 
     for name, parameter in child.named_parameters():
         if _storage(parameter) in shared:
             return f"its {name} is shared with another module"
-        if (
-            type(parameter) is not nn.Parameter
-            or not parameter.is_floating_point()
-            or (parameter.is_meta and not folds)
-        ):
+        is_ordinary = type(parameter) is nn.Parameter and parameter.is_floating_point()
+        if not is_ordinary or (parameter.is_meta and not folds):
             return f"its {name} is on the meta device, or is not an ordinary tensor of floating-point numbers"
     if "forward" in vars(child):
         return "its forward is patched"
