@@ -249,3 +249,16 @@ def test_outputs_of_scale_zero_are_zero_and_learn() -> None:
         assert network.eval()(batch).abs().max() == 0
         (network.train()(batch) - 1).square().sum().backward()
         assert sum(float(p.grad.abs().sum()) for p in network[-1].parameters() if p.grad is not None) > 0
+
+
+@pytest.mark.parametrize(("calls", "message"), [([1], "called 0 0 times"), ([0, 0, 1], "called 0 2 times")])
+def test_layers_that_the_pass_does_not_call_once_are_named(calls: list[int], message: str) -> None:
+    class Heads(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            for number in calls:
+                x = self[number](input=x)
+            return x
+
+    layers = Layers("weight_norm", generator=seeded())
+    with pytest.raises(ValueError, match=f"must call each layer once, but it {message}$"):
+        data_dependent_init(Heads(layers.dense(3, 3), layers.dense(3, 3)), torch.rand(4, 3))

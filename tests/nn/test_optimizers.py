@@ -258,3 +258,18 @@ def test_relative_steps_are_those_of_the_last_update(optimizer_name: str) -> Non
         expected = (after - v).norm() / after.norm()
         torch.testing.assert_close(steps[f"relative_step/{index}"], expected, rtol=1e-3, atol=0)
     assert relative_steps(network, make_optimizer("rmsprop_centered", network.parameters(), 0.01)) == {}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_empty_groups_and_rates_that_are_tensors(name: str) -> None:
+    found = []
+    for rate in (0.1, torch.tensor(0.1, dtype=torch.float64)):
+        parameter = nn.Parameter(torch.ones(3))
+        optimizer = OPTIMIZERS[name]([{"params": []}, {"params": [parameter]}], rate)
+        for _ in range(2):
+            parameter.grad = parameter.detach() * 2
+            optimizer.step()
+            optimizer.apply([parameter.grad])
+        found.append(parameter.detach())
+    torch.testing.assert_close(*found, rtol=1e-6, atol=0)
+    assert (found[0] != 1).all()

@@ -19,7 +19,7 @@ from wn_rl.nn.update.optimizers import (
     relative_steps,
 )
 from wn_rl.nn.update.steps import make_step
-from wn_rl.nn.weights import Direct, Normalized
+from wn_rl.nn.weights import Direct, Normalized, TensorLike
 from wn_rl.registry import NETWORKS, OPTIMIZERS, PARAMETERIZATIONS
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "Normalized",
     "Parameterization",
     "Preprocess",
+    "TensorLike",
     "anneal",
     "bound_v",
     "data_dependent_init",

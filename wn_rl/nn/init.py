@@ -3,13 +3,13 @@
 Both work in place, so that optimizers and other views keep their tensors.
 """
 
-from functools import partial
+from collections import Counter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wn_rl.nn.layers import Layer, layers_of
+from wn_rl.nn.layers import Layer, layers_of, named_layers
 from wn_rl.nn.shifts import feature_statistics_axes
 from wn_rl.nn.weights import unit_norms
 
@@ -24,13 +24,15 @@ def _layers(network: nn.Module) -> list[Layer]:
 
 
 def _standardize_layer(layer: Layer, inputs: tuple[Tensor, ...], target: float) -> None:
-    """Set g and b of one layer from its input, eq. 4-5; a forward pre-hook: the next layer sees the result.
+    """Set g and b of one layer from its input, eq. 4-5; before its forward: the next layer sees the result.
 
     target: the standard deviation that its outputs get. The statistics are those of v.x, not of v.x / |v|: with
     scale = target / sigma[v.x], w = scale * v is g v / |v| with g = target / sigma[t]. For a constant unit
     sigma[t] is taken as 1, hence sigma[v.x] as |v|.
     """
     v = layer.weight.v
+    if v.numel() == 0:
+        return
     norms = unit_norms(v).view(-1)
     if not bool((norms > 0).all()):
         raise ValueError("a unit of v is zero: it has no direction to initialize")
@@ -60,7 +62,8 @@ def data_dependent_init(
     authors' code does so. In eval mode a dropout of 0.5 gives the next layer a deviation of 1.5 in training.
 
     Raises:
-        ValueError: fewer than two examples, no layer of ours, a unit with v = 0, or values that are not finite.
+        ValueError: fewer than two examples, no layer of ours, a unit with v = 0, values that are not finite, or
+            layers that the pass did not call exactly once; then those before are set.
     """
     *hidden, output = _layers(network)
     _standardize(dict.fromkeys(hidden, 1.0) | {output: output_scale}, network, batch, with_noise)
@@ -77,10 +80,13 @@ def _standardize(targets: dict[Layer, float], network: nn.Module, batch: Tensor,
     if batch.shape[0] < 2:
         raise ValueError(f"data-dependent initialization needs two examples or more, got {batch.shape[0]}")
     modes = [(module, module.training) for module in network.modules()]
-    handles: list[Any] = [
-        layer.register_forward_pre_hook(partial(_standardize_layer, target=target))
-        for layer, target in targets.items()
-    ]
+    calls: Counter[Layer] = Counter()
+
+    def standardize(layer: Layer, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        calls[layer] += 1
+        _standardize_layer(layer, (*inputs, *named.values()), targets[layer])
+
+    handles: list[Any] = [layer.register_forward_pre_hook(standardize, with_kwargs=True) for layer in targets]
     try:
         for module in _layers(network) if with_noise else [network]:
             module.eval()  # the pass itself then uses the statistics just set, and gathers none
@@ -90,6 +96,9 @@ def _standardize(targets: dict[Layer, float], network: nn.Module, batch: Tensor,
             handle.remove()
         for module, training in modes:
             module.training = training
+    names = {layer: name for name, layer in named_layers(network)}
+    if wrong := [f"{names[layer]} {calls[layer]} times" for layer in targets if calls[layer] != 1]:
+        raise ValueError(f"the pass must call each layer once, but it called {', '.join(wrong)}")
 
 
 @torch.no_grad()
@@ -101,6 +110,8 @@ def default_init(network: nn.Module, generator: torch.Generator | None = None) -
     """
     for layer in _layers(network):
         v, bias = layer.weight.v, layer.shift.bias
+        if v.numel() == 0:
+            continue
         limit = v[0].numel() ** -0.5
         for parameter in (v, bias):
             device = parameter.device if generator is None else generator.device

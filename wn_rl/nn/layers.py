@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ INITIAL_STD = 0.05  # of v, section 3
 class Layer(nn.Module, ABC):
     """An operation with a Weight and a Shift; Dense and Conv say which operation.
 
+    It offers what nn.Linear and nn.Conv2d do: sizes, `bias`, and `weight` as a tensor (see `TensorLike`).
     held: what to take for the weight in training mode, where it was computed before (see `hold_weights`).
     """
 
@@ -38,14 +40,20 @@ class Layer(nn.Module, ABC):
         super().__init__()
         self.weight = weight
         self.shift = shift
+        vars(weight)["shift"] = shift  # not as a part of it
+
+    @property
+    def bias(self) -> Tensor:
+        """The bias [out] of the plain layer with the same eval-mode function."""
+        return self.shift.fold(self.weight())[1]
 
     @abstractmethod
     def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """w.x (+ b), features on `feature_axis`."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         weight = self.weight() if self.held is None or not self.training else self.held
-        shifted: Tensor = self.shift(self.operate(x, weight, self.shift.operand), self.feature_axis)
+        shifted: Tensor = self.shift(self.operate(input, weight, self.shift.operand), self.feature_axis)
         return shifted
 
     @torch.no_grad()
@@ -64,14 +72,16 @@ class Dense(Layer):
     """[..., in] -> [..., out]."""
 
     feature_axis = -1
+    in_features = property(lambda layer: layer.weight.v.shape[1])
+    out_features = property(lambda layer: layer.weight.v.shape[0])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         weight = self.weight
-        if not (isinstance(weight, Normalized) and self.held is None and onednn_is_faster(x, weight.v)):
-            return super().forward(x)
-        t = normalized_dense_product(x, weight.v, weight.gain(), self.shift.operand)
+        if not (isinstance(weight, Normalized) and self.held is None and onednn_is_faster(input, weight.v)):
+            return super().forward(input)
+        t = normalized_dense_product(input, weight.v, weight.gain(), self.shift.operand)
         shifted: Tensor = self.shift(t, self.feature_axis)
-        return shifted
+        return shifted.bfloat16() if torch.is_autocast_enabled("cpu") else shifted
 
     def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return dense_product(x, weight, bias)
@@ -85,6 +95,11 @@ class Conv(Layer):
 
     feature_axis = -3
     input_scale = 1.0
+    in_channels = property(lambda layer: layer.weight.v.shape[1] * layer.groups)
+    out_channels = property(lambda layer: layer.weight.v.shape[0])
+    kernel_size = property(lambda layer: tuple(layer.weight.v.shape[2:]))
+    stride, padding, dilation, groups = (property(attrgetter(f"geometry.{name}")) for name in Geometry._fields)
+    padding_mode = "zeros"
 
     def __init__(
         self,
@@ -138,8 +153,8 @@ class Layers:
     The draws are the same for every parameterization, and so is the function: w = v in each (in eval mode,
     before any statistics are gathered). log_scale: c of g = exp(c s), 3 in the paper; None learns g itself.
     On a CPU, dense layers of large products (batch times weights from 2**20) in float32 support only first
-    derivatives, by backward: double backward, forward mode and torch.func raise an error (not in float64, nor in a
-    fold of plain torch layers).
+    derivatives: double backward raises an error (not in float64, nor in a fold of plain torch layers). Weights
+    without elements have no norm and no statistics: such a layer is a normal one.
     ValueError: an unknown parameterization, a log_scale that is not positive or that nothing would use.
     """
 
@@ -156,6 +171,10 @@ class Layers:
                 raise ValueError(f"log_scale must be a positive number, not {log_scale}")
             self.make_weight = partial(Normalized, log_scale=log_scale)
 
+    def parts(self, v: Tensor, bias: Tensor) -> tuple[Weight, Shift]:
+        """The weight of v [out, in, ...] and the shift of bias [out]."""
+        return (self.make_weight(v), self.make_shift(bias)) if v.numel() else (Direct(v), Bias(bias))
+
     def draw(self, shape: tuple[int, ...]) -> Tensor:
         """v ~ N(0, .05) on the generator's device."""
         device = None if self.generator is None else self.generator.device
@@ -163,7 +182,7 @@ class Layers:
 
     def _parts(self, *shape: int) -> tuple[Weight, Shift]:
         v = self.draw(shape)
-        return self.make_weight(v), self.make_shift(v.new_zeros(shape[0]))
+        return self.parts(v, v.new_zeros(shape[0]))
 
     def dense(self, in_features: int, out_features: int) -> Dense:
         """A layer [..., in_features] -> [..., out_features]."""

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves as tree_leaves
+from torch.utils._pytree import tree_map as tree_map
 
 # What torch.compile calls for inference: (x, weight, bias, "none", [], ""). None: F.linear is used.
 onednn_linear: Any = None
@@ -19,9 +21,15 @@ if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
 one_weight_norm: Any = getattr(torch, "_weight_norm", None)
 
 functorch_is_active: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+is_tracing: Callable[[], bool] = getattr(torch._C, "_is_tracing", lambda: True)
 
 # Without the wrapper whose first call imports torch's compiler, which takes more than a second.
 add_param_group: Any = inspect.unwrap(Optimizer.add_param_group)
+
+
+def carries_hooks(tensor: Tensor) -> bool:
+    """Whether its gradient goes through hooks."""
+    return any(getattr(tensor, name, None) for name in ("_backward_hooks", "_post_accumulate_grad_hooks"))
 
 
 def forward_mode_is_active() -> bool:

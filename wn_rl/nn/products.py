@@ -2,7 +2,7 @@
 
 Large dense layers on a CPU that is not Intel's go through oneDNN: there torch's BLAS (MKL) takes up to twice the
 time in float32, on Intel's a fifth less. Weight-normalized ones are one function of our own on both. Such layers
-support only first derivatives, by backward: double backward, forward mode and torch.func raise an error.
+support only first derivatives: double backward raises an error.
 Convolutions with a stride go over blocks of pixels on a CUDA device, and on a CPU over rows of pixels where these
 lie together. Compiled dense layers of few outputs are sums on CUDA, which the compiler writes.
 """
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from wn_rl.nn.private_torch import forward_mode_is_active, functorch_is_active, onednn_linear
+from wn_rl.nn.private_torch import forward_mode_is_active, functorch_is_active, is_tracing, onednn_linear
 
 SMALLEST = 2**20  # multiplications; below, oneDNN's overhead is more than it saves
 SMALLEST_IN_BFLOAT16 = 2**24  # the products themselves take less time there
@@ -123,7 +123,9 @@ def onednn_is_faster(x: Tensor, weight: Tensor) -> bool:
         and len(x) * weight.numel() >= (SMALLEST_IN_BFLOAT16 if _in_bfloat16() else SMALLEST)
         and x.device.type == weight.device.type == "cpu"
         and weight.dtype == torch.float32
-        and (x.dtype == torch.float32 or _in_bfloat16())
+        and (_in_bfloat16() or (x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")))
+        # Those take operations of torch alone.
+        and not (functorch_is_active() or forward_mode_is_active() or is_tracing())
     )
 
 
@@ -133,8 +135,7 @@ def dense_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return sum_of_products(x, weight, bias)
     if torch.is_autocast_enabled("cpu") or MKL_IS_FASTER or not onednn_is_faster(x, weight):
         return F.linear(x, weight, bias)
-    # Forward mode and torch.func do not ask whether gradients are enabled.
-    if torch.is_grad_enabled() or forward_mode_is_active() or functorch_is_active():
+    if torch.is_grad_enabled():
         result: Tensor = _DenseProduct.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return result
     return _product(x, weight, bias)

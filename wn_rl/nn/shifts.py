@@ -64,7 +64,7 @@ class MeanOnlyBatchNorm(nn.Module):
         if self.training:
             mean = t.mean(feature_statistics_axes(t, axis))
             self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), MOMENTUM)
-        return t + _over_features(self.bias - mean, axis)
+        return (t + _over_features(self.bias - mean, axis)).to(t.dtype)  # under autocast it is not the bias's
 
     @torch.no_grad()
     def standardize(self, mean: Tensor, variance: Tensor, scale: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class BatchNorm(nn.Module):
     def forward(self, t: Tensor, axis: int) -> Tensor:
         if not self.training:
             factor, offset = self._affine()
-            return t * _over_features(factor, axis) + _over_features(offset, axis)
+            return (t * _over_features(factor, axis) + _over_features(offset, axis)).to(t.dtype)
         features_second = t.movedim(axis, 1)
         statistics = self.running_mean, self.running_var
         normalized = F.batch_norm(features_second, *statistics, self.scale, self.bias, True, MOMENTUM, EPSILON)

@@ -1,11 +1,14 @@
 """Our layers into any torch network, and out of it again.
 
 `reparameterize` puts them in, `fold` makes plain torch layers of them, `refill` brings a fold up to date.
-All keep the function in eval mode.
+All keep the function in eval mode. A layer that cannot be replaced without a loss is left as it is, and named.
 """
 
 import copy
-from collections import Counter
+import gc
+import inspect
+import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -14,134 +17,203 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import is_parametrized
 
-from wn_rl.nn.layers import Conv, Dense, Layer, Layers
+from wn_rl.nn.layers import Conv, Dense, Layer, Layers, layers_of, named_layers
 from wn_rl.nn.networks import Preprocess
-from wn_rl.nn.private_torch import foreach_copy_, foreach_lerp_
+from wn_rl.nn.private_torch import carries_hooks, foreach_copy_, foreach_lerp_, tree_leaves
 from wn_rl.nn.products import FastConv2d, FastLinear, ScaledLinear, scaling_outputs_is_faster
 from wn_rl.nn.weights import Normalized, unit_norms
 
 CONVERTED = (nn.Linear, FastLinear, nn.Conv2d, FastConv2d)
+OF_LAYERS_ALONE = ("held", "geometry", "input_scale")  # attributes that mean nothing to a plain layer
+
+Skip = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
 
-def _replace(module: nn.Module, convert: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
-    """The module with every submodule m for which convert(m) is a module replaced by it, in place.
+def _become(module: nn.Module, other: nn.Module) -> None:
+    """Make a module the other one, except for its hooks and for attributes that somebody has added.
 
-    A module that occurs in several places is converted once.
+    It stays the same object: parents, lists and handles of hooks have what stands there.
     """
-    replacements: dict[int, nn.Module] = {}
-
-    def visit(current: nn.Module) -> nn.Module:
-        if id(current) not in replacements:
-            replacement = convert(current)
-            replacements[id(current)] = current if replacement is None else replacement
-            if replacement is None:
-                for name, child in list(current._modules.items()):
-                    if child is not None:
-                        current._modules[name] = visit(child)
-        return replacements[id(current)]
-
-    return visit(module)
+    kept = {name: value for name, value in vars(module).items() if name not in OF_LAYERS_ALONE}
+    given = {name: value for name, value in vars(other).items() if "hook" not in name}
+    module.__class__, module.__dict__ = type(other), kept | given
 
 
-def _own_parameters(module: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in module._parameters.values() if parameter is not None]
+def _is_whole(module: Any) -> bool:
+    """Whether the modules in it are parts of it: weights, shifts, parametrizations."""
+    return isinstance(module, Layer) or is_parametrized(module)
 
 
-def _shared_parameters(module: nn.Module) -> set[int]:
-    """Ids of the parameters that belong to more than one module."""
-    owned = Counter(id(parameter) for child in module.modules() for parameter in _own_parameters(child))
-    return {identity for identity, owners in owned.items() if owners > 1}
+def _storage(tensor: Tensor) -> int:
+    """Where the tensor's elements are; 0 if it has none."""
+    has_storage = tensor.layout == torch.strided and not isinstance(tensor, UninitializedParameter)
+    return tensor.untyped_storage().data_ptr() if has_storage else 0
 
 
-def _weights_read_by_parents(module: nn.Module) -> set[int]:
-    """Ids of the layers whose weights a parent reads itself, without calling them."""
-    encoders = [child for child in module.modules() if isinstance(child, nn.TransformerEncoderLayer)]
-    return {id(layer) for encoder in encoders for layer in (encoder.linear1, encoder.linear2)}
+def _shared_storages(network: nn.Module) -> set[int]:
+    """Storages that more than one module has, in its attributes or in Python's containers there."""
+    owners: dict[int, set[int]] = defaultdict(set)
+    waiting: list[tuple[Any, nn.Module]] = [(network, network)]
+    seen = set()
+    while waiting:
+        held, whole = waiting.pop()
+        if isinstance(held, Tensor):
+            owners[_storage(held)].add(id(whole))
+        elif isinstance(held, nn.Module | list | tuple | set | dict) and (id(held), id(whole)) not in seen:
+            seen.add((id(held), id(whole)))
+            if isinstance(held, nn.Module):
+                whole, held = whole if _is_whole(whole) else held, vars(held)
+            waiting += [(each, whole) for each in gc.get_referents(held)]
+    return {storage for storage, wholes in owners.items() if storage and len(wholes) > 1}
 
 
-def _parts_of_layers(module: nn.Module) -> set[int]:
-    """Ids of the modules that only serve the layer they are in: weights, shifts, parametrizations."""
-    wholes = (child for child in module.modules() if isinstance(child, Layer) or is_parametrized(child))
-    return {id(part) for whole in wholes for part in whole.modules() if part is not whole}
+def _has_weights(module: nn.Module) -> bool:
+    own = [parameter for parameter in module._parameters.values() if parameter is not None]
+    is_quantized = inspect.ismethod(getattr(module, "weight", None))
+    return is_quantized or any(isinstance(p, UninitializedParameter) or p.dim() >= 2 for p in own)
 
 
-def _reason_to_leave(child: nn.Module, shared: set[int], read_by_parents: set[int]) -> str | None:
-    """Why a module with weights stays as it is; None for one that is converted or has nothing to convert."""
-    matrices = [p for p in _own_parameters(child) if isinstance(p, UninitializedParameter) or p.dim() >= 2]
-    parametrized = is_parametrized(child)
-    if isinstance(child, Layer) or not (matrices or parametrized):
-        return None
-    if parametrized:
+def _reason_to_leave(child: nn.Module, shared: set[int], *, folds: bool) -> str | None:
+    """Why a module with weights stays as it is, or None. folds: own hooks and the meta device are no reason."""
+    if any(map(is_parametrized, child.modules())):
         return "parametrized: remove_parametrizations first, or convert its state dict"
-    if type(child) not in CONVERTED:
+    is_ours = isinstance(child, Layer)
+    if not is_ours and type(child) not in CONVERTED:
         return "not an nn.Linear or nn.Conv2d"
-    if any(id(matrix) in shared for matrix in matrices):
-        return "its weight is shared with another module"
-    if id(child) in read_by_parents:
-        return "its parent reads the weight without calling the layer"
-    if child._forward_pre_hooks or child._forward_hooks or child._backward_hooks:
+    if {*child._parameters, *child._buffers, *child._modules} != {"weight", "shift" if is_ours else "bias"}:
+        return "it has more in it than a plain layer"
+    for name, parameter in child.named_parameters():
+        if _storage(parameter) in shared:
+            return f"its {name} is shared with another module"
+        is_ordinary = type(parameter) is nn.Parameter and parameter.is_floating_point()
+        if not is_ordinary or (parameter.is_meta and not folds):
+            return f"its {name} is on the meta device, or is not an ordinary tensor of floating-point numbers"
+    if "forward" in vars(child):
+        return "its forward is patched"
+    attributes = [item for module in list(child.modules())[folds:] for item in vars(module).items()]
+    if any(map(carries_hooks, child.parameters())) or any(value for name, value in attributes if "hooks" in name):
         return "it carries hooks"
     if isinstance(child, nn.Conv2d) and child.padding_mode != "zeros":
         return f"padding_mode {child.padding_mode!r}"
     return None
 
 
-def _to_layer(plain: nn.Linear | nn.Conv2d, layers: Layers) -> Layer:
-    """A layer with the plain one's eval-mode function, device, dtype and requires_grad."""
+def _to_layer(child: Any, layers: Layers) -> Layer:
+    """A layer with the eval-mode function, device, dtype and requires_grad of a plain one or of one of ours."""
+    # From a fast one, which knows the scale of its input where that was handed over.
+    plain = _to_plain(child, fast=True) if isinstance(child, Layer) else child
     w = plain.weight.detach().clone(memory_format=torch.contiguous_format)
     norms = unit_norms(w)
     zero = norms.view(-1) == 0
     if layers.normalized and bool(zero.any()):
         w[zero] = layers.draw(tuple(w[zero].shape)).to(w)  # any direction: g = 0 hides it
     bias = w.new_zeros(w.shape[0]) if plain.bias is None else plain.bias.detach().clone()
-    weight, shift = layers.make_weight(w), layers.make_shift(bias)
+    weight, shift = layers.parts(w, bias)
     if isinstance(weight, Normalized):
         weight.set_g(norms)
     layer: Layer = Dense(weight, shift)
     if isinstance(plain, nn.Conv2d):
         layer = Conv(weight, shift, plain.stride, plain.padding, plain.dilation, plain.groups)
         layer.input_scale = getattr(plain, "input_scale", 1.0)
-    return layer.requires_grad_(plain.weight.requires_grad).train(plain.training)
+    learns = {name: parameter.requires_grad for name, parameter in child.named_parameters()}
+    for name, parameter in layer.named_parameters():
+        known = learns.get(name, learns.get(name.removeprefix("shift.")))
+        parameter.requires_grad_(plain.weight.requires_grad if known is None else known)
+    return layer.train(plain.training)
+
+
+def _skipped(network: nn.Module, skip: Skip) -> set[int]:
+    """Ids of the modules to skip. ValueError: the network has no module of a name."""
+    named = list(network.named_modules(remove_duplicate=False))
+    if callable(skip):
+        return {id(module) for name, module in named if skip(name, module)}
+    names = {skip} if isinstance(skip, str) else set(skip)
+    if unknown := names - {name for name, _ in named}:
+        raise ValueError(f"the network has no module {', '.join(sorted(unknown))}")
+    return {id(part) for name, module in named if name in names for part in module.modules()}
+
+
+def _outputs(network: nn.Module, example: Any) -> list[Tensor]:
+    """The tensors that the network gives for the example in eval mode, with the same random numbers each time."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            given = network.eval()(*copy.deepcopy(example if isinstance(example, tuple) else (example,)))
+        return [leaf.clone() for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _failure(network: nn.Module, example: Any, expected: list[Tensor]) -> str | None:
+    """Why the network does not give what is expected for the example, to rounding."""
+    try:
+        for given, other in zip(_outputs(network, example), expected, strict=True):
+            rounding = torch.finfo(other.dtype).eps ** 0.5 if other.is_floating_point() else 0.0
+            size = float(other.double().nan_to_num(0, 0, 0).norm()) / max(other.numel(), 1) ** 0.5
+            torch.testing.assert_close(given, other, rtol=rounding, atol=rounding * size, equal_nan=True)
+    except Exception as error:
+        return f"the example fails with it: {error}".partition("\n")[0]
+    return None
 
 
 def reparameterize(
-    module: nn.Module, to: str, log_scale: float | None = None, generator: torch.Generator | None = None
+    module: nn.Module,
+    to: str,
+    log_scale: float | None = None,
+    generator: torch.Generator | None = None,
+    *,
+    skip: Skip = (),
+    example: Any = None,
 ) -> tuple[nn.Module, list[str]]:
     """Put every nn.Linear and nn.Conv2d (and layer of ours) into the given parameterization.
 
-    Returns the module and what is left. It is changed in place, and returned since it may itself be the layer
-    to replace. Its function in eval mode stays. A layer without a bias gets one, at zero. A weight row of
-    zeros draws its v from the generator and takes g = 0. What is left are lines "name: reason" for all other
-    modules that own weights (transposed convolutions, embeddings, shared weights, ...).
+    Returns the module and what is left. It is changed in place; layers stay the same objects. Its function in eval
+    mode stays, and so does each parameter's requires_grad. A layer without a bias gets one, at zero. A weight row
+    of zeros draws its v from the generator and takes g = 0. What is left are lines "name: reason" for all other
+    modules that own weights (transposed convolutions, embeddings, shared weights, layers with hooks, ...).
+
+    skip: names of modules to leave with all that is in them, or a function of a name and a module.
+    example: an input, or a tuple of arguments, for one pass per layer in eval mode. A layer is left too if the
+    module then raises an error or has other outputs.
+
     Build optimizers afterwards: the parameters are new. On a CPU, large dense layers support only first
     derivatives from then on, see `Layers`. ValueError: an unknown parameterization, a log_scale that does not
-    belong to it, or a row of zeros under a log-scale g; then the module is unchanged.
+    belong to it, a row of zeros under a log-scale g, or an unknown name to skip; then the module is unchanged.
     """
     layers = Layers(to, log_scale, generator)
-    shared, read_by_parents = _shared_parameters(module), _weights_read_by_parents(module)
-    parts = _parts_of_layers(module)
-    left: list[str] = []
-    converted: dict[int, nn.Module] = {}
-    for name, child in module.named_modules():
-        if id(child) in parts:
+    skipped, shared = _skipped(module, skip), _shared_storages(module)
+    parts = {id(part) for whole in filter(_is_whole, module.modules()) for part in list(whole.modules())[1:]}
+    expected = [] if example is None else _outputs(module, example)
+    left, plan = [], []
+    for path, child in module.named_modules():
+        if id(child) in parts or not (_is_whole(child) or _has_weights(child)):
             continue
-        reason = _reason_to_leave(child, shared, read_by_parents)
-        if reason is not None:
-            left.append(f"{name or type(child).__name__}: {reason}")
-        elif isinstance(child, Layer) or type(child) in CONVERTED:
-            # A fast one, which knows the scale of its input where that was handed over.
-            plain = _to_plain(child, fast=True) if isinstance(child, Layer) else child
-            try:
-                converted[id(child)] = _to_layer(plain, layers)
-            except ValueError as error:
-                raise ValueError(f"{name or type(child).__name__}: {error}") from None
-    return _replace(module, lambda child: converted.get(id(child))), left
+        name = path or type(child).__name__
+        if reason := "skipped" if id(child) in skipped else _reason_to_leave(child, shared, folds=False):
+            left.append(f"{name}: {reason}")
+            continue
+        try:
+            plan.append((name, child, _to_layer(child, layers)))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    for name, child, layer in plan:
+        before = type(child), vars(child)
+        _become(child, layer)
+        if example is not None and (failure := _failure(module, example, expected)):
+            child.__class__, child.__dict__ = before
+            left.append(f"{name}: {failure}")
+    return module, left
 
 
 @torch.no_grad()
 def _to_plain(layer: Layer, fast: bool = False, share: bool = False) -> nn.Linear | nn.Conv2d:
     """An nn.Linear or nn.Conv2d (fast: a subclass) with the layer's eval-mode function; see `fold` for share."""
     v = layer.weight.v
+    learns = {
+        "weight": any(p.requires_grad for p in layer.weight.parameters()),
+        "bias": layer.shift.bias.requires_grad,
+    }
     plain: nn.Linear | nn.Conv2d
     # On the meta device nothing is drawn: the weights are replaced below.
     if isinstance(layer, Conv):
@@ -157,7 +229,7 @@ def _to_plain(layer: Layer, fast: bool = False, share: bool = False) -> nn.Linea
         if name == "scale" or (share and isinstance(value, nn.Parameter)):
             setattr(plain, name, value)
         else:
-            setattr(plain, name, nn.Parameter(value.clone(), requires_grad=v.requires_grad))
+            setattr(plain, name, nn.Parameter(value.clone(), requires_grad=learns[name]))
     return plain.train(layer.training)
 
 
@@ -182,15 +254,20 @@ def fold(module: nn.Module, fast: bool = False, share: bool = False) -> nn.Modul
     share: the module's parameters themselves where they serve as they are (weights of normal layers, biases), so
     that the fold changes with them, and `refill` brings the rest up to date. With fast, large normalized dense
     layers on a CPU share v too, and have a `scale` (`ScaledLinear`).
+    Hooks of a layer are kept. A layer that shares tensors, is parametrized or patched, or whose parameters carry
+    hooks stays a layer of ours, and a warning names it.
     """
     kept = {id(parameter): parameter for parameter in module.parameters()} if share else {}
-    folded = _replace(
-        copy.deepcopy(module, kept),
-        lambda child: _to_plain(child, fast, share) if isinstance(child, Layer) else None,
-    )
-    for child in folded.modules():
-        if isinstance(child, Preprocess) and not fast:
-            child.row = 1  # torch's convolutions take images
+    folded, shared = copy.deepcopy(module, kept), _shared_storages(module)
+    for (name, layer), child in zip(named_layers(module), layers_of(folded), strict=True):
+        # Of the layer itself: a copy has neither its storages nor the hooks of its parameters.
+        if reason := _reason_to_leave(layer, shared, folds=True):
+            warnings.warn(f"{name or 'the layer'} is not folded: {reason}", stacklevel=2)
+        else:
+            _become(child, _to_plain(child, fast, share))
+    for part in folded.modules():
+        if isinstance(part, Preprocess) and not fast:
+            part.row = 1  # torch's convolutions take images
     return folded.eval()
 
 
@@ -199,7 +276,7 @@ def _fold_pairs(folded: Any, module: nn.Module, *, in_place: bool) -> Iterator[t
 
     in_place: the fold's own tensor may be the value already.
     """
-    if isinstance(module, Layer):
+    if isinstance(module, Layer) and not isinstance(folded, Layer):
         for name, value in _plain_values(module, folded, out=folded.weight if in_place else None).items():
             yield getattr(folded, name), value
         return

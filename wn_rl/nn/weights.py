@@ -1,10 +1,21 @@
 """How a layer's weights w come from its parameters: directly, or weight-normalized (Salimans & Kingma)."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wn_rl.nn.private_torch import one_weight_norm
+from wn_rl.nn.private_torch import one_weight_norm, tree_map
+from wn_rl.nn.shifts import Shift
+
+# What a network may read of the weight of a layer. All else that a tensor has, `layer.weight()` has.
+READ = (
+    *("shape", "dtype", "device", "ndim", "T", "mT", "requires_grad", "is_cuda", "size", "dim", "numel", "t"),
+    *("transpose", "permute", "view", "reshape", "flatten", "unsqueeze", "chunk", "split", "unbind", "detach"),
+    *("clone", "contiguous", "to", "type", "float", "half", "double", "bfloat16", "cpu", "cuda", "__getitem__"),
+    *("__matmul__", "__add__", "__sub__", "__mul__", "__rmul__", "__truediv__", "__neg__"),
+)
 
 
 def unit_norms(weight: Tensor) -> Tensor:
@@ -13,7 +24,29 @@ def unit_norms(weight: Tensor) -> Tensor:
     return norms
 
 
-class Direct(nn.Module):
+class TensorLike(nn.Module):
+    """A module that stands for a tensor: torch's functions take it, and it has the attributes that READ names."""
+
+    shift: Shift  # the layer's
+
+    def read(self) -> Tensor:
+        """The weight [out, in, ...] of the plain layer with the layer's eval-mode function."""
+        return self.shift.fold(self())[0]
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+        given, named = given or (), named or {}
+        if function.__name__.endswith("_") and isinstance([*given, *named.values()][0], TensorLike):
+            raise TypeError("the weight is computed: change v, or call set_g or set_multiple")
+        given, named = tree_map(lambda x: x.read() if isinstance(x, TensorLike) else x, (given, named))
+        return function(*given, **named)
+
+
+for _name in READ:
+    setattr(TensorLike, _name, property(lambda weight, name=_name: getattr(weight.read(), name)))  # type: ignore[misc]
+
+
+class Direct(TensorLike):
     """w = v, [out, in, ...]."""
 
     def __init__(self, v: Tensor) -> None:
@@ -33,7 +66,7 @@ class Direct(nn.Module):
         self.v.mul_(scale.view(-1, *[1] * (self.v.dim() - 1)))
 
 
-class FixedGain(nn.Module):
+class FixedGain(TensorLike):
     """w = g v with a gain per output unit that the initialization sets and nothing trains.
 
     The normal parameterization that the paper compares with: `no_norm` in the authors' code. g: [out, 1, ...].
@@ -59,7 +92,7 @@ class FixedGain(nn.Module):
         self.g.copy_(scale.reshape(self.g.shape))
 
 
-class Projected(nn.Module):
+class Projected(TensorLike):
     """w = v, whose norm in each output unit is put back after every update to what the initialization gave it.
 
     No gain is trained, as in NaP (Lyle et al. 2024) and CrossQ + WN (Palenicek et al. 2025). norms: [out, 1, ...].
@@ -92,8 +125,8 @@ class Projected(nn.Module):
         self.v.mul_(self.norms / unit_norms(self.v).clamp(min=smallest))
 
 
-class SpectralNorm(nn.Module):
-    """w = c v / sigma, with the largest singular value sigma of v as a matrix [out, in * ...] (Gogianu et al. 2021).
+class SpectralNorm(TensorLike):
+    """w = c v / sigma, where sigma is the largest singular value of v as a matrix (Gogianu et al. 2021).
 
     Power iteration follows sigma: one iteration after each update, with u [out] as its state. c is the first w's
     largest singular value, so that the initialization decides the size of w, and no update changes it.
@@ -140,11 +173,11 @@ class SpectralNorm(nn.Module):
         self.u.copy_(F.normalize(self.v.flatten(1) @ self._right(), dim=0))
 
 
-class Normalized(nn.Module):
+class Normalized(TensorLike):
     """w = g v / |v|, one norm per output unit (eq. 2). There is no epsilon: a row of v must not be zero.
 
     v: [out, in, ...]. g: [out, 1, ...], the shape torch's weight_norm saves; it starts at |v|, so w = v.
-    log_scale: c of section 6.1; then the parameter is s and g = exp(c s).
+    log_scale: c of section 6.1; then the parameter is s and g = exp(c s). ValueError: v has no elements.
     """
 
     g: nn.Parameter
@@ -152,6 +185,8 @@ class Normalized(nn.Module):
 
     def __init__(self, v: Tensor, log_scale: float | None = None) -> None:
         super().__init__()
+        if v.numel() == 0:  # torch's weight norm would end the process
+            raise ValueError(f"weights of shape {list(v.shape)} have no norm: make them Direct")
         self.log_scale = log_scale
         self.v = nn.Parameter(v)
         norms = unit_norms(v.detach())

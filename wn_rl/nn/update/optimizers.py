@@ -48,8 +48,7 @@ class MultiTensorOptimizer(Optimizer, ABC):
                 loss = closure()
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if parameters:
-                self._apply(group, parameters, [parameter.grad for parameter in parameters])
+            self._apply(group, parameters, [parameter.grad for parameter in parameters])
         return loss
 
     def apply(self, gradients: Sequence[Tensor]) -> None:
@@ -70,6 +69,8 @@ class MultiTensorOptimizer(Optimizer, ABC):
 
     @torch.no_grad()
     def _apply(self, group: dict[str, Any], parameters: Tensors, gradients: Tensors) -> None:
+        if not parameters:
+            return
         self.make_buffers(parameters)
         buffers = [[self.state[parameter][name] for parameter in parameters] for name in self.buffers]
         settings = {name: value for name, value in group.items() if name != "params"}
@@ -93,7 +94,7 @@ class Adamax(MultiTensorOptimizer):
         """As in torch: groups added later count their own steps."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        group.setdefault("decay", group["params"][0].new_ones(()))  # b1^t
+        group.setdefault("decay", next(iter(group["params"]), torch.empty(())).new_ones(()))  # b1^t
 
     @staticmethod
     def update(parameters: Tensors, gradients: Tensors, buffers: list[Tensors], settings: dict[str, Any]) -> None:
