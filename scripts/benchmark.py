@@ -43,9 +43,6 @@ def measure(options: Options, command: str) -> None:
     commit, plus, changes = (git_commit() or "unknown").partition("+")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for name in options.sections or SECTIONS:
-        if name.startswith("cuda_") and not on_cuda:
-            say(f"{name}: not on this machine")
-            continue
         say(f"measuring {name}")
         found = results[place_of(name, on_cuda)] = {
             "machine": f"{machine_line(device)}, {num_cores()} torch threads",
