@@ -63,19 +63,21 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @needs_ray
-def test_a_cluster_that_is_not_there_is_one_clear_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_cluster_that_is_not_there_is_one_clear_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
-    flags = ["--launcher", "ray", "--address", "127.0.0.1:1", "--out", str(out)]
-    assert wn_rl("compare", *GRID, *flags) == 2
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert wn_rl("compare", *GRID, "--launcher", "ray", "--out", str(out)) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "no Ray cluster could be reached at 127.0.0.1:1" in line
+    assert "no Ray cluster could be reached at RAY_ADDRESS 127.0.0.1:1" in line
     assert not out.exists()
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"wn-rl\[ray\]"):
-        RayLauncher(None, "cpu", threads=1, gpu_share=None)
+        RayLauncher("cpu", threads=1, gpu_share=None)
 
 
 class PlayRay:
@@ -117,8 +119,8 @@ def test_a_task_asks_for_its_cores_and_its_share_of_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster = PlayRay(CPU=16.0, GPU=gpus)
-    monkeypatch.setattr("wn_rl.compare.ray_launcher._connect", lambda address: cluster)
-    launcher = RayLauncher(None, device, threads=2, gpu_share=share)
+    monkeypatch.setattr("wn_rl.compare.ray_launcher._connect", lambda: cluster)
+    launcher = RayLauncher(device, threads=2, gpu_share=share)
     assert cluster.asked == {**asks, "max_retries": 0}  # the comparison counts retries
     assert launcher.at_once == at_once
 
@@ -128,9 +130,9 @@ def test_a_gpu_that_the_cluster_has_not_is_one_clear_line(
     device: str, share: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = PlayRay(CPU=16.0)
-    monkeypatch.setattr("wn_rl.compare.ray_launcher._connect", lambda address: cluster)
+    monkeypatch.setattr("wn_rl.compare.ray_launcher._connect", lambda: cluster)
     with pytest.raises(UserError, match="the Ray cluster has no GPU"):
-        RayLauncher(None, device, threads=1, gpu_share=share)
+        RayLauncher(device, threads=1, gpu_share=share)
     assert cluster.is_shut
 
 
@@ -160,8 +162,11 @@ def cluster() -> Iterator[Any]:
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_run_whose_machine_is_lost_goes_on_on_another(undisturbed: Path, tmp_path: Path, cluster: Any) -> None:
-    process = start("--launcher", "ray", "--only", NAME, "--address", cluster.address, "--out", tmp_path / "out")
+def test_a_run_whose_machine_is_lost_goes_on_on_another(
+    undisturbed: Path, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    process = start("--launcher", "ray", "--only", NAME, "--out", tmp_path / "out")
     run = tmp_path / "out" / "runs" / NAME
     trainer = wait_for_a_checkpoint(run, process)
     raylet = parent_of(parent_of(trainer))
