@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from grid_tools import leave, make_grid
 
-from wn_rl import machine
 from wn_rl.commands.resume import Resume
 from wn_rl.compare import launch
 from wn_rl.compare.grid import Entry, Run, changed, look, prepare, share_cores
@@ -411,7 +410,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     def resolve(name: str) -> torch.device:
         return torch.device("cpu") if name == "cpu" else torch.device("cuda", int(name.partition(":")[2] or 0))
 
-    monkeypatch.setattr(machine, "resolve_device", resolve)
+    monkeypatch.setattr(launch, "resolve_device", resolve)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr("wn_rl.compare.launch.num_cores", lambda: 8)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
