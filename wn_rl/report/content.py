@@ -1,10 +1,8 @@
 """What the page and the Markdown show of each comparison: first the curves and one table, then folds."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import product
 
 import numpy as np
 
@@ -39,7 +37,6 @@ def make_chapter(
         Fold("Learning rates", rates, [rates_table(findings)] if rates else [], pictures["rates-overview"]),
         Fold("Published scores: not measured as ours", _published_texts(findings)),
         Fold("Norms of v and g", say("norms") if norms else [], pictures=norms),
-        Fold("Speed", say("speed"), [speed_table(comparison)]),
         episodes,
         Fold("Settings and versions", say("settings", made_by=made_by), code=json.dumps(shared, indent=1)),
     ]
@@ -82,11 +79,9 @@ def _table_of_scores(findings: Findings, metric: str, arms: Sequence[Arm], colum
             rows += [
                 [title, name, score(published[source])] for source, name in SHOWN.items() if source in published
             ]
-    human = [found for arm in arms if (found := findings.find("human_iqm", metric, arm, None))]
-    rows += [[f"{len(each.games)} games, human-normalized", each.arm.label, _shown(each)] for each in human]
     header = ["game", "arm", "score [95% interval]", "seeds", *columns]
     header[5:5] = ["P(improvement)"] if columns else []
-    about = {"baseline": findings.comparison.baseline.label, "several": len(games) > 1, "human": bool(human)}
+    about = {"baseline": findings.comparison.baseline.label, "several": len(games) > 1}
     padded = [row + [MISSING] * (len(header) - len(row)) for row in rows]
     return Table(say("table_caption", metric=metric, **about)[0], header, padded)
 
@@ -109,22 +104,6 @@ def _shown(found: Finding | None) -> str:
     if "difference" in found.quantity:
         return f"{with_interval(found.estimate, signed=True)}; {reading(found.estimate, found.fewest_seeds)}"
     return with_interval(found.estimate)
-
-
-def speed_table(comparison: Comparison) -> Table:
-    """Frames per second by method, game and machine, runs of all rates together."""
-    speeds: dict[tuple[str, str, str], list[float]] = {}
-    for arm, game in product(comparison.arms, comparison.games):
-        for run in comparison.runs_of(arm, game):
-            if not math.isnan(run.frames_per_second):
-                place = arm.method.label, game_title(game), run.machine
-                speeds.setdefault(place, []).append(run.frames_per_second)
-    rows = []
-    for place, values in speeds.items():
-        low, median, high = (f"{value:,.0f}" for value in np.quantile(values, (0, 0.5, 1)))
-        rows.append([*place, str(len(values)), median, f"{low} to {high}"])
-    caption = "Frames per second in training: the median of each run, then over runs"
-    return Table(caption, ["method", "game", "machine", "runs", "median", "range"], rows)
 
 
 def _notes(findings: Findings, comparisons: Sequence[Comparison], plans: Plans) -> list[str]:

@@ -14,9 +14,8 @@ import numpy as np
 from wn_rl.compare import grid
 from wn_rl.compare.arms import Arm
 from wn_rl.config import flat, method_options
-from wn_rl.errors import UserError, counted
+from wn_rl.errors import UserError
 from wn_rl.report.stats import FloatArray
-from wn_rl.report.words import game_title, listed
 from wn_rl.run.files import last_line
 from wn_rl.run.folder import Row, RunFolder, RunStatus
 
@@ -206,21 +205,13 @@ def read_plans(paths: Sequence[Path], runs: Sequence[Path]) -> tuple[Plans, list
 
 
 def missing_runs(plans: Plans) -> list[LeftOut]:
-    """Runs without a config: each that failed at its start, and, by arm and game, those that never began."""
-    failed = []
-    never_began: dict[tuple[Path, Arm, str], list[str]] = {}
+    """Runs without a config: each that failed at its start or never began."""
+    left_out = []
     planned_runs = {planned.folder: planned for asked in plans.values() for planned in asked}
-    for planned in [planned for planned in planned_runs.values() if not planned.began]:
-        out, cell = planned.out, planned.cell
-        if planned.folder.exists():
-            said = last_line(out / "logs" / f"{cell.name}.log") or "nothing"
-            failed.append(LeftOut(planned.folder, f"ended before it had a config.json; its log ends with: {said}"))
-        else:
-            never_began.setdefault((out, cell.arm, cell.game), []).append(str(cell.seed))
-    return failed + [
-        LeftOut(
-            out,
-            f"{counted(len(seeds), 'run')} never began: {arm.label} on {game_title(game)}, seed {listed(seeds)}",
-        )
-        for (out, arm, game), seeds in never_began.items()
-    ]
+    for folder, planned in planned_runs.items():
+        if not folder.exists():
+            left_out.append(LeftOut(folder, "never began"))
+        elif not planned.began:
+            said = last_line(planned.out / "logs" / f"{planned.cell.name}.log") or "nothing"
+            left_out.append(LeftOut(folder, f"ended before it had a config.json; its log ends with: {said}"))
+    return left_out
