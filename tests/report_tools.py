@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from run_tools import write_rows
 
 from wn_rl.config import Config, EvaluationConfig, OptimizerConfig, to_json
 from wn_rl.registry import PRESETS
@@ -65,7 +66,7 @@ def write_run(
     record = {"config": to_json(config), "versions": versions or {"torch": "2.13.0"}, "command": command}
     record["machine"] = "a CPU"
     (folder / "config.json").write_text(json.dumps(record))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(folder, rows)
     state = {"status": status, "step": len(scores) * PERIOD, "message": message}
     (folder / "status.json").write_text(json.dumps(state))
     return folder

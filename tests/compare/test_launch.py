@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from grid_tools import leave, make_grid
+from run_tools import wait_for
 
 from wn_rl.commands.resume import Resume
 from wn_rl.compare import launch
@@ -272,13 +272,6 @@ def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
         monkeypatch.setattr(sys, "executable", str(path))
 
     return take
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def end_of(launcher: LocalLauncher) -> list[Ended]:

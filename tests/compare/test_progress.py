@@ -1,6 +1,5 @@
 """What is said of runs while they run: read from metrics files written by hand."""
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 from grid_tools import make_grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_tools import write_rows
 
 from wn_rl.compare import progress
 from wn_rl.compare.grid import Entry
@@ -19,15 +19,10 @@ def entries_with(out: Path, *states: Any) -> list[Entry]:
     return [Entry(run, state) for run, state in zip(make_grid(out, seeds=len(states)), states, strict=True)]
 
 
-def write_rows(entry: Entry, *rows: Any) -> None:
-    entry.run.path.mkdir(parents=True, exist_ok=True)
-    (entry.run.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 def progress_with(out: Path, *rows: Any) -> tuple[int, float | None, float | None]:
     """Step, score and speed of a run with these rows."""
     (entry,) = entries_with(out, "running")
-    write_rows(entry, *rows)
+    write_rows(entry.run.path, rows)
     found = progress_of(entry)
     return found.step, found.score, found.speed
 
@@ -61,7 +56,7 @@ def test_without_metrics_and_with_damaged_ones_nothing_is_known(tmp_path: Path) 
 def test_no_bytes_are_an_error(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as out:
         (entry,) = entries_with(Path(out), "running")
-        write_rows(entry)
+        write_rows(entry.run.path, [])
         (entry.run.path / "metrics.jsonl").write_bytes(data)
         progress_of(entry)
 
@@ -69,7 +64,7 @@ def test_no_bytes_are_an_error(data: bytes) -> None:
 def test_a_run_without_a_speed_of_its_own_takes_that_of_its_like(tmp_path: Path) -> None:
     entries = entries_with(tmp_path, "finished", "finished", "running", "waiting")
     for entry, row in zip(entries, [trained(1000, 100), trained(1000, 50), trained(500, 100)], strict=False):
-        write_rows(entry, row)
+        write_rows(entry.run.path, [row])
     found = [progress_of(entry) for entry in entries]
     whole = (100 + 50 + 200) / 3  # the mean time of the three
     assert seconds_left(found, 1) == pytest.approx(100 + whole)
@@ -86,8 +81,8 @@ def test_without_any_speed_no_time_is_given(tmp_path: Path) -> None:
 def test_runs_and_their_summary_in_words(tmp_path: Path) -> None:
     entries = entries_with(tmp_path, "waiting", "finished", "failed", "running")
     entries[2].message = "it was killed by signal 9 (Killed)"
-    write_rows(entries[3], trained(500, 50), scored(500, 3.25))
-    write_rows(entries[1], trained(1000, 100))
+    write_rows(entries[3].run.path, [trained(500, 50), scored(500, 3.25)])
+    write_rows(entries[1].run.path, [trained(1000, 100)])
     found = [progress_of(entry) for entry in entries]
     name = "minatar-breakout-weight_norm-lr0.0003-seed"
     assert in_words(found[3]) == f"{name}4  running  step 500/1,000  score 3.25  steps/s 10"
@@ -115,7 +110,7 @@ def test_changes_are_printed_once_and_running_runs_each_minute(
     printed = capsys.readouterr().out.splitlines()
     assert printed == [f"{first}: running", f"{second}: waiting", f"{first}: finished", f"{second}: running"]
     monkeypatch.setattr(progress, "_PERIOD_SECONDS", 0.0)
-    write_rows(entries[1], trained(500, 50))
+    write_rows(entries[1].run.path, [trained(500, 50)])
     display = Display(entries, 1)
     display.update()
     assert f"{second}  running  step 500/1,000  steps/s 10" in capsys.readouterr().out.splitlines()

@@ -5,14 +5,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from run_tools import QUICK, rows_of, status_of, timeless, wn_rl
+from run_tools import QUICK, rows_of, start, status_of, timeless, wait_for, wn_rl
 
 from wn_rl.compare.launch import num_cores
 from wn_rl.compare.ray_launcher import RayLauncher
@@ -24,12 +22,8 @@ NAME = "minatar-breakout-weight_norm-lr0.0003-seed1"
 GRID = ["--games", "breakout", "--arms", "weight_norm", "--seeds", "1", *QUICK, "--steps", "3000"]
 
 
-def start(*arguments: str | Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "wn_rl.cli", "compare", *GRID, *map(str, arguments)]
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
-    )
+def start_grid(*arguments: str | Path) -> "subprocess.Popen[str]":
+    return start("compare", *GRID, *arguments)
 
 
 def parent_of(pid: int) -> int:
@@ -39,11 +33,7 @@ def parent_of(pid: int) -> int:
 
 def wait_for_a_checkpoint(run: Path, process: "subprocess.Popen[str]") -> int:
     """Until the run has one; the process that trains."""
-    until = time.monotonic() + 120
-    while not list(run.glob("checkpoints/step_*")):
-        assert time.monotonic() < until
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
+    wait_for(lambda: list(run.glob("checkpoints/step_*")), process)
     return int((run / ".lock").read_text())
 
 
@@ -139,7 +129,7 @@ def test_a_gpu_that_the_cluster_has_not_is_one_clear_line(
 @needs_ray
 @pytest.mark.slow
 def test_a_run_whose_worker_is_killed_goes_on_in_another(undisturbed: Path, tmp_path: Path) -> None:
-    process = start("--launcher", "ray", "--only", NAME, "--out", tmp_path / "out")
+    process = start_grid("--launcher", "ray", "--only", NAME, "--out", tmp_path / "out")
     run = tmp_path / "out" / "runs" / NAME
     trainer = wait_for_a_checkpoint(run, process)
     os.kill(parent_of(trainer), signal.SIGKILL)
@@ -166,7 +156,7 @@ def test_a_run_whose_machine_is_lost_goes_on_on_another(
     undisturbed: Path, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    process = start("--launcher", "ray", "--only", NAME, "--out", tmp_path / "out")
+    process = start_grid("--launcher", "ray", "--only", NAME, "--out", tmp_path / "out")
     run = tmp_path / "out" / "runs" / NAME
     trainer = wait_for_a_checkpoint(run, process)
     raylet = parent_of(parent_of(trainer))
@@ -184,7 +174,7 @@ def test_a_comparison_that_is_stopped_on_ray_goes_on_where_it_was(
     number: int, code: int, undisturbed: Path, tmp_path: Path
 ) -> None:
     """With more seeds than there is room for: tasks that have not begun are cancelled too."""
-    process = start("--launcher", "ray", "--out", tmp_path / "out", "--seeds", str(num_cores() + 1))
+    process = start_grid("--launcher", "ray", "--out", tmp_path / "out", "--seeds", str(num_cores() + 1))
     run = tmp_path / "out" / "runs" / NAME
     wait_for_a_checkpoint(run, process)
     process.send_signal(number)
@@ -193,7 +183,7 @@ def test_a_comparison_that_is_stopped_on_ray_goes_on_where_it_was(
     if number == signal.SIGINT:
         assert status_of(run)["status"] in ("interrupted", "finished")
         assert re.search(r"\d+ (waiting|interrupted)", out.splitlines()[-1])
-    process = start("--launcher", "ray", "--only", NAME, "--out", tmp_path / "out")
+    process = start_grid("--launcher", "ray", "--only", NAME, "--out", tmp_path / "out")
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err
     assert_resumed_to_the_end(run, undisturbed)

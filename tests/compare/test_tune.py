@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, ClassVar
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from run_tools import rows_of, status_of, wn_rl
+from run_tools import rows_of, start, status_of, wait_for, wn_rl, write_rows
 
 from wn_rl.commands import tune
 from wn_rl.compare.grid import Run
@@ -147,9 +146,8 @@ class MadeUp:
 
 def leave_evaluations(run: Path, returns: list[float | None]) -> None:
     """Write the metrics of a run whose evaluations had these mean returns."""
-    rows = [{"step": 1, "loss": 0.5}, *({"step": i, "eval/return_mean": value} for i, value in enumerate(returns))]
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluations = [{"step": i, "eval/return_mean": value} for i, value in enumerate(returns)]
+    write_rows(run, [{"step": 1, "loss": 0.5}, *evaluations])
 
 
 def replay_of(run: Path) -> Path:
@@ -313,24 +311,21 @@ def test_a_search_of_real_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == printed.out
 
 
-def start(out: Path, *flags: str) -> "subprocess.Popen[str]":
+def start_search(out: Path, *flags: str) -> "subprocess.Popen[str]":
     """A search that has a checkpoint."""
     words = [*TINY, *TARGET, "--evaluation.period", "300", "--space", "batch_size=8:32", *flags, "--out", str(out)]
-    command = [sys.executable, "-m", "wn_rl.cli", "tune", *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not list(out.glob("runs/*/checkpoints/step_*")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    process = start("tune", *words)
+    wait_for(lambda: list(out.glob("runs/*/checkpoints/step_*")), process)
     return process
 
 
 def test_a_search_that_is_killed_goes_on_by_the_same_command(tmp_path: Path) -> None:
     flags = ["--steps", "1500", "--trials", "3", "--workers", "2"]
-    victim = start(tmp_path, *flags)
+    victim = start_search(tmp_path, *flags)
     victim.kill()
     victim.communicate()
     begun = {path.parent.name: path.read_bytes() for path in tmp_path.glob("runs/*/config.json")}
-    process = start(tmp_path, *flags)
+    process = start_search(tmp_path, *flags)
     printed, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert printed.startswith("3 trials: 3 finished, 0 pruned, 0 failed\n")
@@ -347,8 +342,8 @@ def test_a_search_that_is_killed_goes_on_by_the_same_command(tmp_path: Path) -> 
 
 def test_ctrl_c_saves_and_says_that_the_same_command_goes_on(tmp_path: Path) -> None:
     flags = ["--steps", "1000000", "--trials", "2", "--workers", "1"]
-    process = start(tmp_path, *flags)
-    second = start(tmp_path, *flags)
+    process = start_search(tmp_path, *flags)
+    second = start_search(tmp_path, *flags)
     _, said = second.communicate(timeout=60)
     assert second.returncode == 2
     assert f"in use by another run (process {process.pid})" in said
