@@ -1,7 +1,6 @@
 """Supervising runs with a launcher that only plays; and the real processes of runs, without the training."""
 
 import contextlib
-import dataclasses
 import os
 import signal
 import subprocess
@@ -311,23 +310,9 @@ def test_each_run_sees_the_gpu_of_its_slot(interpreter: Callable[[str], None], t
     assert [run.log.read_text().strip() for run in runs] == ["gpu 3", "gpu 5"]
 
 
-def test_a_run_goes_on_with_what_resume_takes_of_the_settings_asked_for_now(
-    interpreter: Callable[[str], None], tmp_path: Path
-) -> None:
-    interpreter('echo "$@"')
-    (run,) = make_grid(tmp_path, seeds=1)
-    leave(run, "interrupted")
-    launcher = LocalLauncher([Slot("cpu", 1)])
-    asked = {"log_period": 7, "accelerate": "compile", "track": ("jsonl", "wandb"), "keep_replay": True}
-    launcher.start(dataclasses.replace(run, config=changed(run.config, asked)))
-    end_of(launcher)
-    words = run.log.read_text().split()
-    for expected in (["--accelerate", "compile"], ["--keep-replay", "True"], ["--track", "jsonl", "wandb"]):
-        start = words.index(expected[0])
-        assert words[start : start + len(expected)] == expected
-    assert "--log-period" not in words
+def test_a_run_goes_on_with_what_resume_takes_of_the_settings_asked_for_now() -> None:
     taken = {
-        "environment.emulator_threads" if name == "emulator_threads" else name for name in vars(Resume(run.path))
+        "environment.emulator_threads" if name == "emulator_threads" else name for name in vars(Resume(Path("x")))
     }
     assert set(launch._RESUMABLE) == taken - {"run", "steps"}
     assert set(launch._RESUMABLE) <= names_of(Role.CIRCUMSTANCE, Role.RECORD)
