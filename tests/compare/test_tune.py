@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution as Choice
+from optuna.distributions import FloatDistribution, IntDistribution
 from run_tools import rows_of, start, status_of, wait_for, wn_rl, write_rows
 
 from wn_rl.commands import tune
@@ -46,13 +47,13 @@ RATES = ["--space", "learning_rate=log:1e-5:1e-2"]
         ("learning.discount=0.9:0.999", "learning.discount", FloatDistribution(0.9, 0.999)),
         ("batch-size=log:16:128", "learning.batch_size", IntDistribution(16, 128, log=True)),
         (
-            "parameterization=normal,weight_norm",
+            "parameterization=normal,batch_norm",
             "parameterization",
-            CategoricalDistribution(["normal", "weight_norm"]),
+            Choice(["normal", "batch_norm"]),
         ),
-        ("network.log_scale=none,3", "network.log_scale", CategoricalDistribution([None, 3.0])),
-        ("target_period=500,1000,4000", "learning.target_period", CategoricalDistribution([500, 1000, 4000])),
-        ("clip_rewards=true,false", "learning.clip_rewards", CategoricalDistribution([True, False])),
+        ("network.log_scale=none,3", "network.log_scale", Choice([None, 3.0])),
+        ("target_period=500,1000,4000", "learning.target_period", Choice([500, 1000, 4000])),
+        ("clip_rewards=true,false", "learning.clip_rewards", Choice([True, False])),
     ],
 )
 def test_a_space_as_it_is_typed(text: str, name: str, distribution: Any) -> None:
@@ -70,12 +71,7 @@ def test_a_space_as_it_is_typed(text: str, name: str, distribution: Any) -> None
             for text in [
                 *("batch_size=", "batch_size=8,,16", "clip_rewards=yes,no", "clip_rewards=0:1"),
                 *("batch_size=1.5:3", "batch_size=500:4000:500", "learning_rate", "learning_rate=1e-2:1e-5"),
-                *(
-                    "learning_rate=log:0:1",
-                    "learning_rate=log:-1:1",
-                    "learning_rate=log:1e-5",
-                    "learning_rate=a:b",
-                ),
+                *("learning_rate=log:0:1", "learning_rate=log:1e-5", "learning_rate=a:b"),
             ]
         ),
         ("batch_size=0,16", "--learning.batch-size must be at least 1, got 0"),
@@ -382,7 +378,6 @@ def test_no_finished_trial_is_exit_code_1(tmp_path: Path, capsys: pytest.Capture
     ("arguments", "says"),
     [
         (["--space", "lerning_rate=1,2"], "did you mean optimizer.learning_rate?"),
-        (["--space", "max_episode_frames=8,500"], "'max_episode_frames' is not a setting that decides"),
         (["--space"], "--space"),
         ([], "--space"),
         (["--space", "batch_size=8,16", "learning.batch_size=8:16"], "each one once"),
