@@ -46,11 +46,7 @@ RATES = ["--space", "learning_rate=log:1e-5:1e-2"]
         ("learning_rate=log:1e-5:1e-2", "optimizer.learning_rate", FloatDistribution(1e-5, 1e-2, log=True)),
         ("learning.discount=0.9:0.999", "learning.discount", FloatDistribution(0.9, 0.999)),
         ("batch-size=log:16:128", "learning.batch_size", IntDistribution(16, 128, log=True)),
-        (
-            "parameterization=normal,batch_norm",
-            "parameterization",
-            Choice(["normal", "batch_norm"]),
-        ),
+        ("parameterization=normal,batch_norm", "parameterization", Choice(["normal", "batch_norm"])),
         ("network.log_scale=none,3", "network.log_scale", Choice([None, 3.0])),
         ("target_period=500,1000,4000", "learning.target_period", Choice([500, 1000, 4000])),
         ("clip_rewards=true,false", "learning.clip_rewards", Choice([True, False])),

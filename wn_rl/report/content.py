@@ -112,7 +112,7 @@ def _notes(findings: Findings, comparisons: Sequence[Comparison], plans: Plans) 
     here = {run.folder.resolve() for run in comparison.runs}
     planned = {each.folder.resolve(): each for asked in plans.values() for each in asked}
     outs = {planned[folder].out for folder in here & planned.keys()}
-    asked = {at for at, each in planned.items() if each.out in outs and each.cell.suite == comparison.suite}
+    asked = {at for at, each in planned.items() if each.out in outs and each.suite == comparison.suite}
     pairs = {*findings.own.items(), *(pair for pair in findings.equal.items() if pair[0] in findings.own)}
     shown = [each for each in findings.numbers if each.metric == "maximum" and (each.arm, each.baseline) in pairs]
     over_games = {found.quantity for found in shown if found.game is None}

@@ -165,25 +165,8 @@ def read_run(folder: Path) -> Run:
     return Run(folder, record, settings, rows, status, suite, game, arm, seed, steps, period)
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A run that a command of `wn-rl compare` asked for in the folder out; one that never began has no folder."""
-
-    out: Path
-    cell: grid.Cell
-
-    @property
-    def folder(self) -> Path:
-        return self.out / "runs" / self.cell.name
-
-    @property
-    def began(self) -> bool:
-        """Whether the run has a config.json."""
-        return os.path.exists(self.folder / "config.json")  # False, not an error, in a locked folder
-
-
-Plans = dict[str, list[Planned]]
-"""The runs that each command asked for; commands as they would be typed."""
+Plans = dict[str, list[grid.Planned]]
+"""The runs that each command of `wn-rl compare` asked for; commands as they would be typed."""
 
 
 def read_plans(paths: Sequence[Path], runs: Sequence[Path]) -> tuple[Plans, list[LeftOut]]:
@@ -197,8 +180,7 @@ def read_plans(paths: Sequence[Path], runs: Sequence[Path]) -> tuple[Plans, list
     for out in {folder.resolve(): folder for folder in folders}.values():
         try:
             for asked in grid.read_grids(out):
-                planned = [Planned(out, cell) for cell in asked.runs]
-                plans.setdefault(shlex.join(asked.command), []).extend(planned)
+                plans.setdefault(shlex.join(asked.command), []).extend(asked.runs)
         except UserError as error:
             left_out.append(LeftOut(out / "comparison.json", str(error)))
     return plans, left_out
@@ -212,6 +194,6 @@ def missing_runs(plans: Plans) -> list[LeftOut]:
         if not folder.exists():
             left_out.append(LeftOut(folder, "never began"))
         elif not planned.began:
-            said = last_line(planned.out / "logs" / f"{planned.cell.name}.log") or "nothing"
+            said = last_line(planned.out / "logs" / f"{planned.name}.log") or "nothing"
             left_out.append(LeftOut(folder, f"ended before it had a config.json; its log ends with: {said}"))
     return left_out
