@@ -34,8 +34,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(options: Options, command: str) -> None:
-    """Measure section after section; the results and the page are written after each row."""
-    results, device = _results(options), resolve_device(options.device)
+    """Measure section after section; the results and the page are written after each row.
+
+    Raises:
+        UserError: an option is invalid.
+    """
+    if options.repetitions < 1 or not options.seconds > 0:
+        raise UserError("--repetitions must be at least 1, and --seconds greater than 0")
+    if options.out.suffix != ".json":
+        raise UserError(f"--out {options.out} does not end with .json")
+    try:
+        results = dict(json.loads(options.out.read_bytes())) if options.out.exists() else {}
+    except ValueError as error:
+        raise UserError(f"--out {options.out} holds no results: {error}") from error
+    device = resolve_device(options.device)
     options = dataclasses.replace(options, device=str(device))
     if on_cuda := device.type == "cuda":
         torch.cuda.set_device(device)
@@ -43,9 +55,6 @@ def measure(options: Options, command: str) -> None:
     commit, plus, changes = (git_commit() or "unknown").partition("+")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for name in options.sections or SECTIONS:
-        if name.startswith("cuda_") and not on_cuda:
-            say(f"{name}: not on this machine")
-            continue
         say(f"measuring {name}")
         found = results[place_of(name, on_cuda)] = {
             "machine": f"{machine_line(device)}, {num_cores()} torch threads",
@@ -60,18 +69,6 @@ def measure(options: Options, command: str) -> None:
             _write(options.out, results)
         found["complete"] = True
         _write(options.out, results)
-
-
-def _results(options: Options) -> dict[str, Any]:
-    """The results so far; UserError if an option is invalid."""
-    if options.repetitions < 1 or not options.seconds > 0:
-        raise UserError("--repetitions must be at least 1, and --seconds greater than 0")
-    if options.out.suffix != ".json":
-        raise UserError(f"--out {options.out} does not end with .json")
-    try:
-        return dict(json.loads(options.out.read_bytes())) if options.out.exists() else {}
-    except ValueError as error:
-        raise UserError(f"--out {options.out} holds no results: {error}") from error
 
 
 def _write(path: Path, results: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Prove that a refactor changed no behaviour: short runs by the code of a commit and by that of this folder.
 
-    python scripts/same.py [REF] [--only PATTERN] [--list]
+    python scripts/same.py [REF] [--only PATTERN]
 
 What each run leaves must be equal bit for bit: metrics, the checkpoints' states (weights, optimizer, games),
 the replay, and the rest (best network, config, videos, the list of files). It is read as JSON and safetensors,
@@ -252,27 +252,18 @@ def print_row(title: str, one: Path, other: Path) -> bool:
     return not found
 
 
-def read_options() -> tuple[str, list[str], bool]:
-    """The commit, the runs, and whether to list them only: those that killed ones are compared with are added."""
+def main() -> int:
+    """Make the runs of both sides, compare them, and return the exit code."""
     parser = argparse.ArgumentParser(description="Prove that a refactor changed no behaviour.")
     parser.add_argument("ref", nargs="?", default="HEAD", help="the commit to compare with (default: HEAD)")
     parser.add_argument("--only", default="", metavar="PATTERN", help="runs whose name contains it")
-    parser.add_argument("--list", action="store_true", help="list the names of the runs, and make none")
     options = parser.parse_args()
     command = ["git", "rev-parse", "--verify", "--quiet", f"{options.ref}^{{commit}}"]
     commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    names = fnmatch.filter(RUNS, f"*{options.only}*")
-    if not names or not commit:
+    chosen = fnmatch.filter(RUNS, f"*{options.only}*")
+    if not chosen or not commit:
         parser.error(f"no run is named {options.only!r}" if commit else f"there is no commit {options.ref!r}")
-    return commit, [name for name in RUNS if {name} & {*names, *map(KILLED.get, names)}], options.list
-
-
-def main() -> int:
-    """Make the runs of both sides, compare them, and return the exit code."""
-    commit, names, only_list = read_options()
-    if only_list:
-        print("\n".join(names))
-        return 0
+    names = [name for name in RUNS if {name} & {*chosen, *map(KILLED.get, chosen)}]
     here = {name: WORK / "here" / name for name in names}
     there = {name: WORK / commit / kept_name(name) for name in names}
     (WORK / "here").mkdir(parents=True, exist_ok=True)

@@ -16,21 +16,9 @@ class Chain:
     """
 
     def __init__(
-        self,
-        num_envs: int,
-        seed: int,
-        length: int = 4,
-        time_limit: int = 50,
-        life_loss_every: int | None = None,
+        self, num_envs: int, seed: int, length: int = 4, time_limit: int = 50, life_loss_every: int | None = None
     ) -> None:
-        self.spec = EnvironmentSpec(
-            num_actions=2,
-            frame_shape=(length,),
-            dtype="float32",
-            scale=1.0,
-            frames_per_step=1,
-            action_meanings=("left", "right"),
-        )
+        self.spec = EnvironmentSpec(2, (length,), "float32", 1.0, 1, ("left", "right"))
         self.num_envs, self.length, self.time_limit = num_envs, length, time_limit
         self.life_loss_every = life_loss_every
         self.generator = np.random.default_rng(seed)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from run_tools import write_rows
 
 from wn_rl.config import Config, EvaluationConfig, OptimizerConfig, to_json
 from wn_rl.registry import PRESETS
@@ -35,8 +36,6 @@ def write_run(
     message: str = "",
     norms: Sequence[float] = (),
     updates: Sequence[int] = (),
-    frames_per_second: float | None = None,
-    machine: str = "a CPU",
     versions: dict[str, str | None] | None = None,
     **changes: Any,
 ) -> Path:
@@ -56,7 +55,7 @@ def write_run(
     )
     rows: list[dict[str, Any]] = []
     for number, score in enumerate(scores, start=1):
-        row: dict[str, Any] = {"step": number * PERIOD, "frames_per_second": frames_per_second}
+        row: dict[str, Any] = {"step": number * PERIOD, "frames_per_second": 90.0}
         if norms:
             row |= {"norm_v/conv": norms[number - 1], "norm_g/conv": 1.0}
         if updates:
@@ -65,9 +64,9 @@ def write_run(
     folder.mkdir(parents=True)
     command = ["wn-rl", "train", game, "--seed", str(seed)]
     record = {"config": to_json(config), "versions": versions or {"torch": "2.13.0"}, "command": command}
-    record["machine"] = machine
+    record["machine"] = "a CPU"
     (folder / "config.json").write_text(json.dumps(record))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(folder, rows)
     state = {"status": status, "step": len(scores) * PERIOD, "message": message}
     (folder / "status.json").write_text(json.dumps(state))
     return folder

@@ -1,6 +1,11 @@
 """What the tests of the command line share: running it in this process, and reading what a run left."""
 
 import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,33 @@ def wn_rl(*arguments: str) -> int:
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     return int(stop.value.code or 0)
+
+
+def start(*arguments: str | Path) -> "subprocess.Popen[str]":
+    """Start a command as a shell does: in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "wn_rl.cli", *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+
+
+def wait_for(condition: Callable[[], object], process: "subprocess.Popen[str] | None" = None) -> None:
+    """Until something is so, for at most two minutes and as long as the process runs."""
+    until = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < until
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def write_rows(run: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the metrics.jsonl of a run."""
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def status_of(run: Path) -> dict[str, Any]:

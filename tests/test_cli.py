@@ -64,13 +64,7 @@ def test_evaluate_and_play(run: Path, capsys: pytest.CaptureFixture[str], tmp_pa
     assert "random policy" in printed
     results = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
     assert [len(result["returns"]) for result in results] == [4, 4]
-    assert [(result["num_envs"], result["steps"], result["max_episode_frames"]) for result in results] == [
-        (2, None, 10_000), (2, None, 10_000),
-    ]  # fmt: skip
-    assert wn_rl("evaluate", str(run), "--protocol", "epoch") == 0
-    result = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
-    assert (result["num_envs"], result["steps"], result["max_episode_frames"]) == (1, 100, 10_000)
-    capsys.readouterr()
+    assert [(result["num_envs"], result["max_episode_frames"]) for result in results] == [(2, 10_000)] * 2
     video = tmp_path / "game.mp4"
     assert wn_rl("play", str(run), "--video", str(video), "--network", "latest", "--device", "auto") == 0
     assert video.stat().st_size > 1000
@@ -84,10 +78,10 @@ def test_evaluate_and_play(run: Path, capsys: pytest.CaptureFixture[str], tmp_pa
         ("play", ["--seed", "-1"], "seed must be at least 0"),
         ("play", ["--network", "worst"], "invalid choice 'worst' for argument '--network'"),
         ("play", ["--video", "RUN"], "is a folder"),
+        ("play", ["--video", "RUN/config.json/game.mp4"], "config.json"),
         ("evaluate", ["--num-envs", "0"], "--num-envs must be at least 1, got 0"),
         ("evaluate", ["--episodes", "0"], "--episodes must be at least 1, got 0"),
         ("evaluate", ["--epsilon", "2"], "--epsilon must be between 0 and 1, got 2"),
-        ("evaluate", ["--protocol", "epoch", "--episodes", "5"], "--episodes is for --protocol nature"),
         ("resume", ["--steps", "100"], "can only grow"),
     ],
 )
@@ -153,10 +147,8 @@ def test_doctor_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["train", "brekout"], "breakout"),
         (["train", "breakout", "--suite", "minator"], "minatar"),
-        (["train", "breakout", "--stps", "5"], "--stps"),
         (["train", "breakout", "--steps", "-5"], "--steps must be at least 1, got -5"),
         (["train", "breakout", "--steps", "many"], "--steps"),
-        (["train", "breakout", "--learning.discount", "2"], "between 0 and 1"),
         (["train", "breakout", "--preset", "papers"], "paper"),
         (["train", "breakout", "--track", "mlflow"], "mlflow"),
         (["train"], "GAME"),
@@ -179,15 +171,6 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
     assert sorted(os.listdir(tmp_path)) == before  # nothing was created
 
 
-def test_a_video_that_cannot_be_written_is_one_clear_line(
-    finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_text("")
-    assert wn_rl("play", str(finished), "--video", str(tmp_path / "file" / "game.mp4")) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "file" in line
-
-
 @pytest.mark.parametrize(
     ("error", "code"),
     [(OSError(28, "No space left"), 1), (FileNotFoundError(2, "gone"), 2), (ValueError("no"), 2)],
@@ -201,12 +184,6 @@ def test_only_what_trying_again_cannot_mend_ends_with_the_code_of_a_mistake(
     monkeypatch.setattr("wn_rl.commands.games.run", fail)
     assert wn_rl("games") == code
     assert len(capsys.readouterr().err.splitlines()) == 1
-
-
-@pytest.mark.skipif("__import__('torch').cuda.is_available()")
-def test_cuda_on_a_cpu_box_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    assert wn_rl("train", "breakout", "--device", "cuda") == 2
-    assert "--device cpu" in capsys.readouterr().err
 
 
 def test_a_non_empty_folder_is_refused_with_the_resume_command(

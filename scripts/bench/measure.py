@@ -20,7 +20,7 @@ from wn_rl.machine import num_cores
 from wn_rl.registry import PRESETS
 
 Name = TypeVar("Name")
-Section = Literal["matrix", "updates", "emulators", "peers", "memory", "cuda_runs", "cuda_together"]
+Section = Literal["matrix", "updates", "emulators", "peers", "memory"]
 # Between copies of the target there is a whole number of rounds, so that no round is split.
 LEARNING = {"replay_capacity": 50_000, "replay_start": 4_096, "target_period": 64_000}
 
@@ -77,18 +77,16 @@ def config_of(
     )
 
 
-def seconds_of(function: Callable[[], object], calls: int = 1, at_least: float = 0) -> float:
-    """Mean seconds of a call, over blocks of this number of calls, until at_least seconds have passed."""
+def seconds_of(function: Callable[[], object], calls: int = 1) -> float:
+    """Mean seconds of this number of calls."""
     on_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     synchronize: Callable[[], None] = torch.cuda.synchronize if on_cuda else lambda: None
     synchronize()
-    start, num_calls = time.perf_counter(), 0
-    while not num_calls or time.perf_counter() - start < at_least:
-        for _ in range(calls):
-            function()
-        num_calls += calls
-        synchronize()
-    return (time.perf_counter() - start) / num_calls
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    synchronize()
+    return (time.perf_counter() - start) / calls
 
 
 def matrix_rate(precision: str, device: str, threads: int, repetitions: int = 20) -> float:
@@ -102,11 +100,11 @@ def matrix_rate(precision: str, device: str, threads: int, repetitions: int = 20
 
 
 def in_turns(
-    workers: Mapping[Name, tuple[Any, ...]], turns: int, seconds: float, together: bool = False
+    workers: Mapping[Name, tuple[Any, ...]], turns: int, seconds: float
 ) -> dict[Name, list[dict[Any, Any]]]:
     """What workers (function and arguments), each in a process of its own, count in their turns of this length.
 
-    The others wait meanwhile, so that the machine's noise affects all of them alike. together: all work at once.
+    The others wait meanwhile, so that the machine's noise affects all of them alike.
 
     A worker is called with a connection and its arguments. It sends something when it is ready; then, again and
     again, it receives the seconds of a turn and sends what it has counted.
@@ -127,10 +125,7 @@ def in_turns(
             stack.callback(child.kill)
             theirs.close()  # the child now has the only copy, so that its end closes the pipe
             connections[name].recv()  # one starts after the other: spinning threads would slow each other down
-        groups = [list(workers)] if together else [[name] for name in workers]
-        for group in groups * turns:
-            for name in group:
-                connections[name].send(seconds)
-            for name in group:
-                results[name].append(connections[name].recv())
+        for name in list(workers) * turns:
+            connections[name].send(seconds)
+            results[name].append(connections[name].recv())
     return results

@@ -40,9 +40,8 @@ def _section(place: str, found: dict[str, Any]) -> str:
     if not rows:
         flags = place if place in get_args(Section) else f"{place.removeprefix('cuda_')} --device cuda"
         return f"Not measured. `{COMMAND} {flags}` fills this in on a machine that has what it needs."
-    commit = f", commit {found['commit']}" if "commit" in found else ""
-    interrupted = "" if found.get("complete", True) else " Interrupted: rows are missing."
-    parts = [f"{found['machine']}. `{found['command']}`, {found['date']}{commit}.{interrupted}"]
+    interrupted = "" if found["complete"] else " Interrupted: rows are missing."
+    parts = [f"{found['machine']}. `{found['command']}`, {found['date']}, commit {found['commit']}.{interrupted}"]
     if place.endswith("peers"):
         parts += [IN_SHORT, peers_in_short(rows), "All loops, with their spreads:"]
     columns = list(dict.fromkeys(name for row in rows for name in row.what))

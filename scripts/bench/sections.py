@@ -18,7 +18,7 @@ from wn_rl.machine import GIGABYTE, num_cores
 from wn_rl.nn import fold
 from wn_rl.registry import PRESETS
 
-GAMES = ("breakout", "enduro", "seaquest", "space_invaders")  # of emulators and cuda_runs
+GAMES = ("breakout", "enduro", "seaquest", "space_invaders")  # of emulators
 UPDATES = (("laptop", 16, 2), ("minatar", 16, 10))  # preset, lanes, and rounds in one measurement
 UPDATES_ON_CUDA = (("fast", 64, 2),)
 TURNS_OF_UPDATES = 25  # in a repetition: parameterizations differ by less than one turn from the next
@@ -169,26 +169,6 @@ def memory(options: Options) -> Iterator[Row]:
         yield Row({"replay": name}, "GB", [gigabytes], 84 * 84 * 1e6 / GIGABYTE, source)
 
 
-def cuda_runs(options: Options) -> Iterator[Row]:
-    """Frames a second of the `fast` preset at a full replay, without and with evaluation: 12 times --seconds."""
-    for game, evaluates in itertools.product(GAMES, (False, True)):
-        changes = {"evaluation": PRESETS["fast"](game).evaluation} if evaluates else {}
-        config = config_of("fast", game, options.device, "bfloat16", {}, **changes)
-        [turn] = in_turns({0: (workers.ours, config, True)}, 1, 12 * options.seconds)[0]
-        what = {"game": game, "evaluations": turn["steps"] // config.evaluation.period if evaluates else "none"}
-        yield Row(what, "frames/s", [_spec_of(config).frames_per_step * turn["steps"] / turn["seconds"]])
-
-
-def cuda_together(options: Options) -> Iterator[Row]:
-    """Updates a second of several learners at once, each in a process with a replay of its own; no emulators."""
-    configs = {0: config_of("fast", "breakout", options.device, "bfloat16", torch_threads=1)}
-    for count in (1, 2, 4, 8):
-        learners = dict.fromkeys(range(count), (workers.updates, configs, 1))
-        turns = in_turns(learners, 1, options.seconds, together=True).values()
-        rate = sum(1 / turn[0] for [turn] in turns)
-        yield Row({"learners": count, "precision": "bfloat16"}, "updates/s in all", [rate])
-
-
 SECTIONS: dict[str, Callable[[Options], Iterator[Row]]] = {
-    section.__name__: section for section in (matrix, updates, emulators, peers, memory, cuda_runs, cuda_together)
+    section.__name__: section for section in (matrix, updates, emulators, peers, memory)
 }

@@ -2,7 +2,7 @@
 
 import resource
 import time
-from collections.abc import Callable, Generator, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,13 @@ from gymnasium import spaces
 from stable_baselines3 import DQN
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecFrameStack
 from torch import Tensor, nn
 
 from bench.measure import seconds_of
-from wn_rl.agents import dqn as algorithm
 from wn_rl.agents.accelerate import set_tf32
-from wn_rl.agents.evaluation import run_epoch_evaluation
 from wn_rl.agents.experiment import make_dqn, make_training_environments
 from wn_rl.agents.replay import Replay
 from wn_rl.config import Config
@@ -32,74 +31,56 @@ from wn_rl.run.training import set_torch_threads
 from wn_rl.sb3 import WeightNormCnnPolicy
 
 WARM_UP_STEPS = 400  # after replay start, before the first turn
+BLOCK_STEPS = 64  # between two looks at the clock; whole rounds
 
 
-def turns_of(
+def take_turns(connection: Connection, turn: Callable[[float], object]) -> None:
+    """Say that this process is ready; for each number of seconds received, make a turn and send its result."""
+    connection.send("ready")
+    while True:
+        connection.send(turn(connection.recv()))
+
+
+def loop_in_turns(
     connection: Connection,
     config: Config,
     network: nn.Module,
-    warm_up: int = WARM_UP_STEPS,
-    after_block: Callable[[], object] = lambda: None,
-) -> Generator[None, tuple[int, int], None]:
-    """The turns of a training loop, which sends its steps and updates so far into this generator after each step.
+    run_to: Callable[[int], object],
+    counts: Callable[[], tuple[int, int]],
+) -> None:
+    """Turns of a training loop that runs to a number of steps. counts: its steps and updates so far.
 
-    Besides what was counted it reports what must be equal between loops. A turn is a whole number of evaluation
-    periods or, without evaluation, of rounds; after_block is called after each of them.
+    Besides what was counted in a turn it sends what must be equal between loops.
     """
-    learning = config.learning
-    block = config.evaluation.period or max(learning.update_period, config.num_envs)
-    result, steps = dict[str, Any](), 0
-    while steps < learning.replay_start + warm_up:
-        steps, updates = yield
-    while True:
-        connection.send(result)
-        allowed, start, first_step, first_update = connection.recv(), time.perf_counter(), steps, updates
+    run_to(config.learning.replay_start + WARM_UP_STEPS)
+
+    def turn(allowed: float) -> dict[str, float]:
+        start, (first_step, first_update) = time.perf_counter(), counts()
         while (seconds := time.perf_counter() - start) < allowed:
-            end_of_block = steps + block
-            while steps < end_of_block:
-                steps, updates = yield
-            after_block()
-        result = {
+            run_to(counts()[0] + BLOCK_STEPS)
+        steps, updates = counts()
+        return {
             "seconds": seconds,
             "steps": steps - first_step,
             "updates": updates - first_update,
             "num_parameters": sum(parameter.numel() for parameter in network.parameters()),
             "torch_threads": torch.get_num_threads(),
             "lanes": config.num_envs,
-            "steps_per_update": learning.update_period,
+            "steps_per_update": config.learning.update_period,
         }
 
+    take_turns(connection, turn)
 
-def ours(connection: Connection, config: Config, full_replay: bool = False) -> None:
-    """Our loop as `wn-rl train` runs it, without its folder.
 
-    full_replay: the replay is filled with copies of the rows that it holds at replay start.
-    """
+def ours(connection: Connection, config: Config) -> None:
+    """Our loop as `wn-rl train` runs it, without its folder."""
     dqn = make_dqn(set_torch_threads(config), torch.device(config.device))
-    learning, networks = config.learning, dqn.learner.networks
-    # Soon after the eighth copy of the target, rounds of every size have been compiled and captured.
-    warm_up = 9 * learning.target_period if full_replay else WARM_UP_STEPS
 
-    def evaluate() -> None:
-        if config.evaluation.period:
-            run_epoch_evaluation(config, networks.acting, seed=dqn.num_steps, tick=lambda: None)
+    def run_to(num_steps: int) -> None:
+        dqn.run(num_steps, lambda _: None)
 
-    turns = turns_of(connection, config, networks.online, warm_up, evaluate)
-    next(turns)
-
-    def after_step(dqn: algorithm.DQN) -> None:
-        if full_replay and dqn.num_steps + config.num_envs >= learning.replay_start:
-            fill(dqn.replay)
-        turns.send((dqn.num_steps, dqn.learner.num_updates))
-
-    dqn.run(config.steps, after_step)
-
-
-def fill(replay: Replay) -> None:
-    """Repeat the rows of a replay until it is full; a full one is left as it is."""
-    rows = replay.read_rows(replay.oldest_row, replay.num_rows) if replay.num_rows < replay.ring_rows else {}
-    while replay.num_rows < replay.ring_rows:
-        replay.write_rows(replay.num_rows, rows)
+    network = dqn.learner.networks.online
+    loop_in_turns(connection, config, network, run_to, lambda: (dqn.num_steps, dqn.learner.num_updates))
 
 
 def stable_baselines3(connection: Connection, config: Config) -> None:
@@ -125,14 +106,12 @@ def stable_baselines3(connection: Connection, config: Config) -> None:
         device=config.device,
         seed=config.seed,
     )
-    turns = turns_of(connection, config, model.q_net)
-    next(turns)
+    model.set_logger(Logger(None, []))  # or each call of learn would make one
 
-    def after_step(*_: object) -> bool:
-        turns.send((model.num_timesteps, model._n_updates))
-        return True
+    def run_to(num_steps: int) -> None:
+        model.learn(num_steps - model.num_timesteps, reset_num_timesteps=False)
 
-    model.learn(config.steps, callback=after_step)
+    loop_in_turns(connection, config, model.q_net, run_to, lambda: (model.num_timesteps, model._n_updates))
 
 
 def _sb3_environments(config: Config) -> Any:
@@ -174,7 +153,7 @@ def _sb3_policy(config: Config) -> tuple[Any, dict[str, Any]]:
 
 
 def updates(connection: Connection, configs: Mapping[Hashable, Config], rounds: int) -> None:
-    """Mean seconds of an update of each config, over this number of rounds or for the seconds of a turn.
+    """Mean seconds of an update of each config over this number of rounds, whatever the seconds of a turn.
 
     No environments step. Configs take turns too; every second turn is in reverse order, since a config depends on
     what the one before it left in the caches.
@@ -187,18 +166,20 @@ def updates(connection: Connection, configs: Mapping[Hashable, Config], rounds: 
         dqn.learn()  # this initializes the networks
         learners[name] = dqn.learner
 
-    def seconds_of_update(name: Hashable, calls: int, seconds: float) -> float:
+    def seconds_of_update(name: Hashable, calls: int) -> float:
         num_updates = updates_in_a_round(configs[name])
-        return seconds_of(lambda: learners[name].learn(num_updates), calls, seconds) / num_updates
+        return seconds_of(lambda: learners[name].learn(num_updates), calls) / num_updates
 
     order = list(configs)
     for name in order:
-        seconds_of_update(name, 5, 0)  # warm-up: libraries, compilers, captures
-    connection.send("ready")
-    while True:
-        seconds = connection.recv()
-        connection.send({name: seconds_of_update(name, rounds, seconds) for name in order})
+        seconds_of_update(name, 5)  # warm-up: libraries, compilers, captures
+
+    def turn(_: float) -> dict[Hashable, float]:
+        found = {name: seconds_of_update(name, rounds) for name in order}
         order.reverse()
+        return found
+
+    take_turns(connection, turn)
 
 
 def emulator(connection: Connection, config: Config) -> None:
@@ -223,9 +204,7 @@ def emulator(connection: Connection, config: Config) -> None:
         return {kind: frames * len(each) / (float(each.sum()) or 1) for kind, each in kinds.items()}
 
     play(0.1)  # warm-up
-    connection.send("ready")
-    while True:
-        connection.send(play(connection.recv()))
+    take_turns(connection, play)
 
 
 def replay_bytes(connection: Connection, make_replay: Callable[[int], object], capacity: int) -> None:
@@ -234,11 +213,12 @@ def replay_bytes(connection: Connection, make_replay: Callable[[int], object], c
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
-    connection.send("ready")
-    connection.recv()
-    before = resident()
-    _replay = make_replay(capacity)  # kept until its memory is read
-    connection.send({"bytes": resident() - before})
+    def grow(_: float) -> dict[str, int]:
+        before = resident()
+        _replay = make_replay(capacity)  # kept until its memory is read
+        return {"bytes": resident() - before}
+
+    take_turns(connection, grow)
 
 
 def full_replay(capacity: int) -> Replay:

@@ -10,9 +10,7 @@ from wn_rl.agents.accelerate import Captured, Transfer
 from wn_rl.agents.actor import DRAW_AHEAD, Actor, Stacks
 from wn_rl.envs.base import EnvironmentSpec, Step
 
-SPEC = EnvironmentSpec(
-    num_actions=3, frame_shape=(1,), dtype="uint8", scale=1.0, frames_per_step=1, action_meanings=("",) * 3
-)
+SPEC = EnvironmentSpec(3, (1,), "uint8", 1.0, 1, ("",) * 3)
 
 
 class Recorder(nn.Module):

@@ -1,7 +1,7 @@
 """The same code on a CUDA device; skipped without one."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,14 @@ pytestmark = [
 ]
 CUDA = torch.device("cuda", 0)
 
-SPEC = EnvironmentSpec(
-    num_actions=3, frame_shape=(4, 4), dtype="uint8", scale=1.0, frames_per_step=1, action_meanings=("",) * 3
-)
+SPEC = EnvironmentSpec(3, (4, 4), "uint8", 1.0, 1, ("",) * 3)
+
+
+def steps_of_two_lanes(count: int) -> Iterator[Step]:
+    generator = np.random.default_rng(0)
+    for _ in range(count):
+        frames, reward = generator.integers(0, 255, (2, 4, 4), dtype=np.uint8), generator.normal(size=2)
+        yield Step(frames, reward.astype(np.float32), np.ones(2, np.float32), generator.random(2) < 0.2)
 
 
 def test_a_strided_convolution_is_that_of_torch() -> None:
@@ -56,14 +61,7 @@ def test_a_strided_convolution_is_that_of_torch() -> None:
 
 def test_stacks_on_the_device_are_those_in_host_memory() -> None:
     stacks = [Stacks(2, SPEC, 3, torch.device(device)) for device in ("cpu", "cuda")]
-    generator = np.random.default_rng(0)
-    for _ in range(20):
-        step = Step(
-            generator.integers(0, 255, (2, 4, 4), dtype=np.uint8),
-            np.zeros(2, np.float32),
-            np.ones(2, np.float32),
-            generator.random(2) < 0.3,
-        )
+    for step in steps_of_two_lanes(20):
         for each in stacks:
             each.push(step)
         assert torch.equal(stacks[0].frames, stacks[1].frames.cpu())
@@ -71,14 +69,7 @@ def test_stacks_on_the_device_are_those_in_host_memory() -> None:
 
 def test_replays_on_both_devices_draw_the_same_batches() -> None:
     replays = [Replay(200, 2, SPEC, stack=3, device=device) for device in ("cpu", "cuda")]
-    generator = np.random.default_rng(0)
-    for _ in range(130):
-        step = Step(
-            generator.integers(0, 255, (2, 4, 4), dtype=np.uint8),
-            generator.normal(size=2).astype(np.float32),
-            np.ones(2, np.float32),
-            generator.random(2) < 0.1,
-        )
+    for step in steps_of_two_lanes(130):
         for replay in replays:
             replay.add(step, np.zeros(2, dtype=np.int64))
     for index in range(5):

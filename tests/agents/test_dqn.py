@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from probes import Chain
+from resume_tools import assert_same
 
 from wn_rl import envs
 from wn_rl.agents import replay
@@ -184,24 +185,12 @@ def test_updates_at_their_exact_steps() -> None:
     ]  # fmt: skip
 
 
-def same(one: object, other: object) -> bool:
-    if isinstance(one, dict):
-        return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))  # type: ignore[arg-type]
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)  # type: ignore[arg-type]
-    if isinstance(one, np.ndarray):
-        return np.array_equal(one, other)  # type: ignore[arg-type]
-    return one == other
-
-
 def test_the_same_seed_gives_the_same_run_and_another_seed_does_not() -> None:
     config = dataclasses.replace(CHAIN, num_envs=2)
-    one, other = state_of(trained(config)), state_of(trained(config))
-    assert same(one, other)
-    third = state_of(trained(dataclasses.replace(config, seed=2)))
-    assert not same(one["learner"]["online"], third["learner"]["online"])
+    one = state_of(trained(config))
+    assert_same(one, state_of(trained(config)))
+    with pytest.raises(AssertionError, match="online"):
+        assert_same(one["learner"], state_of(trained(dataclasses.replace(config, seed=2)))["learner"])
 
 
 def test_every_random_number_of_a_run_comes_from_its_seed() -> None:
@@ -247,7 +236,7 @@ def test_a_restored_experiment_goes_on_as_if_nothing_had_happened() -> None:
     again.replay.write_rows(start, half.replay.read_rows(start, stop))
     restore(again, state_of(half))
     again.run(config.steps, lambda experiment: None)
-    assert same(state_of(again), state_of(trained(config)))
+    assert_same(state_of(again), state_of(trained(config)))
 
 
 def test_parameterizations_start_from_the_same_function() -> None:

@@ -29,14 +29,7 @@ from wn_rl.seeding import derive_seed
 class Tape:
     """Lanes whose games last a scripted number of steps; each step gives reward 1. Endless after the script."""
 
-    spec = EnvironmentSpec(
-        num_actions=2,
-        frame_shape=(1,),
-        dtype="float32",
-        scale=1.0,
-        frames_per_step=1,
-        action_meanings=("a", "b"),
-    )
+    spec = EnvironmentSpec(2, (1,), "float32", 1.0, 1, ("a", "b"))
 
     def __init__(self, lengths: Sequence[Sequence[int]]) -> None:
         self.num_envs = len(lengths)
@@ -98,40 +91,23 @@ def test_returns_are_raw_sums_between_firsts_and_void_on_a_first_row() -> None:
     assert episodes.unfinished(0) == (1.0, 1)
 
 
-def test_epoch_with_one_lane_counts_completed_games_only() -> None:
-    tape = Tape([[3, 4, 100]])
-    games = evaluate_steps(actor_for(tape), tape, 0.05, 20, lambda: None)
-    assert games.returns == (3.0, 4.0)
-    assert games.lengths == (3, 4)
-    assert tape.sent == 20 + 1  # one row more shows that the last game was cut
-
-
-def test_epoch_with_one_lane_counts_a_game_whose_last_step_is_the_last_of_the_test() -> None:
-    tape = Tape([[3, 16, 100]])  # 3 steps, 1 to start anew, 16 steps
-    ticks: list[None] = []
-    games = evaluate_steps(actor_for(tape), tape, 0.05, 20, lambda: ticks.append(None))
-    assert games.returns == (3.0, 16.0)
-    assert games.lengths == (3, 16)
-    assert len(ticks) == 20
-    for num_steps in (19, 21):  # one step before its end, and the row that shows it
-        tape = Tape([[3, 16, 100]])
-        games = evaluate_steps(actor_for(tape), tape, 0.05, num_steps, lambda: None)
-        assert games.returns == ((3.0,) if num_steps == 19 else (3.0, 16.0))
-
-
-def test_epoch_with_one_lane_counts_the_partial_game_if_none_was_completed() -> None:
-    tape = Tape([[100]])
-    games = evaluate_steps(actor_for(tape), tape, 0.05, 20, lambda: None)
-    assert games.returns == (20.0,)
-    assert games.lengths == (20,)
-
-
-def test_epoch_with_lanes_finishes_every_game_that_was_started() -> None:
-    tape = Tape([[2, 2, 2, 2, 2], [30, 5]])
-    # Two lanes spend two steps a row; lane 0 starts games while fewer than 10 are spent, the long one is finished.
-    games = evaluate_steps(actor_for(tape), tape, 0.05, 10, lambda: None)
-    assert sorted(games.returns) == [2.0, 2.0, 30.0]
-    assert tape.sent == 31
+@pytest.mark.parametrize(
+    ("lanes", "num_steps", "returns", "sent"),
+    [
+        ([[3, 4, 100]], 20, [3, 4], 21),  # completed games only; one row more shows that the last one was cut
+        ([[3, 16, 100]], 20, [3, 16], 21),  # 3 steps, 1 to start anew, 16 steps: the last step is the game's last
+        ([[3, 16, 100]], 19, [3], 20),
+        ([[3, 16, 100]], 21, [3, 16], 22),
+        ([[100]], 20, [20], 21),  # the partial game, since none was completed
+        # Two lanes spend two steps a row: one starts games while fewer than 10 are spent, and all are finished.
+        ([[2, 2, 2, 2, 2], [30, 5]], 10, [2, 2, 30], 31),
+    ],
+)
+def test_the_games_of_an_epoch(lanes: list[list[int]], num_steps: int, returns: list[int], sent: int) -> None:
+    tape, ticks = Tape(lanes), list[None]()
+    games = evaluate_steps(actor_for(tape), tape, 0.05, num_steps, lambda: ticks.append(None))
+    assert sorted(games.returns) == sorted(games.lengths) == returns
+    assert (tape.sent, len(ticks)) == (sent, num_steps if len(lanes) == 1 else sent)
 
 
 def test_nature_starts_exactly_the_games_asked_for() -> None:
@@ -140,7 +116,9 @@ def test_nature_starts_exactly_the_games_asked_for() -> None:
     assert sorted(games.returns) == [1.0, 1.0, 5.0, 9.0]  # one each, and lane 1, free first, a second
 
 
-def test_no_game_gives_none_not_nan() -> None:
+def test_mean_and_deviation_and_none_without_a_game() -> None:
+    games = Episodes((1.0, 3.0), (5, 6))
+    assert (games.return_mean, games.return_std, games.length_mean) == (2.0, 1.0, 5.5)
     tape = Tape([[5]])
     games = evaluate_episodes(actor_for(tape), tape, 0.05, 0, lambda: None)
     assert (games.return_mean, games.return_std, games.length_mean) == (None, None, None)
@@ -153,13 +131,6 @@ def test_the_tick_may_stop_a_test() -> None:
     tape = Tape([[5]])
     with pytest.raises(Interrupted):
         evaluate_episodes(actor_for(tape), tape, 0.05, 3, stop)
-
-
-def test_mean_and_deviation() -> None:
-    tape = Tape([[1, 3, 100]])
-    games = evaluate_steps(actor_for(tape), tape, 0.05, 12, lambda: None)
-    assert games.return_mean == 2.0
-    assert games.return_std == 1.0
 
 
 def test_a_test_is_played_by_the_config_and_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ TARGET_T = torch.tensor([5.5, -1.0, -0.49], dtype=torch.float64)
 Q_TM1 = torch.tensor([[1.0, 2.0, 3.0], [0.5, -1.0, 4.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
 A_TM1 = torch.tensor([1, 2, 0])
 ONES = torch.ones(3, dtype=torch.float64)
+LOSS = [Q_TM1, A_TM1, TARGET_T, ONES]
 
 
 def test_target_golden() -> None:
@@ -61,17 +64,11 @@ def test_loss_is_a_sum_and_weight_zero_removes_a_slot() -> None:
     assert loss.item() == pytest.approx(3.0 + 0.49**2 / 2)
 
 
-@pytest.mark.parametrize("position", range(3))
-def test_wrong_ranks_of_a_target_are_refused(position: int) -> None:
-    arguments = [R_T, DISCOUNT_T, Q_T]
-    arguments[position] = arguments[position].unsqueeze(-1)
-    with pytest.raises(ValueError, match="must have rank"):
-        q_learning_target(*arguments)
-
-
-@pytest.mark.parametrize("position", range(4))
-def test_wrong_ranks_of_a_loss_are_refused(position: int) -> None:
-    arguments = [Q_TM1, A_TM1, TARGET_T, ONES]
-    arguments[position] = arguments[position].unsqueeze(-1)
-    with pytest.raises(ValueError, match="must have rank"):
-        q_learning_loss(*arguments)
+@pytest.mark.parametrize(
+    ("function", "arguments"), [(q_learning_target, [R_T, DISCOUNT_T, Q_T]), (q_learning_loss, LOSS)]
+)
+def test_wrong_ranks_are_refused(function: Callable[..., Tensor], arguments: list[Tensor]) -> None:
+    for position, argument in enumerate(arguments):
+        wrong = [*arguments[:position], argument.unsqueeze(-1), *arguments[position + 1 :]]
+        with pytest.raises(ValueError, match="must have rank"):
+            function(*wrong)

@@ -8,17 +8,8 @@ from wn_rl.agents.replay import LONGEST_ROUND, TRIES, Batch, Draws, Replay, draw
 from wn_rl.envs.base import EnvironmentSpec, Step
 from wn_rl.seeding import random_bits
 
-SPEC = EnvironmentSpec(
-    num_actions=5, frame_shape=(2,), dtype="float32", scale=1.0, frames_per_step=1, action_meanings=("",) * 5
-)
-ATARI = EnvironmentSpec(
-    num_actions=4,
-    frame_shape=(84, 84),
-    dtype="uint8",
-    scale=1 / 255,
-    frames_per_step=4,
-    action_meanings=("",) * 4,
-)
+SPEC = EnvironmentSpec(5, (2,), "float32", 1.0, 1, ("",) * 5)
+ATARI = EnvironmentSpec(4, (84, 84), "uint8", 1 / 255, 4, ("",) * 4)
 
 
 def sampled(replay: Replay, index: int, size: int, seed: int = 1, purpose: str = "update") -> Batch:

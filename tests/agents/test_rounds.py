@@ -33,9 +33,7 @@ from wn_rl.presets import minatar
 from wn_rl.seeding import derive_seed
 
 CPU = torch.device("cpu")
-SPEC = EnvironmentSpec(
-    num_actions=3, frame_shape=(2, 6, 6), dtype="uint8", scale=1.0, frames_per_step=1, action_meanings=("",) * 3
-)
+SPEC = EnvironmentSpec(3, (2, 6, 6), "uint8", 1.0, 1, ("",) * 3)
 CONFIG = Config(
     "breakout",
     suite="minatar",

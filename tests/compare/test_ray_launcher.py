@@ -5,14 +5,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from run_tools import QUICK, rows_of, status_of, timeless, wn_rl
+from run_tools import QUICK, rows_of, start, status_of, timeless, wait_for, wn_rl
 
 from wn_rl.compare.launch import num_cores
 from wn_rl.compare.ray_launcher import RayLauncher
@@ -24,12 +22,8 @@ NAME = "minatar-breakout-weight_norm-lr0.0003-seed1"
 GRID = ["--games", "breakout", "--arms", "weight_norm", "--seeds", "1", *QUICK, "--steps", "3000"]
 
 
-def start(*arguments: str | Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "wn_rl.cli", "compare", *GRID, *map(str, arguments)]
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
-    )
+def start_grid(*arguments: str | Path) -> "subprocess.Popen[str]":
+    return start("compare", *GRID, *arguments)
 
 
 def parent_of(pid: int) -> int:
@@ -39,11 +33,7 @@ def parent_of(pid: int) -> int:
 
 def wait_for_a_checkpoint(run: Path, process: "subprocess.Popen[str]") -> int:
     """Until the run has one; the process that trains."""
-    until = time.monotonic() + 120
-    while not list(run.glob("checkpoints/step_*")):
-        assert time.monotonic() < until
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
+    wait_for(lambda: list(run.glob("checkpoints/step_*")), process)
     return int((run / ".lock").read_text())
 
 
@@ -63,19 +53,21 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @needs_ray
-def test_a_cluster_that_is_not_there_is_one_clear_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_cluster_that_is_not_there_is_one_clear_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
-    flags = ["--launcher", "ray", "--address", "127.0.0.1:1", "--out", str(out)]
-    assert wn_rl("compare", *GRID, *flags) == 2
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert wn_rl("compare", *GRID, "--launcher", "ray", "--out", str(out)) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "no Ray cluster could be reached at 127.0.0.1:1" in line
+    assert "no Ray cluster could be reached at RAY_ADDRESS 127.0.0.1:1" in line
     assert not out.exists()
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"wn-rl\[ray\]"):
-        RayLauncher(None, "cpu", threads=1, gpu_share=None)
+        RayLauncher("cpu", threads=1, gpu_share=None)
 
 
 class PlayRay:
@@ -117,8 +109,8 @@ def test_a_task_asks_for_its_cores_and_its_share_of_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster = PlayRay(CPU=16.0, GPU=gpus)
-    monkeypatch.setattr("wn_rl.compare.ray_launcher._connect", lambda address: cluster)
-    launcher = RayLauncher(None, device, threads=2, gpu_share=share)
+    monkeypatch.setattr("wn_rl.compare.ray_launcher._connect", lambda: cluster)
+    launcher = RayLauncher(device, threads=2, gpu_share=share)
     assert cluster.asked == {**asks, "max_retries": 0}  # the comparison counts retries
     assert launcher.at_once == at_once
 
@@ -128,16 +120,16 @@ def test_a_gpu_that_the_cluster_has_not_is_one_clear_line(
     device: str, share: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = PlayRay(CPU=16.0)
-    monkeypatch.setattr("wn_rl.compare.ray_launcher._connect", lambda address: cluster)
+    monkeypatch.setattr("wn_rl.compare.ray_launcher._connect", lambda: cluster)
     with pytest.raises(UserError, match="the Ray cluster has no GPU"):
-        RayLauncher(None, device, threads=1, gpu_share=share)
+        RayLauncher(device, threads=1, gpu_share=share)
     assert cluster.is_shut
 
 
 @needs_ray
 @pytest.mark.slow
 def test_a_run_whose_worker_is_killed_goes_on_in_another(undisturbed: Path, tmp_path: Path) -> None:
-    process = start("--launcher", "ray", "--only", NAME, "--out", tmp_path / "out")
+    process = start_grid("--launcher", "ray", "--only", NAME, "--out", tmp_path / "out")
     run = tmp_path / "out" / "runs" / NAME
     trainer = wait_for_a_checkpoint(run, process)
     os.kill(parent_of(trainer), signal.SIGKILL)
@@ -160,8 +152,11 @@ def cluster() -> Iterator[Any]:
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_run_whose_machine_is_lost_goes_on_on_another(undisturbed: Path, tmp_path: Path, cluster: Any) -> None:
-    process = start("--launcher", "ray", "--only", NAME, "--address", cluster.address, "--out", tmp_path / "out")
+def test_a_run_whose_machine_is_lost_goes_on_on_another(
+    undisturbed: Path, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    process = start_grid("--launcher", "ray", "--only", NAME, "--out", tmp_path / "out")
     run = tmp_path / "out" / "runs" / NAME
     trainer = wait_for_a_checkpoint(run, process)
     raylet = parent_of(parent_of(trainer))
@@ -179,7 +174,7 @@ def test_a_comparison_that_is_stopped_on_ray_goes_on_where_it_was(
     number: int, code: int, undisturbed: Path, tmp_path: Path
 ) -> None:
     """With more seeds than there is room for: tasks that have not begun are cancelled too."""
-    process = start("--launcher", "ray", "--out", tmp_path / "out", "--seeds", str(num_cores() + 1))
+    process = start_grid("--launcher", "ray", "--out", tmp_path / "out", "--seeds", str(num_cores() + 1))
     run = tmp_path / "out" / "runs" / NAME
     wait_for_a_checkpoint(run, process)
     process.send_signal(number)
@@ -188,7 +183,7 @@ def test_a_comparison_that_is_stopped_on_ray_goes_on_where_it_was(
     if number == signal.SIGINT:
         assert status_of(run)["status"] in ("interrupted", "finished")
         assert re.search(r"\d+ (waiting|interrupted)", out.splitlines()[-1])
-    process = start("--launcher", "ray", "--only", NAME, "--out", tmp_path / "out")
+    process = start_grid("--launcher", "ray", "--only", NAME, "--out", tmp_path / "out")
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err
     assert_resumed_to_the_end(run, undisturbed)

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any, ClassVar
 
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from run_tools import rows_of, status_of, wn_rl
+from optuna.distributions import CategoricalDistribution as Choice
+from optuna.distributions import FloatDistribution, IntDistribution
+from run_tools import rows_of, start, status_of, wait_for, wn_rl, write_rows
 
 from wn_rl.commands import tune
 from wn_rl.compare.grid import Run
@@ -46,14 +46,10 @@ RATES = ["--space", "learning_rate=log:1e-5:1e-2"]
         ("learning_rate=log:1e-5:1e-2", "optimizer.learning_rate", FloatDistribution(1e-5, 1e-2, log=True)),
         ("learning.discount=0.9:0.999", "learning.discount", FloatDistribution(0.9, 0.999)),
         ("batch-size=log:16:128", "learning.batch_size", IntDistribution(16, 128, log=True)),
-        (
-            "parameterization=normal,weight_norm",
-            "parameterization",
-            CategoricalDistribution(["normal", "weight_norm"]),
-        ),
-        ("network.log_scale=none,3", "network.log_scale", CategoricalDistribution([None, 3.0])),
-        ("target_period=500,1000,4000", "learning.target_period", CategoricalDistribution([500, 1000, 4000])),
-        ("clip_rewards=true,false", "learning.clip_rewards", CategoricalDistribution([True, False])),
+        ("parameterization=normal,batch_norm", "parameterization", Choice(["normal", "batch_norm"])),
+        ("network.log_scale=none,3", "network.log_scale", Choice([None, 3.0])),
+        ("target_period=500,1000,4000", "learning.target_period", Choice([500, 1000, 4000])),
+        ("clip_rewards=true,false", "learning.clip_rewards", Choice([True, False])),
     ],
 )
 def test_a_space_as_it_is_typed(text: str, name: str, distribution: Any) -> None:
@@ -71,12 +67,7 @@ def test_a_space_as_it_is_typed(text: str, name: str, distribution: Any) -> None
             for text in [
                 *("batch_size=", "batch_size=8,,16", "clip_rewards=yes,no", "clip_rewards=0:1"),
                 *("batch_size=1.5:3", "batch_size=500:4000:500", "learning_rate", "learning_rate=1e-2:1e-5"),
-                *(
-                    "learning_rate=log:0:1",
-                    "learning_rate=log:-1:1",
-                    "learning_rate=log:1e-5",
-                    "learning_rate=a:b",
-                ),
+                *("learning_rate=log:0:1", "learning_rate=log:1e-5", "learning_rate=a:b"),
             ]
         ),
         ("batch_size=0,16", "--learning.batch-size must be at least 1, got 0"),
@@ -147,9 +138,8 @@ class MadeUp:
 
 def leave_evaluations(run: Path, returns: list[float | None]) -> None:
     """Write the metrics of a run whose evaluations had these mean returns."""
-    rows = [{"step": 1, "loss": 0.5}, *({"step": i, "eval/return_mean": value} for i, value in enumerate(returns))]
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluations = [{"step": i, "eval/return_mean": value} for i, value in enumerate(returns)]
+    write_rows(run, [{"step": 1, "loss": 0.5}, *evaluations])
 
 
 def replay_of(run: Path) -> Path:
@@ -313,24 +303,21 @@ def test_a_search_of_real_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == printed.out
 
 
-def start(out: Path, *flags: str) -> "subprocess.Popen[str]":
+def start_search(out: Path, *flags: str) -> "subprocess.Popen[str]":
     """A search that has a checkpoint."""
     words = [*TINY, *TARGET, "--evaluation.period", "300", "--space", "batch_size=8:32", *flags, "--out", str(out)]
-    command = [sys.executable, "-m", "wn_rl.cli", "tune", *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not list(out.glob("runs/*/checkpoints/step_*")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    process = start("tune", *words)
+    wait_for(lambda: list(out.glob("runs/*/checkpoints/step_*")), process)
     return process
 
 
 def test_a_search_that_is_killed_goes_on_by_the_same_command(tmp_path: Path) -> None:
     flags = ["--steps", "1500", "--trials", "3", "--workers", "2"]
-    victim = start(tmp_path, *flags)
+    victim = start_search(tmp_path, *flags)
     victim.kill()
     victim.communicate()
     begun = {path.parent.name: path.read_bytes() for path in tmp_path.glob("runs/*/config.json")}
-    process = start(tmp_path, *flags)
+    process = start_search(tmp_path, *flags)
     printed, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert printed.startswith("3 trials: 3 finished, 0 pruned, 0 failed\n")
@@ -347,8 +334,8 @@ def test_a_search_that_is_killed_goes_on_by_the_same_command(tmp_path: Path) -> 
 
 def test_ctrl_c_saves_and_says_that_the_same_command_goes_on(tmp_path: Path) -> None:
     flags = ["--steps", "1000000", "--trials", "2", "--workers", "1"]
-    process = start(tmp_path, *flags)
-    second = start(tmp_path, *flags)
+    process = start_search(tmp_path, *flags)
+    second = start_search(tmp_path, *flags)
     _, said = second.communicate(timeout=60)
     assert second.returncode == 2
     assert f"in use by another run (process {process.pid})" in said
@@ -387,7 +374,6 @@ def test_no_finished_trial_is_exit_code_1(tmp_path: Path, capsys: pytest.Capture
     ("arguments", "says"),
     [
         (["--space", "lerning_rate=1,2"], "did you mean optimizer.learning_rate?"),
-        (["--space", "max_episode_frames=8,500"], "'max_episode_frames' is not a setting that decides"),
         (["--space"], "--space"),
         ([], "--space"),
         (["--space", "batch_size=8,16", "learning.batch_size=8:16"], "each one once"),

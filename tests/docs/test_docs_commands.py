@@ -50,7 +50,7 @@ def tiny(arguments: list[str], folder: Path) -> list[str]:
     added = smaller.get(arguments[0], [])
     if arguments[0] == "compare" and "--only" not in arguments:
         added = [*added, "--seeds", "1"]
-    # After the game, and before --space, --only and --wandb-sweep, which may take several words.
+    # After the game, and before --space, and --only, which may take several words.
     words = without(arguments, added[::2])
     place = 1 if len(words) < 2 or words[1].startswith("--") else 2
     return [*words[:place], *added, *words[place:]]
@@ -99,8 +99,6 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(name: str, tmp_path: Path) -
         assert (tmp_path / "runs/comparison/report/report.html").exists()
         assert (tmp_path / "runs/comparison/again/report.html").exists()
         assert (tmp_path / "game.mp4").exists()
-    if name == "cluster.md":
-        assert (tmp_path / "sweep.json").exists()
 
 
 def test_flags_with_one_value_are_taken_out() -> None:

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from run_tools import write_rows
 
 from wn_rl.config import to_json
 from wn_rl.errors import UserError
@@ -12,7 +13,7 @@ from wn_rl.report.figures import plot_learning_curves
 def make_run(folder: Path, rows: list[dict[str, object]]) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"config": to_json(minatar("breakout"))}))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(folder, rows)
     return folder
 
 

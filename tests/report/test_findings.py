@@ -4,7 +4,7 @@ import pytest
 from report_tools import found, write_arm, write_pair, write_run
 
 from wn_rl.compare.arms import Arm
-from wn_rl.report.content import rates_table, score_table, speed_table
+from wn_rl.report.content import rates_table, score_table
 from wn_rl.report.findings import Finding, Findings
 from wn_rl.report.stats import Estimate
 from wn_rl.report.tables import csv_tables
@@ -13,8 +13,8 @@ from wn_rl.report.words import MISSING
 NORMAL = Arm("normal", 1e-4)
 WEIGHT_NORM = Arm("weight_norm", 1e-4)
 PUBLISHED = {
-    "breakout": {"random": 2.0, "human": 12.0, "dqn_nature": 400.0},
-    "seaquest": {"random": 0.0, "human": 100.0},
+    "breakout": {"random": 2.0, "dqn_nature": 400.0},
+    "seaquest": {"random": 0.0},
 }
 
 
@@ -88,15 +88,12 @@ def test_over_games_by_hand(tmp_path: Path) -> None:
     assert rows_of(findings)[-1] == row
 
 
-def test_published_random_and_human_scores_make_scales(tmp_path: Path) -> None:
+def test_the_published_random_score_is_the_zero_of_a_game_s_scale(tmp_path: Path) -> None:
     for game in ("breakout", "seaquest"):
         write_pair(tmp_path, [[4.0]] * 3, [[8.0]] * 3, game=game)
     findings = found(tmp_path, PUBLISHED)
     # (8 - 2) / (4 - 2) = 3 and 8 / 4 = 2, three seeds each, one cut at each end
     assert number(findings, "iqm", None).estimate.point == pytest.approx(2.5)
-    human = [findings.find("human_iqm", "maximum", arm, None).estimate.point for arm in (NORMAL, WEIGHT_NORM)]
-    assert human == pytest.approx([(0.2 + 0.04) / 2, (0.6 + 0.08) / 2])
-    assert rows_of(findings)[-1][:3] == ["2 games, human-normalized", "weight norm at 0.0001", "0.34"]
 
 
 def test_a_baseline_at_or_below_the_zero_of_the_scale_has_no_aggregate(tmp_path: Path) -> None:
@@ -185,16 +182,3 @@ def test_a_run_without_norms_beside_one_with_them_leaves_none(tmp_path: Path) ->
     write_run(tmp_path / "a", [1.0], norms=[2], seed=1)
     write_run(tmp_path / "b", [1.0], seed=2)
     assert found(tmp_path).norms == []
-
-
-def test_speeds_are_medians_of_runs_by_method_game_and_machine(tmp_path: Path) -> None:
-    for seed, speed in enumerate((100.0, 300.0, 200.0), start=1):
-        write_run(tmp_path / str(seed), [1.0], seed=seed, frames_per_second=speed, machine="a GPU")
-    write_run(tmp_path / "5", [1.0], seed=5)
-    write_run(tmp_path / "6", [1.0], seed=6, frames_per_second=50.0, machine="2 x CPU")
-    write_run(tmp_path / "7", [1.0], seed=1, game="seaquest", frames_per_second=40.0, machine="2 x CPU")
-    assert speed_table(found(tmp_path).comparison).rows == [
-        ["normal", "Breakout", "a GPU", "3", "200", "100 to 300"],
-        ["normal", "Breakout", "2 x CPU", "1", "50", "50 to 50"],
-        ["normal", "Seaquest", "2 x CPU", "1", "40", "40 to 40"],
-    ]

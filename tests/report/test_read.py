@@ -1,4 +1,3 @@
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -6,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from report_tools import write_run
+from run_tools import write_rows
 
 from wn_rl.compare.arms import Arm
 from wn_rl.config import NetworkConfig
@@ -50,7 +50,7 @@ def test_what_is_no_finite_number_is_a_missing_score(value: str, tmp_path: Path)
 def test_steps_of_many_lanes_belong_to_the_epoch_they_crossed(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a", [], steps=200)
     rows = [{"step": 103, "eval/return_mean": 1.0}, {"step": 200, "eval/return_mean": 2.0}]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(folder, rows)
     assert read_run(folder).scores(2).tolist() == [1, 2]
 
 

@@ -13,7 +13,7 @@ from report_tools import write_arm, write_pair, write_run
 
 from wn_rl.commands import report as command
 from wn_rl.compare import grid
-from wn_rl.compare.arms import Arm, parse_arms
+from wn_rl.compare.arms import Arm
 from wn_rl.errors import UserError
 from wn_rl.presets import minatar
 from wn_rl.report.writer import write_report
@@ -62,6 +62,7 @@ def test_the_tables_hold_the_known_answers(tmp_path: Path) -> None:
     curve = [float(means["weight norm", "evaluation", step]["value"]) for step in ("100", "200")]
     assert curve == [6, 7]
     runs = rows_of(tables / "runs.csv")
+    assert {(row["frames_per_second"], row["machine"]) for row in runs} == {("90.0", "a CPU")}
     assert [float(row["maximum"]) for row in runs if row["method"] == "normal"] == [2, 3, 4]
     assert len(json.loads((tmp_path / "out" / "configs.json").read_text())) == 6
     evaluations = [
@@ -165,18 +166,9 @@ def test_all_grids_are_found_from_their_runs_too_and_count_each_run_once(named: 
         "2 of the 3 runs that were asked for are in the numbers.",
         "2 of 2 runs have begun: wn-rl compare first",
         "1 of 2 runs have begun: wn-rl compare 'the second'",
-        "1 run never began: weight norm at 0.0003 on Breakout, seed 3",
+        "minatar-breakout-weight_norm-lr0.0003-seed3 | never began |",
     ):
         assert sentence in text
-
-
-def test_a_run_that_never_began_is_named_with_its_options(tmp_path: Path) -> None:
-    out = tmp_path / "comparison"
-    (run,) = grid.expand([minatar("breakout")], parse_arms(["normal+initialization=torch:1e-4"]), [1], out)
-    write_run(out / "runs" / "other", [1.0])
-    grid.write_grid([run], ["wn-rl", "compare"])
-    text = markdown_of(tmp_path, out)
-    assert "1 run never began: normal (initialization torch) at 0.0001 on Breakout, seed 1" in text
 
 
 def test_a_run_that_failed_at_its_start_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:

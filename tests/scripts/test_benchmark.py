@@ -1,7 +1,6 @@
 """The benchmarks measure equal work, and the page says what was measured and what was not."""
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +14,7 @@ from bench import measure, sections, workers
 from bench.measure import LEARNING, Options, Row, Section, config_of, in_turns
 from bench.page import PLACES, SB3, peers_in_short, place_of, render
 from bench.sections import SECTIONS
-from wn_rl.agents.experiment import make_dqn
-from wn_rl.agents.replay import LONGEST_ROUND, Replay
+from wn_rl.agents.replay import LONGEST_ROUND
 from wn_rl.config import Config
 from wn_rl.presets import minatar
 
@@ -25,9 +23,8 @@ REPLAYS = (workers.full_replay, workers.full_sb3_replay)
 QUICK = {"replay_start": 200, "replay_capacity": 2_000, "target_period": 400}
 
 
-def quick(num_envs: int, parameterization: str = "normal", period: int = 0) -> Config:
-    evaluation = dataclasses.replace(minatar("breakout").evaluation, period=period, steps=50)
-    changes = {"num_envs": num_envs, "parameterization": parameterization, "evaluation": evaluation}
+def quick(num_envs: int, parameterization: str = "normal") -> Config:
+    changes = {"num_envs": num_envs, "parameterization": parameterization}
     return config_of("minatar", "breakout", "cpu", learning=QUICK, **changes)
 
 
@@ -54,25 +51,22 @@ class FakeConnection:
         self.send, self.recv = self.sent.append, iter(seconds).__next__
 
 
-@pytest.mark.parametrize(
-    ("period", "counts", "ends"), [(0, [(3, 16, 4), (1.5, 8, 2)], [6.9, 8.0, 9.5]), (16, [(3, 16, 4)], [8.0])]
-)
-def test_a_loop_counts_when_it_is_its_turn(
-    period: int, counts: list[Any], ends: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From step 100 on; a turn of two seconds, then one of one; blocks of 8 steps, or of 16 with evaluation."""
-    now, connection, ended = [0.0], FakeConnection(2.0, 1.0, 1.0), list[float]()
-    monkeypatch.setattr(workers.time, "perf_counter", lambda: now[0])
-    arguments: Any = (connection, quick(8, period=period), torch.nn.Linear(2, 3), -100)
-    turns = workers.turns_of(*arguments, after_block=lambda: ended.append(now[0]))
-    next(turns)
-    for second, steps in [(0.0, 99), (5.0, 100), (6.9, 108), (7.5, 112), (8.0, 116), (8.5, 120), (9.5, 124)]:
-        now[0] = second
-        turns.send((steps, steps // 4))
+def test_a_loop_counts_whole_blocks_when_it_is_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop of 32 steps a second: 64 more take two seconds."""
+    connection, steps, ends = FakeConnection(2.0, 3.0), [0], list[int]()
+    monkeypatch.setattr(workers.time, "perf_counter", lambda: steps[0] / 32)
+
+    def run_to(num_steps: int) -> None:
+        steps[0] = num_steps
+        ends.append(num_steps)
+
+    arguments: Any = (connection, quick(8), torch.nn.Linear(2, 3), run_to, lambda: (steps[0], steps[0] // 4))
+    with pytest.raises(StopIteration):  # there are two turns only
+        workers.loop_in_turns(*arguments)
+    assert ends == [600, 664, 728, 792]  # the first one is the warm-up
     ready, *results = connection.sent
-    assert ready == {}
-    assert [(each["seconds"], each["steps"], each["updates"]) for each in results] == counts
-    assert ended == ends
+    assert ready == "ready"
+    assert [(each["seconds"], each["steps"], each["updates"]) for each in results] == [(2, 64, 16), (4, 128, 32)]
     assert {each["num_parameters"] for each in results} == {9}
 
 
@@ -108,46 +102,11 @@ def test_products_are_counted() -> None:
     assert sections.flop_of_update(minatar("breakout")) == 2 * 64 * (3 * convolution + 4 * dense)
 
 
-@pytest.mark.parametrize(("calls", "at_least", "seconds"), [(4, 0, 0.5), (2, 0, 1.0), (2, 2, 0.75)])
-def test_calls_are_timed_until_the_seconds_have_passed(
-    calls: int, at_least: float, seconds: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a clock that advances by a second whenever it is read: at the start, after each block, at the end."""
-    monkeypatch.setattr(measure.time, "perf_counter", itertools.count().__next__)
-    made: list[int] = []
-    assert measure.seconds_of(lambda: made.append(1), calls, at_least) == seconds
-    assert len(made) % calls == 0
-
-
-def test_updates_are_timed_in_turns_or_together() -> None:
+def test_updates_are_timed_in_turns() -> None:
     configs = {name: quick(8, name) for name in ("normal", "weight_norm")}
-    both = dict.fromkeys("ab", (workers.updates, configs, 2))
-    found = in_turns(both, turns=3, seconds=0.05, together=True)
-    for turns in found.values():  # every second time in reverse order
-        assert [list(turn) for turn in turns] == [list(configs), list(configs)[::-1], list(configs)]
-        assert all(min(turn.values()) > 0 for turn in turns)
-    assert list(found) == ["a", "b"]
-
-
-@pytest.mark.parametrize("period", [0, 400])
-def test_a_full_replay_is_timed_with_and_without_evaluation(period: int) -> None:
-    [result] = in_turns({0: (workers.ours, quick(8, period=period), True)}, turns=1, seconds=0.5)[0]
-    assert abs(result["steps"] - 4 * result["updates"]) <= 8
-    assert result["steps"] % (period or 8) == 0 < result["steps"]  # the time ends with an evaluation
-
-
-def test_filling_repeats_the_random_play_until_replay_start() -> None:
-    dqn = make_dqn(quick(2), torch.device("cpu"))
-    dqn.run(200, lambda _: None)
-    replay = dqn.replay
-    assert (dqn.num_steps, replay.num_rows) == (200, 100)
-    larger = Replay(500, 2, dqn.environments.spec, stack=1)
-    larger.write_rows(0, replay.read_rows(0, 100))
-    workers.fill(larger)
-    assert larger.num_rows >= larger.ring_rows == 250
-    again = larger.read_rows(larger.num_rows - 100, larger.num_rows)
-    for name, column in replay.read_rows(0, 100).items():
-        assert torch.equal(again[name], column)
+    turns = in_turns({0: (workers.updates, configs, 2)}, turns=3, seconds=0)[0]  # every second in reverse order
+    assert [list(turn) for turn in turns] == [list(configs), list(configs)[::-1], list(configs)]
+    assert all(min(turn.values()) > 0 for turn in turns)
 
 
 def test_what_is_timed_on_cuda_never_splits_a_round() -> None:
@@ -179,10 +138,11 @@ def test_the_page_names_machine_and_command_and_says_what_is_missing() -> None:
     limited = Row({"network": "nature_cnn"}, "microseconds", [120.0, 100.0, 130.0], 60.0, "4.37 GFLOP")
     rows = [dataclasses.asdict(row) for row in (limited, Row({"network": "mlp"}, "ratio", [1.2345]))]
     about = {"machine": "2 x CPU", "command": "benchmark.py updates", "date": "2026-01-01", "rows": rows}
+    about |= {"commit": "abc", "complete": True}
     page = render({"updates": about})
     assert "| nature_cnn | 120 microseconds (100 to 130) | 2.00 x 60 |" in page
     assert "| mlp | 1.23 ratio |  |" in page
-    assert "2 x CPU. `benchmark.py updates`, 2026-01-01.\n" in page
+    assert "2 x CPU. `benchmark.py updates`, 2026-01-01, commit abc.\n" in page
     assert "References: 4.37 GFLOP." in page
     assert page.count("Not measured.") == len(PLACES) - 1
     assert "Interrupted: rows are missing." in render({"updates": {**about, "complete": False}})
@@ -193,8 +153,7 @@ def test_every_section_has_a_place_and_a_cuda_device_its_own() -> None:
     assert {place_of(name, on_cuda) for name in SECTIONS for on_cuda in (False, True)} == set(PLACES)
     assert place_of("updates", on_cuda=True) == "cuda_updates"
     assert place_of("memory", on_cuda=True) == "memory"
-    assert place_of("cuda_runs", on_cuda=True) == "cuda_runs"
-    for flags in ("updates --device cuda", "updates", "cuda_runs"):
+    for flags in ("updates --device cuda", "updates"):
         assert f"`python scripts/benchmark.py {flags}`" in render({})
 
 
@@ -235,11 +194,10 @@ def run(out: Path, *sections: str) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("one_row")
-def test_sections_merge_into_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for section in ("matrix", "memory", "cuda_runs"):
+def test_sections_merge_into_one_page(tmp_path: Path) -> None:
+    for section in ("matrix", "memory"):
         results = run(tmp_path / "results.json", section)
     assert list(results) == ["matrix", "memory"]
-    assert "cuda_runs: not on this machine" in capsys.readouterr().err
     assert results["memory"]["command"].startswith("python scripts/benchmark.py memory --out ")
     assert "| 4 | 4 GB |" in (tmp_path / "results.md").read_text()
 

@@ -1,11 +1,10 @@
 """`wn-rl compare`: train every run of a grid, resuming after any kind of stop, and report them."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tyro
 
@@ -13,9 +12,19 @@ from wn_rl.commands._shared import OF_ONE_RUN, parse_flags, require_free
 from wn_rl.commands.report import Report, write
 from wn_rl.commands.train import read_flags
 from wn_rl.compare.arms import parse_arms
-from wn_rl.compare.grid import Entry, Run, changed, differing_flags, expand, look, require_evaluations, write_grid
+from wn_rl.compare.grid import (
+    Entry,
+    Run,
+    State,
+    changed,
+    differing_flags,
+    expand,
+    look,
+    require_evaluations,
+    write_grid,
+)
 from wn_rl.compare.launch import Launcher, LocalLauncher, Slot, Supervisor, local_slots
-from wn_rl.compare.progress import Display, duration, in_words, survey, total_seconds
+from wn_rl.compare.progress import Display
 from wn_rl.compare.ray_launcher import RayLauncher
 from wn_rl.config import PresetName, Role, SuiteName, names_of
 from wn_rl.config_checks import Bound, Count, CountOrNone, CountOrZero, Seed
@@ -53,21 +62,18 @@ class Compare:
     device: str = "auto"
     """auto, cpu, cuda (all GPUs) or cuda:N."""
     launcher: Literal["local", "ray"] = "local"
-    """local: processes on this machine. ray: tasks on a Ray cluster whose machines share the folder."""
+    """local: processes on this machine. ray: tasks on the cluster at RAY_ADDRESS, whose machines share the folder,
+    or without that variable on a cluster on this machine."""
     workers: CountOrNone = None
     """local: runs at once; None: cores / --torch-threads (1 unless given), and only as many as the GPUs hold."""
     gpu_share: Annotated[float | None, Bound("greater than 0 and at most 1", lambda share: 0 < share <= 1)] = None
     """Part of a GPU that a run takes, e.g. 0.25 for four runs on each; None: a whole one."""
-    address: str | None = None
-    """ray: the cluster's address; None: that of RAY_ADDRESS, or a new cluster on this machine."""
     retries: CountOrZero = 1
     """Attempts after a failed one, for each run."""
     only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN ...")] = ()
     """Train only these runs of the grid (names as --dry-run prints them), and write no report."""
     dry_run: bool = False
-    """Print the runs, their steps and the time they will take, and start nothing."""
-    wandb_sweep: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write a sweep that W&B's agents can run (`wandb sweep FILE`), and start nothing."""
+    """Print the runs and, if some have made progress, the time that is left, and start nothing."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -75,9 +81,6 @@ def run(arguments: Sequence[str]) -> int:
     options, others = parse_flags(Compare, arguments, return_unknown_args=True)
     _check(options, others)
     runs = _runs_of(options, others)
-    if options.wandb_sweep is not None:
-        _write_sweep(options.wandb_sweep, options, others, runs)
-        return 0
     _require_possible(options, runs)
     chosen = _chosen(runs, options.only)
     threads, share = max(run.config.torch_threads for run in chosen), options.gpu_share
@@ -86,11 +89,11 @@ def run(arguments: Sequence[str]) -> int:
         slots = local_slots(options.device, threads=threads, workers=options.workers, gpu_share=share)
     entries = [look(run) for run in chosen]
     if options.dry_run:
-        _print_plan(entries, len(slots))
+        Display(entries, len(slots) or 1).print_progress(*get_args(State))
         return 0
     launcher: Launcher = LocalLauncher(slots)
     if not slots:
-        launcher = RayLauncher(options.address, options.device, threads=threads, gpu_share=share)
+        launcher = RayLauncher(options.device, threads=threads, gpu_share=share)
     write_grid(runs, ["wn-rl", *import_flags(), *_command(options, others)])
     exit_code = _train(entries, launcher, options.retries)
     if not options.only and exit_code <= 1 and any(entry.state == "finished" for entry in entries):
@@ -105,8 +108,6 @@ def _check(options: Compare, others: Sequence[str]) -> None:
     require_free(others, OF_ONE_RUN, "--games and --out")
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is a file: name a folder")
-    if options.launcher == "local" and options.address is not None:
-        raise ValueError("--address is that of a Ray cluster: add --launcher ray")
     if options.launcher == "ray" and options.workers is not None:
         raise ValueError("--workers is for --launcher local: Ray starts what its cluster has room for")
     if options.launcher == "ray" and options.device not in ("auto", "cpu", "cuda"):
@@ -157,7 +158,8 @@ def _train(entries: Sequence[Entry], launcher: Launcher, retries: int) -> int:
         try:
             Supervisor(entries, launcher, retries=retries, stop=stop).run(display.update)
         finally:
-            display.close()
+            display.update()
+            display.print_progress()
     lost = [entry for entry in entries if entry.state in ("failed", "unreadable")]
     for entry in lost:
         log = f" (its log: {entry.run.log})" if entry.state == "failed" else ""
@@ -169,41 +171,7 @@ def _train(entries: Sequence[Entry], launcher: Launcher, retries: int) -> int:
     return 1 if lost else 0
 
 
-def _print_plan(entries: Sequence[Entry], at_once: int) -> None:
-    """Print what would be done, and how long it takes if runs here tell. at_once: 0 where Ray decides it."""
-    found = survey(entries)
-    print(*map(in_words, found), sep="\n")
-    to_run = [progress for progress in found if progress.is_to_run]
-    steps = sum(progress.steps_left for progress in to_run)
-    together = f"{at_once} at a time" if at_once else "one after the other; Ray runs what its cluster has room for"
-    seconds = total_seconds(found, at_once or 1)
-    time = "how long it takes is known once a run here, of each suite, has made some steps"
-    if seconds is not None:
-        time = f"about {duration(seconds)} by the speed of the runs here"
-    print(f"{len(to_run)} of {len(found)} runs to do, {steps:,} steps, {together}: {time}")
-
-
-def _write_sweep(file: Path, options: Compare, others: Sequence[str], runs: Sequence[Run]) -> None:
-    """Write a sweep whose one parameter is the name of a run, since arms of unequal rates are not a product.
-
-    Each run is made once, in the same folders, and every agent resumes what another left.
-    """
-    if "wandb" not in runs[0].config.track:  # its agents would see nothing
-        raise UserError("--wandb-sweep: an agent follows its runs in W&B: add --track jsonl wandb")
-    out = options.out.resolve()
-    command = _command(dataclasses.replace(options, out=out), others)
-    sweep = {
-        "name": out.name,
-        "method": "grid",
-        "parameters": {"only": {"values": [run.name for run in runs]}},
-        "program": "wn-rl",
-        "command": ["${env}", "${program}", *import_flags(), *command, "${args}"],
-    }
-    file.write_text(json.dumps(sweep, indent=2) + "\n")  # JSON is YAML
-    print(f"a sweep is in {file}; start it with: wandb sweep {file}")
-
-
 def _command(options: Compare, others: Sequence[str]) -> list[str]:
     """`compare` with the flags that give the whole grid."""
-    whole = vars(dataclasses.replace(options, only=(), wandb_sweep=None))
+    whole = vars(dataclasses.replace(options, only=()))
     return ["compare", *differing_flags(whole, vars(Compare(games=(), out=Path()))), *others]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from wn_rl.commands._shared import RunPath, open_network, parse_flags, progress
 from wn_rl.config import Config
-from wn_rl.config_checks import CountOrNone, Fraction, Lanes
+from wn_rl.config_checks import Count, Fraction, Lanes
 from wn_rl.errors import counted, say
 from wn_rl.run.files import append_line
 from wn_rl.run.folder import RunFolder
@@ -22,10 +22,8 @@ class Evaluate:
 
     run: RunPath
     """The run's folder, or that of an exported agent."""
-    protocol: Literal["nature", "epoch"] = "nature"
-    """nature: --episodes episodes of at most five minutes. epoch: like the evaluations in training."""
-    episodes: CountOrNone = None
-    """Episodes of the nature protocol; None: 30 (Mnih et al. 2015)."""
+    episodes: Count = 30
+    """Episodes, each of at most five minutes (Mnih et al. 2015: 30)."""
     epsilon: Fraction = 0.05
     """Exploration (Mnih et al. 2015: 0.05)."""
     num_envs: Lanes = 1
@@ -43,47 +41,41 @@ class Evaluate:
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl evaluate`."""
     options = parse_flags(Evaluate, arguments)
-    from wn_rl.agents.evaluation import NATURE_EPISODES, run_epoch_evaluation, run_nature_evaluation
+    from wn_rl.agents.evaluation import run_nature_evaluation
 
-    if options.episodes is not None and options.protocol == "epoch":
-        raise ValueError("--episodes is for --protocol nature: an epoch is a number of steps, as in training")
     folder, config, network, name = open_network(options.run, options.network, options.device)
     policies = {name: options.epsilon} | ({"random policy": 1.0} if options.random_policy else {})
     for policy, epsilon in policies.items():
         evaluation = replace(config.evaluation, epsilon=epsilon, num_envs=options.num_envs)
         config, tick = replace(config, evaluation=evaluation), progress(policy)
-        if options.protocol == "epoch":
-            played = run_epoch_evaluation(config, network, seed=options.seed, tick=tick)
-        else:
-            count = options.episodes or NATURE_EPISODES
-            played = run_nature_evaluation(config, network, seed=options.seed, num_episodes=count, tick=tick)
-        _record(folder, config, policy, options, played)
+        count, seed = options.episodes, options.seed
+        played = run_nature_evaluation(config, network, seed=seed, num_episodes=count, tick=tick)
+        _record(folder, config, policy, seed, played)
     if config.suite == "atari":
         _print_references(config.game)
     return 0
 
 
-def _record(folder: RunFolder, config: Config, policy: str, options: Evaluate, played: "Episodes") -> None:
+def _record(folder: RunFolder, config: Config, policy: str, seed: int, played: "Episodes") -> None:
     """Print a result, then append it to evaluations.jsonl, with all that it takes to repeat it."""
     from wn_rl.agents.evaluation import nature_max_frames
 
-    evaluation, is_epoch, returns = config.evaluation, options.protocol == "epoch", played.returns
+    evaluation, returns = config.evaluation, played.returns
     print(
         f"{config.game}, {policy}: {played.return_mean:.2f} mean raw return of {counted(len(returns), 'episode')} "
         f"(standard deviation {played.return_std:.2f}, minimum {min(returns):g}, maximum {max(returns):g}; "
-        f"{options.protocol} protocol, epsilon {evaluation.epsilon:g})"
+        f"epsilon {evaluation.epsilon:g})"
     )
     result = {
         "policy": policy,
         "game": config.game,
         "suite": config.suite,
         "parameterization": config.parameterization,
-        "protocol": options.protocol,
+        "protocol": "nature",
         "epsilon": evaluation.epsilon,
-        "seed": options.seed,
+        "seed": seed,
         "num_envs": evaluation.num_envs,
-        "steps": evaluation.steps if is_epoch else None,
-        "max_episode_frames": config.environment.max_episode_frames if is_epoch else nature_max_frames(config),
+        "max_episode_frames": nature_max_frames(config),
         "return_mean": played.return_mean,
         "return_std": played.return_std,
         "returns": list(returns),

@@ -35,6 +35,7 @@ try:
 except ImportError as error:
     raise UserError('wn-rl tune needs Optuna: python -m pip install "wn-rl[tune]"') from error
 
+RANDOM = 5  # trials at the start, which are not pruned
 EVALUATIONS = 5  # of a trial, unless --evaluation.period is given
 SCORED = 3  # of the last evaluations, whose mean is the score
 
@@ -136,12 +137,9 @@ def _open_study(options: Tune, config: Config) -> Any:
     storage = optuna.storages.JournalStorage(backend)
     study = optuna.create_study(storage=storage, study_name="tune", direction="maximize", load_if_exists=True)
     trials = study.get_trials(deepcopy=False)
-    seed, startup = (
-        derive_seed(config.seed, "tune", len(trials)),
-        {"n_startup_trials": 5},
-    )  # random, and not pruned
-    study.pruner = optuna.pruners.MedianPruner(**startup)
-    study.sampler = optuna.samplers.TPESampler(seed=seed, **startup)
+    seed = derive_seed(config.seed, "tune", len(trials))
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=RANDOM)
+    study.sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM, seed=seed)
     asked = {"space": sorted(options.space), **flat(config)}
     grid.require_same(options.out, study.user_attrs.get("search", asked), asked)
     study.set_user_attr("search", asked)

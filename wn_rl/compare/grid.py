@@ -9,6 +9,7 @@ A run's name says which cell of the grid it is, so the same command finds its ru
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 from collections import Counter, defaultdict
@@ -51,22 +52,21 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A run of a grid, as comparison.json has it."""
+class Planned:
+    """A run that a command asked for in the folder out; one that never began has no folder."""
 
+    out: Path
     name: str
     suite: str
-    game: str
-    parameterization: str
-    options: dict[str, float | str]
-    learning_rate: float
-    seed: int
-    steps: int
 
     @property
-    def arm(self) -> Arm:
-        """The arm that it is a run of."""
-        return Arm(self.parameterization, self.learning_rate, tuple(self.options.items()))
+    def folder(self) -> Path:
+        return self.out / "runs" / self.name
+
+    @property
+    def began(self) -> bool:
+        """Whether the run has a config.json."""
+        return os.path.exists(self.folder / "config.json")  # False, not an error, in a locked folder
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Grid:
     """What one command asked for. command: its words."""
 
     command: list[str]
-    runs: list[Cell]
+    runs: list[Planned]
 
 
 State = Literal["waiting", "busy", "running", "finished", "interrupted", "failed", "unreadable"]
@@ -240,9 +240,13 @@ def write_grid(runs: Sequence[Run], command: Sequence[str]) -> None:
         UserError: comparison.json is damaged.
     """
     out, names = runs[0].out, {run.name for run in runs}
-    kept = [grid for grid in read_grids(out) if not {cell.name for cell in grid.runs} <= names]
-    grids = [*kept, Grid(list(command), [_cell_of(run) for run in runs])]
-    write_json(out / "comparison.json", {"grids": [dataclasses.asdict(grid) for grid in grids]})
+    kept = [grid for grid in read_grids(out) if not {run.name for run in grid.runs} <= names]
+    grids = [*kept, Grid(list(command), [Planned(out, run.name, run.config.suite) for run in runs])]
+    plain = [
+        {"command": grid.command, "runs": [{"name": run.name, "suite": run.suite} for run in grid.runs]}
+        for grid in grids
+    ]
+    write_json(out / "comparison.json", {"grids": plain})
 
 
 def read_grids(out: Path) -> list[Grid]:
@@ -254,22 +258,11 @@ def read_grids(out: Path) -> list[Grid]:
     file = out / "comparison.json"
     try:
         grids = json.loads(file.read_bytes())["grids"]
-        return [Grid(grid["command"], [Cell(**cell) for cell in grid["runs"]]) for grid in grids]
+        return [
+            Grid(grid["command"], [Planned(out, run["name"], run["suite"]) for run in grid["runs"]])
+            for grid in grids
+        ]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is damaged ({in_one_line(repr(error))}): move it away") from error
-
-
-def _cell_of(run: Run) -> Cell:
-    config = run.config
-    return Cell(
-        run.name,
-        config.suite,
-        config.game,
-        config.parameterization,
-        method_options(vars(config.network)),
-        config.learning_rate,
-        config.seed,
-        config.steps,
-    )

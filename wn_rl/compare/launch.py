@@ -22,7 +22,7 @@ from typing import Protocol
 from wn_rl.compare.grid import Entry, Run, State, flags_of, look, prepare, share_cores
 from wn_rl.config import flat
 from wn_rl.errors import UserError
-from wn_rl.machine import num_cores
+from wn_rl.machine import num_cores, resolve_device
 from wn_rl.run.files import last_line
 from wn_rl.run.folder import RunFolder
 from wn_rl.run.signals import StopRequest
@@ -47,24 +47,17 @@ class Ended:
 
 
 class Launcher(Protocol):
-    """Where runs are computed. A run that was started is in `ended` once, whatever happens to it."""
+    """Where runs are computed, `at_once` beside each other.
+
+    start: begins a run or resumes it; OSError if that fails. ended: the runs that have ended since the last call;
+    a run that was started is in it once, whatever happens. stop: asks every run to save and end, or kills it.
+    """
 
     @property
-    def at_once(self) -> int:
-        """How many runs it computes beside each other."""
-        ...
-
-    def start(self, run: Run) -> None:
-        """Start a run, or resume it. OSError: it could not be started."""
-        ...
-
-    def ended(self) -> Sequence[Ended]:
-        """The runs that have ended since the last call."""
-        ...
-
-    def stop(self, *, at_once: bool) -> None:
-        """Ask every run to save and end, or kill it."""
-        ...
+    def at_once(self) -> int: ...
+    def start(self, run: Run) -> None: ...
+    def ended(self) -> Sequence[Ended]: ...
+    def stop(self, *, at_once: bool) -> None: ...
 
 
 class Supervisor:
@@ -260,8 +253,6 @@ def local_slots(
     Raises:
         UserError: the device is not available.
     """
-    from wn_rl.machine import resolve_device
-
     resolved, limit = resolve_device(device), workers or max(1, num_cores() // threads)
     if resolved.type == "cpu":
         if gpu_share is not None:

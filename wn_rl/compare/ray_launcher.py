@@ -41,16 +41,16 @@ def train_here(run: Run, slot: Slot) -> int:
 class RayLauncher:
     """Tasks of a Ray cluster.
 
-    address: the cluster's; None: that of RAY_ADDRESS, or else a new cluster on this machine. device: auto, cpu or
-    cuda; Ray decides which GPU a run gets. threads: cores that a run takes, those of its emulators included.
-    gpu_share: the part of a GPU that it takes; None: all of one, where the device is CUDA.
+    The cluster is that of RAY_ADDRESS, or else one on this machine. device: auto, cpu or cuda; Ray decides which
+    GPU a run gets. threads: cores that a run takes, those of its emulators included. gpu_share: the part of a GPU
+    that it takes; None: all of one, where the device is CUDA.
 
     Raises:
         UserError: Ray is not installed, the cluster could not be reached, or it lacks what a run needs.
     """
 
-    def __init__(self, address: str | None, device: str, *, threads: int, gpu_share: float | None) -> None:
-        self._ray = _connect(address)
+    def __init__(self, device: str, *, threads: int, gpu_share: float | None) -> None:
+        self._ray = _connect()
         gpus = self._ray.cluster_resources().get("GPU", 0.0)
         on_gpu = device == "cuda" or (device == "auto" and (gpus > 0 or gpu_share is not None))
         if on_gpu and not gpus:
@@ -95,17 +95,18 @@ class RayLauncher:
             return Ended(run, 1, (str(error).strip() or type(error).__name__).splitlines()[0])
 
 
-def _connect(address: str | None) -> Any:
+def _connect() -> Any:
     if importlib.util.find_spec("ray") is None:
         raise UserError('--launcher ray needs Ray: python -m pip install "wn-rl[ray]"')
     import ray
 
-    host, colon, port = (address or "").rpartition(":")
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.rpartition(":")
     try:
-        if colon and port.isdecimal() and "/" not in host:  # Ray itself would try for minutes, and ignore Ctrl-C
+        if port.isdecimal() and "/" not in host:  # Ray itself would try for minutes, and ignore Ctrl-C
             socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
-        where = f" at {address}" if address else ""
+        where = f" at RAY_ADDRESS {address}" if address else ""
         raise UserError(f"no Ray cluster could be reached{where}: {in_one_line(error)}") from error
     return ray

@@ -1,10 +1,8 @@
 """What the page and the Markdown show of each comparison: first the curves and one table, then folds."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import product
 
 import numpy as np
 
@@ -39,7 +37,6 @@ def make_chapter(
         Fold("Learning rates", rates, [rates_table(findings)] if rates else [], pictures["rates-overview"]),
         Fold("Published scores: not measured as ours", _published_texts(findings)),
         Fold("Norms of v and g", say("norms") if norms else [], pictures=norms),
-        Fold("Speed", say("speed"), [speed_table(comparison)]),
         episodes,
         Fold("Settings and versions", say("settings", made_by=made_by), code=json.dumps(shared, indent=1)),
     ]
@@ -82,11 +79,9 @@ def _table_of_scores(findings: Findings, metric: str, arms: Sequence[Arm], colum
             rows += [
                 [title, name, score(published[source])] for source, name in SHOWN.items() if source in published
             ]
-    human = [found for arm in arms if (found := findings.find("human_iqm", metric, arm, None))]
-    rows += [[f"{len(each.games)} games, human-normalized", each.arm.label, _shown(each)] for each in human]
     header = ["game", "arm", "score [95% interval]", "seeds", *columns]
     header[5:5] = ["P(improvement)"] if columns else []
-    about = {"baseline": findings.comparison.baseline.label, "several": len(games) > 1, "human": bool(human)}
+    about = {"baseline": findings.comparison.baseline.label, "several": len(games) > 1}
     padded = [row + [MISSING] * (len(header) - len(row)) for row in rows]
     return Table(say("table_caption", metric=metric, **about)[0], header, padded)
 
@@ -111,29 +106,13 @@ def _shown(found: Finding | None) -> str:
     return with_interval(found.estimate)
 
 
-def speed_table(comparison: Comparison) -> Table:
-    """Frames per second by method, game and machine, runs of all rates together."""
-    speeds: dict[tuple[str, str, str], list[float]] = {}
-    for arm, game in product(comparison.arms, comparison.games):
-        for run in comparison.runs_of(arm, game):
-            if not math.isnan(run.frames_per_second):
-                place = arm.method.label, game_title(game), run.machine
-                speeds.setdefault(place, []).append(run.frames_per_second)
-    rows = []
-    for place, values in speeds.items():
-        low, median, high = (f"{value:,.0f}" for value in np.quantile(values, (0, 0.5, 1)))
-        rows.append([*place, str(len(values)), median, f"{low} to {high}"])
-    caption = "Frames per second in training: the median of each run, then over runs"
-    return Table(caption, ["method", "game", "machine", "runs", "median", "range"], rows)
-
-
 def _notes(findings: Findings, comparisons: Sequence[Comparison], plans: Plans) -> list[str]:
     """What a reader must know to trust the table."""
     comparison = findings.comparison
     here = {run.folder.resolve() for run in comparison.runs}
     planned = {each.folder.resolve(): each for asked in plans.values() for each in asked}
     outs = {planned[folder].out for folder in here & planned.keys()}
-    asked = {at for at, each in planned.items() if each.out in outs and each.cell.suite == comparison.suite}
+    asked = {at for at, each in planned.items() if each.out in outs and each.suite == comparison.suite}
     pairs = {*findings.own.items(), *(pair for pair in findings.equal.items() if pair[0] in findings.own)}
     shown = [each for each in findings.numbers if each.metric == "maximum" and (each.arm, each.baseline) in pairs]
     over_games = {found.quantity for found in shown if found.game is None}

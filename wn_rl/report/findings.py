@@ -35,7 +35,6 @@ class Finding:
     improvement: the probability that a run of the arm scores more than one of the baseline; mean over the games.
     iqm, baseline_iqm, iqm_difference: interquartile means over games and seeds. 0 is a score of zero, or the
     random policy's where that is published, and 1 is the baseline's mean in the game.
-    human_iqm: the same of one arm, where 0 is the random policy's score and 1 the human's.
     """
 
     quantity: str
@@ -115,7 +114,6 @@ def examine(comparison: Comparison, choice: Choice, published: Scores, rng: np.r
         for game, arm in product(comparison.games, comparison.arms)
         if comparison.runs_of(arm, game)
     }
-    numbers += _human_normalized(comparison, chosen, published, rng)
     norms = list(_norm_curves(comparison))
     return Findings(comparison, choice, published, chosen, own, equal, numbers, curves, norms)
 
@@ -177,21 +175,6 @@ def _contrasts(
     yield "iqm", stats.bootstrap(iqm, treatment, rng=rng)
     yield "baseline_iqm", stats.bootstrap(iqm, baseline, rng=rng)
     yield "iqm_difference", stats.bootstrap(stats.difference(iqm), treatment, baseline, rng=rng)
-
-
-def _human_normalized(
-    comparison: Comparison, arms: Sequence[Arm], published: Scores, rng: np.random.Generator
-) -> Iterator[Finding]:
-    """Each arm by each metric over its games whose random and human scores are published, if these are several."""
-    known = [game for game in comparison.games if {"random", "human"} <= published.get(game, {}).keys()]
-    for arm, metric in product(arms, METRICS):
-        groups = {game: _run_scores(comparison, arm, game, metric) for game in known}
-        groups = {game: scores for game, scores in groups.items() if scores.size}
-        if len(groups) > 1:
-            low, high = ([published[game][source] for game in groups] for source in ("random", "human"))
-            scaled = stats.normalize(list(groups.values()), low, high)
-            iqm = stats.bootstrap(stats.interquartile_mean, scaled, rng=rng)
-            yield Finding("human_iqm", metric, arm, None, tuple(groups), iqm, min(map(len, scaled)))
 
 
 def _norm_curves(comparison: Comparison) -> Iterator[NormCurve]:

@@ -14,9 +14,8 @@ import numpy as np
 from wn_rl.compare import grid
 from wn_rl.compare.arms import Arm
 from wn_rl.config import flat, method_options
-from wn_rl.errors import UserError, counted
+from wn_rl.errors import UserError
 from wn_rl.report.stats import FloatArray
-from wn_rl.report.words import game_title, listed
 from wn_rl.run.files import last_line
 from wn_rl.run.folder import Row, RunFolder, RunStatus
 
@@ -166,25 +165,8 @@ def read_run(folder: Path) -> Run:
     return Run(folder, record, settings, rows, status, suite, game, arm, seed, steps, period)
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A run that a command of `wn-rl compare` asked for in the folder out; one that never began has no folder."""
-
-    out: Path
-    cell: grid.Cell
-
-    @property
-    def folder(self) -> Path:
-        return self.out / "runs" / self.cell.name
-
-    @property
-    def began(self) -> bool:
-        """Whether the run has a config.json."""
-        return os.path.exists(self.folder / "config.json")  # False, not an error, in a locked folder
-
-
-Plans = dict[str, list[Planned]]
-"""The runs that each command asked for; commands as they would be typed."""
+Plans = dict[str, list[grid.Planned]]
+"""The runs that each command of `wn-rl compare` asked for; commands as they would be typed."""
 
 
 def read_plans(paths: Sequence[Path], runs: Sequence[Path]) -> tuple[Plans, list[LeftOut]]:
@@ -198,29 +180,20 @@ def read_plans(paths: Sequence[Path], runs: Sequence[Path]) -> tuple[Plans, list
     for out in {folder.resolve(): folder for folder in folders}.values():
         try:
             for asked in grid.read_grids(out):
-                planned = [Planned(out, cell) for cell in asked.runs]
-                plans.setdefault(shlex.join(asked.command), []).extend(planned)
+                plans.setdefault(shlex.join(asked.command), []).extend(asked.runs)
         except UserError as error:
             left_out.append(LeftOut(out / "comparison.json", str(error)))
     return plans, left_out
 
 
 def missing_runs(plans: Plans) -> list[LeftOut]:
-    """Runs without a config: each that failed at its start, and, by arm and game, those that never began."""
-    failed = []
-    never_began: dict[tuple[Path, Arm, str], list[str]] = {}
+    """Runs without a config: each that failed at its start or never began."""
+    left_out = []
     planned_runs = {planned.folder: planned for asked in plans.values() for planned in asked}
-    for planned in [planned for planned in planned_runs.values() if not planned.began]:
-        out, cell = planned.out, planned.cell
-        if planned.folder.exists():
-            said = last_line(out / "logs" / f"{cell.name}.log") or "nothing"
-            failed.append(LeftOut(planned.folder, f"ended before it had a config.json; its log ends with: {said}"))
-        else:
-            never_began.setdefault((out, cell.arm, cell.game), []).append(str(cell.seed))
-    return failed + [
-        LeftOut(
-            out,
-            f"{counted(len(seeds), 'run')} never began: {arm.label} on {game_title(game)}, seed {listed(seeds)}",
-        )
-        for (out, arm, game), seeds in never_began.items()
-    ]
+    for folder, planned in planned_runs.items():
+        if not folder.exists():
+            left_out.append(LeftOut(folder, "never began"))
+        elif not planned.began:
+            said = last_line(planned.out / "logs" / f"{planned.name}.log") or "nothing"
+            left_out.append(LeftOut(folder, f"ended before it had a config.json; its log ends with: {said}"))
+    return left_out
