@@ -3,6 +3,7 @@
 A new suite is one file with `games` and `make`, and one line in `wn_rl.registry.SUITES`.
 """
 
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ CLASSIC = Suite(
 )
 GYMNASIUM = Suite(
     gymnasium_lanes.games,
-    lambda env_id, *rest: _make_gymnasium(gymnasium_lanes.describe(env_id), *rest),
+    lambda env_id, *rest: _make_gymnasium(gymnasium_lanes.describe(env_id, rest[0].channels), *rest),
     gymnasium=True,
     full_name=gymnasium_lanes.full_name,
 )
@@ -73,13 +74,38 @@ def normalize_game(suite: str, game: str) -> str:
     Raises:
         ValueError: there is no such suite or game; the message names the nearest one.
     """
+    try:
+        return _own_name(suite, game)
+    except ValueError as error:
+        raise ValueError(f"{error}{_where_else(suite, game)}") from error
+
+
+def _own_name(suite: str, game: str) -> str:
+    """As `normalize_game`, but the message names nothing else."""
     full_name = _suite(suite).full_name
     if full_name is not None:
         return full_name(game)
     names = {_squash(name): name for name in games(suite)}
     if _squash(game) not in names:
-        raise ValueError(f"unknown {suite} game {game!r}{did_you_mean(game, names.values())}")
+        raise ValueError(f"unknown {suite} game {game!r}")
     return names[_squash(game)]
+
+
+def _where_else(suite: str, game: str) -> str:
+    """The end of a message about an unknown game: the flags that have it, else the nearest name."""
+    found = []
+    if ":" in game:  # its module would be imported
+        return ""
+    for other in SUITES:
+        with contextlib.suppress(ValueError):
+            name = _own_name(other, game)
+            found.append(f"--env-id {name}" if other == "gymnasium" else f"{name} --suite {other}")
+    if found:
+        return f"; give {' or '.join(found)}"
+    for other in (suite, *SUITES):
+        if meant := did_you_mean(game, games(other)):
+            return meant if other == suite else f"{meant[:-1]} --suite {other}?"
+    return ""
 
 
 def make(suite: str, game: str, rules: Rules, *, num_envs: int, seed: int) -> Environments:
@@ -112,16 +138,19 @@ def make(suite: str, game: str, rules: Rules, *, num_envs: int, seed: int) -> En
 def _require_effect(name: str, rules: Rules) -> None:
     """ValueError: the suite does not know a rule."""
     suite = _suite(name)
-    if rules.resize not in atari.RESIZES:
-        raise ValueError(f"resize must be one of {', '.join(atari.RESIZES)}, got {rules.resize!r}")
-    if rules.resize != "area" and not suite.pixels:
-        raise ValueError(f"resize {rules.resize!r} has no effect in the suite {name}")
-    if rules.emulator_threads != 0 and not suite.pixels:
-        raise ValueError(
-            f"--environment.emulator-threads {rules.emulator_threads} has no effect in the suite {name}"
-        )
-    if rules.processes and not suite.gymnasium:
-        raise ValueError(f"processes are for Gymnasium environments, not for the suite {name}")
+    for rule, choices in (("resize", list(atari.RESIZES)), ("channels", ["auto", "first", "last"])):
+        if getattr(rules, rule) not in choices:
+            raise ValueError(f"{rule} must be one of {', '.join(choices)}, got {getattr(rules, rule)!r}")
+    for rule, default, has_effect in (
+        ("resize", "area", suite.pixels),
+        ("emulator_threads", 0, suite.pixels),
+        ("processes", False, suite.gymnasium),
+        ("channels", "auto", suite.full_name is not None),
+    ):
+        value = getattr(rules, rule)
+        if value != default and not has_effect:
+            flag = f"--environment.{rule.replace('_', '-')}"
+            raise ValueError(f"{flag} {value} has no effect in the suite {name}")
 
 
 def _suite(name: str) -> Suite:

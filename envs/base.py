@@ -15,6 +15,7 @@ class EnvironmentSpec:
     frame_shape: *O, one observation of one lane. dtype: "uint8" or "float32". scale: what the network
     multiplies an observation by (1/255 for pixels, else 1). frames_per_step: emulator frames in one agent step.
     repeatable: whether a game's seed and actions decide all that it shows; if not, saved episodes are lost.
+    guess: a line on what was guessed of the environment, or nothing.
     """
 
     num_actions: int
@@ -24,6 +25,7 @@ class EnvironmentSpec:
     frames_per_step: int
     action_meanings: tuple[str, ...]
     repeatable: bool = True
+    guess: str = ""
 
     @property
     def pictures_per_second(self) -> int:
@@ -109,6 +111,14 @@ class Rules(Protocol):
     @property
     def processes(self) -> bool:
         """Whether each lane of a Gymnasium environment runs in a process of its own."""
+
+    @property
+    def channels(self) -> str:
+        """Which axis of a Gymnasium environment's images has the channels: first, last, or auto for a guess."""
+
+
+class InvalidOutput(ValueError):
+    """A user's environment gave what its spaces do not declare, or no reward. One line names the place."""
 
 
 class GameLost(Exception):
@@ -207,6 +217,11 @@ class Lanes(Environments):
     def over(self) -> list[bool]:
         """Whether each lane's episode is over or cut, so that its next step is a `first`."""
         return list(self._over)
+
+    @property
+    def lives(self) -> list[int | None]:
+        """The lives left in each lane; None where the game has none."""
+        return [getattr(lane, "lives", None) for lane in self._lanes]
 
     def render(self) -> NDArray[np.uint8]:
         return self._lanes[0].render()

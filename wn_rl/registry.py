@@ -6,10 +6,12 @@ and a saved run may use it. In a module of its own, this serves every command: `
 
 import difflib
 import importlib
+import importlib.util
 import os
 import shlex
 from collections import UserDict
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 Entry = TypeVar("Entry")
@@ -100,6 +102,28 @@ TRACKERS: Registry[Any] = Registry(
 _PRESETS = ("paper", "nature", "fast", "laptop", "minatar", "classic", "vectors", "images", "grids")
 PRESETS: Registry[Any] = Registry("preset", {name: f"wn_rl.presets:{name}" for name in _PRESETS})
 """Functions (game) -> Config: starting points."""
+
+TWO_PLAYER_ROMS = {"combat", "joust", "maze_craze", "warlords"}
+
+
+def register_with_gymnasium() -> None:
+    """Give Gymnasium our games of Atari and MinAtar, e.g. wn_rl/Atari-Breakout-v0. No emulator is imported."""
+    from gymnasium import register
+
+    emulator = importlib.util.find_spec("ale_py")
+    roms = Path(emulator.origin).parent.glob("roms/*.bin") if emulator and emulator.origin else ()
+    games = {
+        "Atari": sorted({rom.stem for rom in roms} - TWO_PLAYER_ROMS),
+        "MinAtar": ["asterix", "breakout", "freeway", "seaquest", "space_invaders"],
+    }
+    for title, names in games.items():
+        for game in names:
+            register(
+                f"wn_rl/{title}-{game.title().replace('_', '')}-v0",
+                "wn_rl.envs.as_gymnasium:GameEnv",
+                kwargs={"suite": title.lower(), "game": game},
+            )
+
 
 IMPORTS = "WN_RL_IMPORT"
 """The environment variable that names the modules of --import, with commas, to the processes of comparisons."""
