@@ -141,7 +141,8 @@ class Session:
         if resume:
             self._restore()
             record = _with_session(record, self.config, self.dqn.num_steps)
-        write_json(self.folder.config_file, record)
+        spec = dataclasses.asdict(self.dqn.environments.spec)
+        write_json(self.folder.config_file, {**record, "spec": spec})
         with self.stop.listening():
             self._write_status("running", "")
             try:
