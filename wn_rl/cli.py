@@ -48,16 +48,11 @@ _MISTAKES = ValueError, FileNotFoundError, FileExistsError, PermissionError, Not
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code, quietly where nobody reads its output to the end."""
     try:
-        _run(arguments)
-    finally:
-        _flush_output()
-
-
-def _flush_output() -> None:
-    """Exit as if by SIGPIPE if the reader of standard output, `head` for example, has ended."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+        try:
+            _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader of standard output, `head` for example, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
         sys.exit(128 + signal.SIGPIPE)
 
@@ -75,8 +70,9 @@ def _run(arguments: Sequence[str] | None) -> None:
         sys.exit(2)
     try:
         sys.exit(importlib.import_module(f"wn_rl.commands.{arguments[0]}").run(arguments[1:]))
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, FloatingPointError) as error:
-        _flush_output()  # where the error may come from
         say(f"wn-rl {arguments[0]}: {error}")
         sys.exit(2 if isinstance(error, _MISTAKES) else 1)
     except KeyboardInterrupt as stop:
