@@ -29,8 +29,7 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64], EzPickle):
             its stack, as in the training of DQN.
         render_mode: rgb_array, or None for no pictures.
 
-    The info has the "lives" left, if the game has lives. A copy of the environment (pickle, deepcopy) is a new one
-    of the same settings.
+    The info has the "lives" left where the game has lives. A copy, by pickle too, is a new one of these settings.
 
     Raises:
         ValueError: a name is unknown, or a value is invalid or would have no effect.
@@ -110,8 +109,7 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64], EzPickle):
         self._frames[-1] = step.observation[0]
         over, terminated = self._lane.over[0], not step.discount[0]
         self._life_lost = terminated and not over
-        truncated = over and not terminated
-        return self._observation(), float(step.reward[0]), terminated, truncated, self._info()
+        return self._observation(), float(step.reward[0]), terminated, over and not terminated, self._info()
 
     def render(self) -> NDArray[np.uint8] | None:
         """The picture as RGB [H, W, 3]; None in the render mode None."""

@@ -45,10 +45,7 @@ def make(game: str, rules: Rules, num_envs: int, seed: int) -> Lanes:
 
 
 class AtariLane(Lane):
-    """One emulator. Its own random numbers come from the seed; without repeated actions few games feel them.
-
-    lives: those left in the game.
-    """
+    """One emulator. Its own random numbers come from the seed; without repeated actions few games feel them."""
 
     def __init__(self, game: str, rules: Rules, seed: int) -> None:
         ALEInterface.setLoggerMode(LoggerMode.Error)  # else a banner on every start

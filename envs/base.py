@@ -90,31 +90,25 @@ class Environments(Protocol):
 
 
 class Rules(Protocol):
-    """How games are played, as `wn_rl.config.EnvironmentConfig` documents it."""
+    """How games are played. `wn_rl.config.EnvironmentConfig` says what each rule is."""
 
     @property
-    def life_loss_terminates(self) -> bool:
-        """Whether the discount is 0 at a lost life too, in games that have lives."""
+    def life_loss_terminates(self) -> bool: ...
 
     @property
-    def max_episode_frames(self) -> int:
-        """Emulator frames after which an episode is cut, with discount 1."""
+    def max_episode_frames(self) -> int: ...
 
     @property
-    def resize(self) -> str:
-        """How screens become 84x84: area or bilinear."""
+    def resize(self) -> str: ...
 
     @property
-    def emulator_threads(self) -> int:
-        """Threads of several Atari lanes; 0 for one a core."""
+    def emulator_threads(self) -> int: ...
 
     @property
-    def processes(self) -> bool:
-        """Whether each lane of a Gymnasium environment runs in a process of its own."""
+    def processes(self) -> bool: ...
 
     @property
-    def channels(self) -> str:
-        """Which axis of a Gymnasium environment's images has the channels: first, last, or auto for a guess."""
+    def channels(self) -> str: ...
 
 
 class InvalidOutput(ValueError):
@@ -220,7 +214,7 @@ class Lanes(Environments):
 
     @property
     def lives(self) -> list[int | None]:
-        """The lives left in each lane; None where the game has none."""
+        """Left in each lane; None where the game has none."""
         return [getattr(lane, "lives", None) for lane in self._lanes]
 
     def render(self) -> NDArray[np.uint8]:

@@ -93,15 +93,13 @@ def _registered(env_id: str) -> EnvSpec:
 class Description:
     """What is known of an environment before an episode is played.
 
-    shape, dtype: of an observation, as its space declares them. channels_last: images come as [H, W, C]; their
-    frames are [C, H, W]. first_action: the number of action 0, in the dtype of the space of actions. renders:
-    whether it can give its picture as an array.
+    space: of its observations. channels_last: images come as [H, W, C]; frames are [C, H, W]. first_action: the
+    number of action 0, in the dtype of its actions. renders: whether it can give its picture as an array.
     """
 
     registered: EnvSpec
     spec: EnvironmentSpec
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    space: spaces.Box
     channels_last: bool
     first_action: np.integer[Any]
     renders: bool
@@ -111,11 +109,11 @@ class Description:
 def describe(env_id: str, channels: str = "auto") -> Description:
     """Open an environment, look at its spaces, and find out whether a seed repeats an episode.
 
-    channels: where an image has them: first, last, or auto for a guess, which `EnvironmentSpec.guess` tells.
+    channels: where an image has them: first, last, or auto for a guess.
 
     Raises:
-        ValueError: it is unknown, cannot be opened, or is not one for Q-learning from vectors or images.
-        InvalidOutput: its first episodes give what is no reward or not in its space.
+        ValueError: it is unknown, cannot be opened, is not one for Q-learning from vectors or images, or its first
+            episodes are not in its spaces.
         FloatingPointError: its first episodes show numbers that are not finite.
     """
     registered = _registered(env_id)
@@ -155,19 +153,16 @@ def _described(env_id: str, registered: EnvSpec, env: gymnasium.Env[Any, Any], c
         scale=_scale(shown),
         frames_per_step=1,
         action_meanings=_action_meanings(env, actions),
-        guess=f"{env_id} shows {shown.shape}, taken as images with the channels {'last' if last else 'first'}; "
-        "--environment.channels first or last decides it"
-        if len(shown.shape) == 3 and channels == "auto"
-        else "",
+        guess="" if len(shown.shape) < 3 or channels != "auto" else _guess(env_id, shown.shape, last),
     )
-    return Description(
-        registered,
-        spec,
-        shape=shown.shape,
-        dtype=np.dtype(shown.dtype),
-        channels_last=last,
-        first_action=actions.dtype.type(actions.start),
-        renders="rgb_array" in env.metadata.get("render_modes", ()),
+    renders = "rgb_array" in env.metadata.get("render_modes", ())
+    return Description(registered, spec, shown, last, actions.start, renders)
+
+
+def _guess(env_id: str, shape: tuple[int, ...], last: bool) -> str:
+    axis, other = ("last", "first") if last else ("first", "last")
+    return (
+        f"{env_id} shows {shape}: the channels are taken to be {axis}; --environment.channels {other} changes that"
     )
 
 
@@ -226,7 +221,7 @@ class GymnasiumLane(Lane):
         self.digest = 0
         self._description = description
         self._max_frames = max_frames
-        self._maximum = round(1 / self.spec.scale)  # of bytes
+        self._maximum = description.space.high.max()
         rendering = {"render_mode": "rgb_array"} if description.renders else {}
         self._env = _open(description.registered.id, description.registered, **rendering)
         self._seed = 0
@@ -239,17 +234,14 @@ class GymnasiumLane(Lane):
         self.digest = zlib.crc32(out.data)
 
     def step(self, action: int, out: NDArray[Any]) -> tuple[float, float, bool]:
-        """As `Lane.step`.
-
-        Raises:
-            InvalidOutput: the observation is not in its space, or the reward is not one number.
-            FloatingPointError: the reward is not finite, or the observation is not and the episode goes on.
-        """
+        """As `Lane.step`. InvalidOutput: what it gives is unfit. FloatingPointError: it is not finite."""
         observation, reward, terminated, truncated, _ = self._env.step(self._description.first_action + action)
         self._actions.append(action)
         self._write(observation, out, is_last=terminated)
-        if not isinstance(reward, (float, int)):
-            reward = self._one_number(reward)
+        number = _as_array(reward)
+        if number.size != 1 or number.dtype.kind not in "biuf":
+            raise InvalidOutput(f"{self._place}: the reward is {_in_a_line(reward)[:80]}, not one number")
+        reward = number.item()
         if not math.isfinite(reward):
             raise FloatingPointError(f"{self._place}: the reward is {reward}")
         self.digest = zlib.crc32(out.data, zlib.crc32(struct.pack("<d?", reward, terminated), self.digest))
@@ -258,29 +250,17 @@ class GymnasiumLane(Lane):
 
     def _write(self, observation: Any, out: NDArray[Any], *, is_last: bool = False) -> None:
         """Convert an observation of the space. is_last: nothing follows it, so that its numbers do not matter."""
-        declared, given = self._description, _as_array(observation)
-        if given.shape != declared.shape or not (given.dtype == declared.dtype or _fits(given, declared.dtype)):
+        space, given = self._description.space, _as_array(observation)
+        if given.shape != space.shape or not _fits(given, space.dtype, self._maximum):
             raise InvalidOutput(
-                f"{self._place}: the observation is {given.dtype} of shape {given.shape}, and its space declares "
-                f"{declared.dtype} of shape {declared.shape}"
+                f"{self._place}: the observation is {given.dtype} of shape {given.shape}, and its space has "
+                f"{space.dtype} of shape {space.shape} up to {self._maximum}"
             )
-        out[:] = given.transpose(2, 0, 1) if declared.channels_last else given
-        if out.dtype.kind == "f":
-            if not np.isfinite(out).all():
-                if not is_last:
-                    raise FloatingPointError(f"{self._place}: the observation has numbers that are not finite")
-                np.nan_to_num(out, copy=False, posinf=0, neginf=0)
-        elif self._maximum < 255 and out.max() > self._maximum:
-            raise InvalidOutput(
-                f"{self._place}: the observation has {out.max()}, beyond its space's {self._maximum}"
-            )
-
-    def _one_number(self, reward: Any) -> float:
-        """The number of an array that has one."""
-        array = _as_array(reward)
-        if array.size != 1 or array.dtype.kind not in "biuf":
-            raise InvalidOutput(f"{self._place}: the reward is not one number but {_in_a_line(reward)[:80]}")
-        return float(array.item())
+        out[:] = given.transpose(2, 0, 1) if self._description.channels_last else given
+        if out.dtype.kind == "f" and not np.isfinite(out).all():
+            if not is_last:
+                raise FloatingPointError(f"{self._place}: the observation has numbers that are not finite")
+            np.nan_to_num(out, copy=False, posinf=0, neginf=0)
 
     @property
     def _place(self) -> str:
@@ -343,11 +323,13 @@ def _as_array(value: Any) -> NDArray[Any]:
         return np.array(None)
 
 
-def _fits(given: NDArray[Any], dtype: np.dtype[Any]) -> bool:
-    """Whether a dtype holds numbers of another one: floats any, but for rounding, and integers exactly theirs."""
+def _fits(given: NDArray[Any], dtype: Any, maximum: Any) -> bool:
+    """Whether a dtype has these numbers: floats all, but for rounding, and integers exactly, up to a maximum."""
     if dtype.kind == "f":
         return given.dtype.kind in "biuf"
-    return given.dtype.kind in "biu" and bool((given.astype(dtype) == given).all())
+    if given.dtype != dtype and (given.dtype.kind not in "biu" or (given.astype(dtype) != given).any()):
+        return False
+    return bool(given.max() <= maximum)
 
 
 def _in_a_line(text: object) -> str:

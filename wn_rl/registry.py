@@ -103,26 +103,18 @@ _PRESETS = ("paper", "nature", "fast", "laptop", "minatar", "classic", "vectors"
 PRESETS: Registry[Any] = Registry("preset", {name: f"wn_rl.presets:{name}" for name in _PRESETS})
 """Functions (game) -> Config: starting points."""
 
-TWO_PLAYER_ROMS = {"combat", "joust", "maze_craze", "warlords"}
-
 
 def register_with_gymnasium() -> None:
-    """Give Gymnasium our games of Atari and MinAtar, e.g. wn_rl/Atari-Breakout-v0. No emulator is imported."""
+    """Give Gymnasium our games, e.g. wn_rl/Atari-Breakout-v0. Their names are those of files: none is imported."""
     from gymnasium import register
 
-    emulator = importlib.util.find_spec("ale_py")
-    roms = Path(emulator.origin).parent.glob("roms/*.bin") if emulator and emulator.origin else ()
-    games = {
-        "Atari": sorted({rom.stem for rom in roms} - TWO_PLAYER_ROMS),
-        "MinAtar": ["asterix", "breakout", "freeway", "seaquest", "space_invaders"],
-    }
-    for title, names in games.items():
-        for game in names:
-            register(
-                f"wn_rl/{title}-{game.title().replace('_', '')}-v0",
-                "wn_rl.envs.as_gymnasium:GameEnv",
-                kwargs={"suite": title.lower(), "game": game},
-            )
+    for title, package, files in (("Atari", "ale_py", "roms/*.bin"), ("MinAtar", "minatar", "environments/*.py")):
+        place = importlib.util.find_spec(package)
+        for file in sorted(Path(place.origin).parent.glob(files)) if place and place.origin else ():
+            if file.stem not in ("combat", "joust", "maze_craze", "warlords", "__init__"):  # four need two players
+                env_id = f"wn_rl/{title}-{file.stem.title().replace('_', '')}-v0"
+                game = {"suite": title.lower(), "game": file.stem}
+                register(env_id, "wn_rl.envs.as_gymnasium:GameEnv", kwargs=game)
 
 
 IMPORTS = "WN_RL_IMPORT"

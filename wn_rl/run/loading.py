@@ -46,7 +46,7 @@ def load_run(
 
     which: "best", that of the maximum evaluation score, or "latest", that of the newest checkpoint. Before the
     first evaluation there is no best one yet, and the newest checkpoint is taken. open_game: whether the game says
-    what it gives and takes; if not, config.json does, and an environment of the user's own need not be installed.
+    its shapes; if not, config.json does, and the game need not be installed.
 
     Raises:
         UserError: there is no run, no network of it yet, or its files are damaged or of another run.
@@ -56,12 +56,10 @@ def load_run(
     folder, record, config = open_run(run_dir)
     place = resolve_device(device)
     set_tf32(config.learning.precision == "tf32", place)
-    if open_game or "spec" not in record:  # which earlier versions did not record
-        environments = make_evaluation_environments(config, num_envs=1, seed=0)
+    environments = make_evaluation_environments(config, num_envs=1, seed=0) if open_game else None
+    if environments is not None:
         environments.close()
-        spec = environments.spec
-    else:
-        spec = _recorded_spec(folder, record["spec"])
+    spec = environments.spec if environments else _recorded_spec(folder, record.get("spec"))
     online = make_online_network(config, spec)
     if which == "best" and folder.best_network.exists():
         tensors, step = read_best_network(folder.best_network, config)
@@ -76,9 +74,8 @@ def load_run(
 
 def _recorded_spec(folder: RunFolder, values: Any) -> EnvironmentSpec:
     """What config.json says of the game. UserError: it is damaged."""
-    kinds = {"num_actions": int, "frames_per_step": int, "scale": float, "dtype": str, "guess": str}
-    kinds |= {"frame_shape": list, "action_meanings": list, "repeatable": bool}
-    if not isinstance(values, dict) or {name: type(value) for name, value in values.items()} != kinds:
-        raise UserError(f"{folder.config_file} is damaged: its spec is not that of a game")
-    lists = {name: tuple(values[name]) for name in ("frame_shape", "action_meanings")}
-    return EnvironmentSpec(**{**values, **lists})
+    try:
+        lists = {name: tuple(values[name]) for name in ("frame_shape", "action_meanings")}
+        return EnvironmentSpec(**{**values, **lists})
+    except (TypeError, KeyError):
+        raise UserError(f"{folder.config_file} does not say the shapes of its game") from None

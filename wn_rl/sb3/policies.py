@@ -4,7 +4,6 @@ SB3 builds its networks, ours or the user's, and they are reparameterized before
 start with the weights that SB3 gave them; `DataDependentInit` starts a DQN as the paper does.
 """
 
-import functools
 import warnings
 from typing import Any
 
@@ -16,7 +15,6 @@ from stable_baselines3.dqn.policies import DQNPolicy, MultiInputPolicy, QNetwork
 from torch import Tensor, nn
 
 from wn_rl.envs.gymnasium_lanes import are_channels_last
-from wn_rl.errors import say
 from wn_rl.nn import Dense, default_init, make_network, reparameterize
 
 ADAMAX_BETAS = (0.5, 0.999)  # Salimans & Kingma 2016, section 5.4: Adamax with momentum 0.5
@@ -25,20 +23,13 @@ ADAMAX_BETAS = (0.5, 0.999)  # Salimans & Kingma 2016, section 5.4: Adamax with 
 class NetworkFeatures(BaseFeaturesExtractor):  # type: ignore[misc]  # SB3 is not followed by mypy here
     """A network of NETWORKS without its last layer, which SB3's head replaces: [B, *O] -> [B, features].
 
-    Images are [C, H, W] or [H, W, C]. SB3 divides them by 255 if their space is uint8 from 0 to 255. The layers
-    are plain ("normal") until a policy of this module converts them.
-
-    channels: where images have them: first, last, or auto for a guess; one that may be wrong is said.
+    Images are [C, H, W] or [H, W, C], as channels says: first, last, or auto for a guess. SB3 divides them by 255
+    if their space is uint8 from 0 to 255. The layers are plain until a policy of this module converts them.
     """
 
     def __init__(self, observation_space: spaces.Box, network: str = "nature_cnn", channels: str = "auto") -> None:
         shape = observation_space.shape
-        if channels not in ("auto", "first", "last"):
-            raise ValueError(f"channels must be auto, first or last, got {channels!r}")
-        is_image = len(shape) == 3
-        last = is_image and (are_channels_last(shape) if channels == "auto" else channels == "last")
-        if channels == "auto" and is_image and (last or shape[1] != shape[2]):
-            _say_guess(shape, "last" if last else "first")
+        last = len(shape) == 3 and (are_channels_last(shape) if channels == "auto" else channels == "last")
         self.frame_shape = (shape[2], *shape[:2]) if last else shape
         self._channels_last = last
         whole = make_network(
@@ -55,15 +46,6 @@ class NetworkFeatures(BaseFeaturesExtractor):  # type: ignore[misc]  # SB3 is no
         images = observations.permute(0, 3, 1, 2) if self._channels_last else observations
         features: Tensor = self.network(images.unsqueeze(1))  # a stack of one: SB3 has merged the frames
         return features
-
-
-@functools.cache
-def _say_guess(shape: tuple[int, ...], channels: str) -> None:
-    """Once, although a policy has several extractors."""
-    say(
-        f"images {shape} are taken to have their channels {channels}; "
-        'policy_kwargs={"features_extractor_kwargs": {"channels": "first"}} or "last" decides it'
-    )
 
 
 class _Layers:
