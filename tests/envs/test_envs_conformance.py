@@ -270,8 +270,15 @@ def test_other_spellings(suite, spelling, name):
         ("minatar", "breakout", {"resize": "bilinear"}, "no effect"),
         ("classic", "cartpole", {"emulator_threads": 2}, "no effect"),
         ("gymnasium", "CartPole-v1", {"resize": "bilinear"}, "no effect"),
-        ("atari", "breakout", {"processes": True}, "for Gymnasium environments"),
-        ("minatar", "breakout", {"processes": True}, "for Gymnasium environments"),
+        ("atari", "breakout", {"processes": True}, "--environment.processes True has no effect"),
+        ("classic", "cartpole", {"channels": "first"}, "--environment.channels first has no effect"),
+        ("gymnasium", "CartPole-v1", {"channels": "last"}, "shows (4,), without channels"),
+        ("gymnasium", "CartPole-v1", {"channels": "middle"}, "auto, first, last"),
+        ("atari", "cartpole", {}, "give cartpole --suite classic"),
+        ("atari", "CartPole-v1", {}, "give cartpole --suite classic or --env-id CartPole-v1"),
+        ("atari", "cartpol", {}, "did you mean cartpole --suite classic?"),
+        ("classic", "breakout-v5", {}, "give breakout --suite atari or breakout --suite minatar"),
+        ("gymnasium", "breakout", {}, "give breakout --suite atari"),
     ],
 )
 def test_what_make_refuses(suite, game, changes, says):
