@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from wn_rl.envs.base import Environments, Lanes, Rules, Step, check_actions, first_step
 from wn_rl.envs.gymnasium_lanes import Description, GymnasiumLane
 
-# Of an error that comes through, Gymnasium warns of its traceback too: that is for errors of the environment's own.
+# An error comes through; Gymnasium warns of its traceback too, which is for errors of the environment's own.
 _SAID_TWICE = r"(?s).*ERROR: (Received the following|Raising the last|.*(InvalidOutput|FloatingPointError): )"
 
 
