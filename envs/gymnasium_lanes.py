@@ -306,7 +306,7 @@ class GymnasiumLane(Lane):
 
 
 def are_channels_last(shape: tuple[int, ...]) -> bool:
-    """A guess for images [H, W, C] or [C, H, W]: two equal axes are the picture, else the smallest is not.
+    """A guess for images [H, W, C] or [C, H, W]: two equal axes are the picture, else the larger ones are.
 
     >>> are_channels_last((84, 84, 3)), are_channels_last((12, 10, 10)), are_channels_last((3, 48, 40))
     (True, False, False)
