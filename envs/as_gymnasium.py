@@ -3,8 +3,10 @@
 `import wn_rl` registers the games: `gymnasium.make("wn_rl/MinAtar-Breakout-v0")` takes the settings of `GameEnv`.
 """
 
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -55,8 +57,7 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64], EzPickle):
         if render_mode not in ("rgb_array", None):
             raise ValueError(f"render_mode must be rgb_array or None, got {render_mode!r}")
         self.render_mode = render_mode
-        self._suite, self._game = suite, game
-        self._rules: Any = SimpleNamespace(
+        rules: Any = SimpleNamespace(
             life_loss_terminates=life_loss_terminates,
             max_episode_frames=max_episode_frames,
             resize=resize,
@@ -64,6 +65,7 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64], EzPickle):
             processes=False,
             channels="auto",
         )
+        self._make_lane: Callable[..., Lanes] = partial(cast(Any, make), suite, game, rules, num_envs=1)
         self._lane = self._make_lane(seed=0)
         self._started = self._life_lost = False
         spec = self._lane.spec
@@ -75,11 +77,6 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64], EzPickle):
             self.observation_space = spaces.Box(0, round(1 / spec.scale), shape, np.uint8)
         else:
             self.observation_space = spaces.Box(-np.inf, np.inf, shape, np.float32)
-
-    def _make_lane(self, seed: int) -> Lanes:
-        lane = make(self._suite, self._game, self._rules, num_envs=1, seed=seed)
-        assert isinstance(lane, Lanes)
-        return lane
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -94,7 +91,7 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64], EzPickle):
             step = self._lane.recv()
         else:
             self._lane.close()
-            self._lane = self._make_lane(int(self.np_random.integers(2**31)) if seed is None else seed)
+            self._lane = self._make_lane(seed=int(self.np_random.integers(2**31)) if seed is None else seed)
             step = self._lane.reset()
         self._started, self._life_lost = True, False
         self._frames.fill(0)

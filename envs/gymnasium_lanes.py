@@ -135,11 +135,14 @@ def _open(env_id: str, registered: EnvSpec, **options: Any) -> gymnasium.Env[Any
 def _described(env_id: str, registered: EnvSpec, env: gymnasium.Env[Any, Any], channels: str) -> Description:
     actions, shown = env.action_space, env.observation_space
     if not isinstance(actions, spaces.Discrete):
-        raise ValueError(f"{env_id} takes actions of a {_kind(actions)} space, and Q-learning needs Discrete ones")
-    if not isinstance(shown, spaces.Box) or len(shown.shape) > 3 or not all(shown.shape):
-        of_shape = f" of shape {shown.shape}" if isinstance(shown, spaces.Box) else ""
         raise ValueError(
-            f"{env_id} shows a {_kind(shown)} space{of_shape}, and the networks take a Box: a vector [N] or an "
+            f"{env_id} takes actions of a {type(actions).__name__} space, and Q-learning needs Discrete ones"
+        )
+    if not isinstance(shown, spaces.Box) or len(shown.shape) > 3 or not all(shown.shape):
+        kind = type(shown).__name__
+        of_shape = f" of shape {shown.shape}" if kind == "Box" else ""
+        raise ValueError(
+            f"{env_id} shows a {kind} space{of_shape}, and the networks take a Box: a vector [N] or an "
             "image [H, W], [H, W, C] or [C, H, W]; gymnasium.wrappers.FlattenObservation makes vectors of most"
         )
     if channels != "auto" and len(shown.shape) != 3:
@@ -164,10 +167,6 @@ def _guess(env_id: str, shape: tuple[int, ...], last: bool) -> str:
     return (
         f"{env_id} shows {shape}: the channels are taken to be {axis}; --environment.channels {other} changes that"
     )
-
-
-def _kind(space: Any) -> str:
-    return type(space).__name__
 
 
 def _scale(space: spaces.Box) -> float:
