@@ -46,7 +46,7 @@ def load_run(
 
     which: "best", that of the maximum evaluation score, or "latest", that of the newest checkpoint. Before the
     first evaluation there is no best one yet, and the newest checkpoint is taken. open_game: whether the game says
-    its shapes; if not, config.json does, and the game need not be installed.
+    its shapes; if not, config.json does if it can, and the game need not be installed.
 
     Raises:
         UserError: there is no run, no network of it yet, or its files are damaged or of another run.
@@ -56,10 +56,12 @@ def load_run(
     folder, record, config = open_run(run_dir)
     place = resolve_device(device)
     set_tf32(config.learning.precision == "tf32", place)
-    environments = make_evaluation_environments(config, num_envs=1, seed=0) if open_game else None
-    if environments is not None:
+    if not open_game and "spec" in record:
+        spec = _recorded_spec(folder, record["spec"])
+    else:
+        environments = make_evaluation_environments(config, num_envs=1, seed=0)
         environments.close()
-    spec = environments.spec if environments else _recorded_spec(folder, record.get("spec"))
+        spec = environments.spec
     online = make_online_network(config, spec)
     if which == "best" and folder.best_network.exists():
         tensors, step = read_best_network(folder.best_network, config)
