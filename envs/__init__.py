@@ -3,6 +3,7 @@
 A new suite is one file with `games` and `make`, and one line in `wn_rl.registry.SUITES`.
 """
 
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,17 +18,22 @@ from wn_rl.registry import SUITES, did_you_mean
 __all__ = ["SUITES", "Suite", "games", "make", "normalize_game"]
 
 
+STICKY = {"atari": 0.25, "minatar": 0.1}  # the probability in versions of Gymnasium's ids other than v4
+
+
 @dataclass(frozen=True)
 class Suite:
     """Where games come from.
 
-    pixels: whether screens are resized, and emulators may run in threads. gymnasium: whether lanes may run in
-    processes. full_name: a game's own name, where `games` does not list all; ValueError: there is no such game.
+    pixels: whether screens are resized, and emulators may run in threads. action_rules: whether actions may be
+    repeated at random, and all of them be offered. gymnasium: whether lanes may run in processes. full_name: a
+    game's own name, where `games` does not list all; ValueError: there is no such game.
     """
 
     games: Callable[[], list[str]]
     make: Callable[[str, Rules, int, int], Environments]
     pixels: bool = False
+    action_rules: bool = False
     gymnasium: bool = False
     full_name: Callable[[str], str] | None = None
 
@@ -45,8 +51,8 @@ def _make_gymnasium(description: Description, rules: Rules, num_envs: int, seed:
     return Lanes(lambda _: GymnasiumLane(description, rules.max_episode_frames), num_envs, seed)
 
 
-ATARI = Suite(atari.games, _make_atari, pixels=True)
-MINATAR = Suite(minatar.games, minatar.make)
+ATARI = Suite(atari.games, _make_atari, pixels=True, action_rules=True)
+MINATAR = Suite(minatar.games, minatar.make, action_rules=True)
 CLASSIC = Suite(
     lambda: sorted(gymnasium_lanes.CLASSIC),
     lambda game, *rest: _make_gymnasium(gymnasium_lanes.describe_classic(game), *rest),
@@ -54,7 +60,7 @@ CLASSIC = Suite(
 )
 GYMNASIUM = Suite(
     gymnasium_lanes.games,
-    lambda env_id, *rest: _make_gymnasium(gymnasium_lanes.describe(env_id), *rest),
+    lambda env_id, *rest: _make_gymnasium(gymnasium_lanes.describe(env_id, rest[0].channels), *rest),
     gymnasium=True,
     full_name=gymnasium_lanes.full_name,
 )
@@ -66,20 +72,53 @@ def games(suite: str) -> list[str]:
 
 
 def normalize_game(suite: str, game: str) -> str:
-    """The suite's own name of a game: `SpaceInvaders` and `ALE/SpaceInvaders-v5` give space_invaders.
+    """The suite's own name of a game: `SpaceInvaders` and `SpaceInvadersNoFrameskip-v4` give space_invaders.
 
     The suite gymnasium takes any registered id, of which it adds the version, and `module:id`.
 
     Raises:
-        ValueError: there is no such suite or game; the message names the nearest one.
+        ValueError: there is no such suite or game; the message names the nearest one. Or the name is that of a
+            game with sticky actions elsewhere, e.g. `ALE/SpaceInvaders-v5`: here a rule says so.
     """
+    try:
+        name = _own_name(suite, game)
+    except ValueError as error:
+        raise ValueError(f"{error}{_where_else(suite, game)}") from error
+    version = re.search(r"-v\d+$", game)
+    if suite in STICKY and version and version[0] != "-v4":
+        flag = f"--environment.repeat-action-probability {STICKY[suite]}"
+        raise ValueError(
+            f"{game} has sticky actions elsewhere: give {name} {flag}, or {name} for a game without them"
+        )
+    return name
+
+
+def _own_name(suite: str, game: str) -> str:
+    """As `normalize_game`, but the message names nothing else."""
     full_name = _suite(suite).full_name
     if full_name is not None:
         return full_name(game)
     names = {_squash(name): name for name in games(suite)}
     if _squash(game) not in names:
-        raise ValueError(f"unknown {suite} game {game!r}{did_you_mean(game, names.values())}")
+        raise ValueError(f"unknown {suite} game {game!r}")
     return names[_squash(game)]
+
+
+def _where_else(suite: str, game: str) -> str:
+    """The end of a message about an unknown game: the flags that have it, else the nearest name."""
+    found = []
+    if ":" in game:  # its module would be imported
+        return ""
+    for other in SUITES:
+        with contextlib.suppress(ValueError):
+            name = _own_name(other, game)
+            found.append(f"--env-id {name}" if other == "gymnasium" else f"{name} --suite {other}")
+    if found:
+        return f"; give {' or '.join(found)}"
+    for other in (suite, *SUITES):
+        if meant := did_you_mean(game, games(other)):
+            return meant if other == suite else f"{meant[:-1]} --suite {other}?"
+    return ""
 
 
 def make(suite: str, game: str, rules: Rules, *, num_envs: int, seed: int) -> Environments:
@@ -112,16 +151,21 @@ def make(suite: str, game: str, rules: Rules, *, num_envs: int, seed: int) -> En
 def _require_effect(name: str, rules: Rules) -> None:
     """ValueError: the suite does not know a rule."""
     suite = _suite(name)
-    if rules.resize not in atari.RESIZES:
-        raise ValueError(f"resize must be one of {', '.join(atari.RESIZES)}, got {rules.resize!r}")
-    if rules.resize != "area" and not suite.pixels:
-        raise ValueError(f"resize {rules.resize!r} has no effect in the suite {name}")
-    if rules.emulator_threads != 0 and not suite.pixels:
-        raise ValueError(
-            f"--environment.emulator-threads {rules.emulator_threads} has no effect in the suite {name}"
-        )
-    if rules.processes and not suite.gymnasium:
-        raise ValueError(f"processes are for Gymnasium environments, not for the suite {name}")
+    for rule, choices in (("resize", list(atari.RESIZES)), ("channels", ["auto", "first", "last"])):
+        if getattr(rules, rule) not in choices:
+            raise ValueError(f"{rule} must be one of {', '.join(choices)}, got {getattr(rules, rule)!r}")
+    for rule, default, has_effect in (
+        ("resize", "area", suite.pixels),
+        ("emulator_threads", 0, suite.pixels),
+        ("repeat_action_probability", 0, suite.action_rules),
+        ("full_action_set", False, suite.action_rules),
+        ("processes", False, suite.gymnasium),
+        ("channels", "auto", suite.full_name is not None),
+    ):
+        value = getattr(rules, rule)
+        if value != default and not has_effect:
+            flag = f"--environment.{rule.replace('_', '-')}"
+            raise ValueError(f"{flag} {value} has no effect in the suite {name}")
 
 
 def _suite(name: str) -> Suite:

@@ -1,18 +1,24 @@
-"""A game of ours as a Gymnasium environment, for other libraries: one lane, its frames already stacked."""
+"""A game of ours as a Gymnasium environment, for other libraries: one lane, its frames already stacked.
 
+`import wn_rl` registers the games: `gymnasium.make("wn_rl/MinAtar-Breakout-v0")` takes the settings of `GameEnv`.
+"""
+
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
 from wn_rl.envs import make
 from wn_rl.envs.base import Lanes
 
 
-class GameEnv(gymnasium.Env[NDArray[Any], np.int64]):
+class GameEnv(gymnasium.Env[NDArray[Any], np.int64], EzPickle):
     """One lane with raw rewards. Observations are the last `stack` frames merged into their leading axis.
 
     A frame [H, W] gives [stack, H, W] and [C, H, W] gives [stack * C, H, W], channels first: what our networks
@@ -23,12 +29,15 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64]):
         stack: frames K in an observation.
         life_loss_terminates: whether a lost life ends an episode too. The next reset then continues the game and
             its stack, as in the training of DQN.
+        render_mode: rgb_array, or None for no pictures.
+
+    The info has the "lives" left where the game has lives. A copy, by pickle too, is a new one of these settings.
 
     Raises:
         ValueError: a name is unknown, or a value is invalid or would have no effect.
     """
 
-    render_mode = "rgb_array"
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - Gymnasium's own form
 
     def __init__(
         self,
@@ -39,21 +48,28 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64]):
         life_loss_terminates: bool = False,
         max_episode_frames: int = 108_000,
         resize: str = "area",
+        render_mode: str | None = "rgb_array",
     ) -> None:
+        settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        EzPickle.__init__(self, **settings)
         if stack < 1:
             raise ValueError(f"stack must be at least 1, got {stack}")
-        self._suite, self._game = suite, game
-        self._rules: Any = SimpleNamespace(
+        if render_mode not in ("rgb_array", None):
+            raise ValueError(f"render_mode must be rgb_array or None, got {render_mode!r}")
+        self.render_mode = render_mode
+        rules: Any = SimpleNamespace(
             life_loss_terminates=life_loss_terminates,
             max_episode_frames=max_episode_frames,
             resize=resize,
             emulator_threads=0,
             processes=False,
+            channels="auto",
         )
+        self._make_lane: Callable[..., Lanes] = partial(cast(Any, make), suite, game, rules, num_envs=1)
         self._lane = self._make_lane(seed=0)
         self._started = self._life_lost = False
         spec = self._lane.spec
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": spec.pictures_per_second}
+        self.metadata = {**self.metadata, "render_fps": spec.pictures_per_second}
         self.action_space = spaces.Discrete(spec.num_actions)
         self._frames = np.zeros((stack, *spec.frame_shape), dtype=spec.dtype)
         shape = self._observation().shape
@@ -62,11 +78,6 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64]):
         else:
             self.observation_space = spaces.Box(-np.inf, np.inf, shape, np.float32)
 
-    def _make_lane(self, seed: int) -> Lanes:
-        lane = make(self._suite, self._game, self._rules, num_envs=1, seed=seed)
-        assert isinstance(lane, Lanes)
-        return lane
-
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
@@ -74,18 +85,18 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64]):
         super().reset(seed=seed)
         if seed is None and self._life_lost:
             self._life_lost = False
-            return self._observation(), {}
+            return self._observation(), self._info()
         if seed is None and self._started and self._lane.over[0]:
             self._lane.send(np.zeros(1, dtype=np.int64))
             step = self._lane.recv()
         else:
             self._lane.close()
-            self._lane = self._make_lane(int(self.np_random.integers(2**31)) if seed is None else seed)
+            self._lane = self._make_lane(seed=int(self.np_random.integers(2**31)) if seed is None else seed)
             step = self._lane.reset()
         self._started, self._life_lost = True, False
         self._frames.fill(0)
         self._frames[-1] = step.observation[0]
-        return self._observation(), {}
+        return self._observation(), self._info()
 
     def step(self, action: np.int64) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
         """Play one agent step: raw reward, terminated at game over, truncated at the limit of frames."""
@@ -95,15 +106,19 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64]):
         self._frames[-1] = step.observation[0]
         over, terminated = self._lane.over[0], not step.discount[0]
         self._life_lost = terminated and not over
-        return self._observation(), float(step.reward[0]), terminated, over and not terminated, {}
+        return self._observation(), float(step.reward[0]), terminated, over and not terminated, self._info()
 
-    def render(self) -> NDArray[np.uint8]:
-        """The picture as RGB [H, W, 3]."""
-        return self._lane.render()
+    def render(self) -> NDArray[np.uint8] | None:
+        """The picture as RGB [H, W, 3]; None in the render mode None."""
+        return self._lane.render() if self.render_mode else None
 
     def close(self) -> None:
         """Free the emulator."""
         self._lane.close()
+
+    def _info(self) -> dict[str, Any]:
+        [lives] = self._lane.lives
+        return {} if lives is None else {"lives": lives}
 
     def _observation(self) -> NDArray[Any]:
         """A copy of the stack, merged."""

@@ -61,7 +61,7 @@ class AtariLane(Lane):
         self._screen = np.zeros(self._ale.getScreenDims(), dtype=np.uint8)  # newest, then the maximum of two
         self._previous = np.zeros_like(self._screen)
         self._frames = 0  # of this episode, without the no-ops
-        self._lives = 0
+        self.lives = 0
 
     def reset(self, seed: int, out: NDArray[np.uint8]) -> None:
         """Start an episode, and let 0 to 30 frames pass, their number drawn from the seed."""
@@ -71,7 +71,7 @@ class AtariLane(Lane):
             if self._ale.game_over():
                 self._ale.reset_game()
         self._frames = 0
-        self._lives = self._ale.lives()
+        self.lives = self._ale.lives()
         self._ale.getScreenGrayscale(self._screen)
         self._previous.fill(0)
         self._observe(out)
@@ -97,8 +97,8 @@ class AtariLane(Lane):
                 ale.getScreenGrayscale(self._screen)
         self._observe(out)
         lives = ale.lives()
-        ends = terminal or (lives < self._lives and self._life_loss_terminates)
-        self._lives = lives
+        ends = terminal or (lives < self.lives and self._life_loss_terminates)
+        self.lives = lives
         return reward, float(not ends), over
 
     def _observe(self, out: NDArray[np.uint8]) -> None:
@@ -117,7 +117,7 @@ class AtariLane(Lane):
             "emulator": np.frombuffer(emulator, dtype=np.uint8).copy(),
             "screen": self._screen.copy(),
             "frames": self._frames,
-            "lives": self._lives,
+            "lives": self.lives,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -125,4 +125,4 @@ class AtariLane(Lane):
         self._screen[:] = state["screen"]
         self._previous.fill(0)  # the saved screen is the maximum with it
         self._frames = int(state["frames"])
-        self._lives = int(state["lives"])
+        self.lives = int(state["lives"])

@@ -16,7 +16,6 @@ from wn_rl.envs import atari
 from wn_rl.envs.base import Environments, Rules, Step, check_actions, first_step, lane_seed
 
 WINDOW = 25_000  # steps; longer: fewer slow resets (some 90 ms, a plain one 9 ms), but slower restores
-WINDOW_OF_OLD_STATES = 10_000  # which do not tell
 PICTURE_SIZE = (160, 210)  # width and height of the real screen
 
 
@@ -134,7 +133,7 @@ class AtariVector(Environments):
         What a lane does before its start does not matter. No lane is lost.
         """
         self._settle()
-        self._window = int(state.get("window", WINDOW_OF_OLD_STATES))
+        self._window = int(state["window"])
         self._row = int(state["row"])
         self._starts = state["starts"].copy()
         self._lives = state["lives"].copy()

@@ -15,6 +15,7 @@ class EnvironmentSpec:
     frame_shape: *O, one observation of one lane. dtype: "uint8" or "float32". scale: what the network
     multiplies an observation by (1/255 for pixels, else 1). frames_per_step: emulator frames in one agent step.
     repeatable: whether a game's seed and actions decide all that it shows; if not, saved episodes are lost.
+    guess: a line on what was guessed of the environment, or nothing.
     """
 
     num_actions: int
@@ -24,6 +25,7 @@ class EnvironmentSpec:
     frames_per_step: int
     action_meanings: tuple[str, ...]
     repeatable: bool = True
+    guess: str = ""
 
     @property
     def pictures_per_second(self) -> int:
@@ -88,35 +90,35 @@ class Environments(Protocol):
 
 
 class Rules(Protocol):
-    """How games are played, as `wn_rl.config.EnvironmentConfig` documents it."""
+    """How games are played. `wn_rl.config.EnvironmentConfig` says what each rule is."""
 
     @property
-    def life_loss_terminates(self) -> bool:
-        """Whether the discount is 0 at a lost life too, in games that have lives."""
+    def life_loss_terminates(self) -> bool: ...
 
     @property
-    def max_episode_frames(self) -> int:
-        """Emulator frames after which an episode is cut, with discount 1."""
+    def max_episode_frames(self) -> int: ...
 
     @property
-    def repeat_action_probability(self) -> float:
-        """Probability that the game repeats the action before."""
+    def repeat_action_probability(self) -> float: ...
 
     @property
-    def full_action_set(self) -> bool:
-        """Whether all actions are offered, or those alone that have an effect in the game."""
+    def full_action_set(self) -> bool: ...
 
     @property
-    def resize(self) -> str:
-        """How screens become 84x84: area or bilinear."""
+    def resize(self) -> str: ...
 
     @property
-    def emulator_threads(self) -> int:
-        """Threads of several Atari lanes; 0 for one a core."""
+    def emulator_threads(self) -> int: ...
 
     @property
-    def processes(self) -> bool:
-        """Whether each lane of a Gymnasium environment runs in a process of its own."""
+    def processes(self) -> bool: ...
+
+    @property
+    def channels(self) -> str: ...
+
+
+class InvalidOutput(ValueError):
+    """A user's environment gave what its spaces do not declare, or no reward. One line names the place."""
 
 
 class GameLost(Exception):
@@ -215,6 +217,11 @@ class Lanes(Environments):
     def over(self) -> list[bool]:
         """Whether each lane's episode is over or cut, so that its next step is a `first`."""
         return list(self._over)
+
+    @property
+    def lives(self) -> list[int | None]:
+        """Left in each lane; None where the game has none."""
+        return [getattr(lane, "lives", None) for lane in self._lanes]
 
     def render(self) -> NDArray[np.uint8]:
         return self._lanes[0].render()

@@ -23,13 +23,13 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
 from numpy.typing import NDArray
 
-from wn_rl.envs.base import EnvironmentSpec, GameLost, Lane
+from wn_rl.envs.base import EnvironmentSpec, GameLost, InvalidOutput, Lane
 
 # Of the ids that Gymnasium itself registers, those that can be trained on; the others' actions are
 # continuous, or their observations single numbers.
 FROM_GYMNASIUM = ("Acrobot-v1", "CartPole-v1", "MountainCar-v0")
 WITH_BOX2D = ("LunarLander-v3",)
-OTHER_PACKAGES = ("gymnasium", "ale_py")  # whose ids are those above, and games of our suite atari
+OTHER_PACKAGES = ("gymnasium", "ale_py", "wn_rl")  # whose ids are those above, and games of our other suites
 PROBE_STEPS = 32
 
 # The suite classic: the id of each task, and words for its actions.
@@ -93,29 +93,33 @@ def _registered(env_id: str) -> EnvSpec:
 class Description:
     """What is known of an environment before an episode is played.
 
-    channels_last: images come as [H, W, C]; frames are [C, H, W]. first_action: the number of action 0.
-    renders: whether it can give its picture as an array.
+    space: of its observations. channels_last: images come as [H, W, C]; frames are [C, H, W]. first_action: the
+    number of action 0, in the dtype of its actions. renders: whether it can give its picture as an array.
     """
 
     registered: EnvSpec
     spec: EnvironmentSpec
+    space: spaces.Box
     channels_last: bool
-    first_action: int
+    first_action: np.integer[Any]
     renders: bool
 
 
 @cache
-def describe(env_id: str) -> Description:
+def describe(env_id: str, channels: str = "auto") -> Description:
     """Open an environment, look at its spaces, and find out whether a seed repeats an episode.
 
+    channels: where an image has them: first, last, or auto for a guess.
+
     Raises:
-        ValueError: it is unknown, cannot be opened, or is not one for Q-learning from vectors or images.
+        ValueError: it is unknown, cannot be opened, is not one for Q-learning from vectors or images, or its first
+            episodes are not in its spaces.
         FloatingPointError: its first episodes show numbers that are not finite.
     """
     registered = _registered(env_id)
     env = _open(env_id, registered)
     try:
-        description = _described(env_id, registered, env)
+        description = _described(env_id, registered, env, channels)
     finally:
         env.close()
     return replace(description, spec=replace(description.spec, repeatable=_seed_repeats_an_episode(description)))
@@ -128,35 +132,41 @@ def _open(env_id: str, registered: EnvSpec, **options: Any) -> gymnasium.Env[Any
         raise ValueError(f"{env_id} cannot be opened: {_in_a_line(error)}") from error
 
 
-def _described(env_id: str, registered: EnvSpec, env: gymnasium.Env[Any, Any]) -> Description:
+def _described(env_id: str, registered: EnvSpec, env: gymnasium.Env[Any, Any], channels: str) -> Description:
     actions, shown = env.action_space, env.observation_space
     if not isinstance(actions, spaces.Discrete):
-        raise ValueError(f"{env_id} takes actions of a {_kind(actions)} space, and Q-learning needs Discrete ones")
-    if not isinstance(shown, spaces.Box) or len(shown.shape) > 3 or not all(shown.shape):
-        of_shape = f" of shape {shown.shape}" if isinstance(shown, spaces.Box) else ""
         raise ValueError(
-            f"{env_id} shows a {_kind(shown)} space{of_shape}, and the networks take a Box: a vector [N] or an "
+            f"{env_id} takes actions of a {type(actions).__name__} space, and Q-learning needs Discrete ones"
+        )
+    if not isinstance(shown, spaces.Box) or len(shown.shape) > 3 or not all(shown.shape):
+        kind = type(shown).__name__
+        of_shape = f" of shape {shown.shape}" if kind == "Box" else ""
+        raise ValueError(
+            f"{env_id} shows a {kind} space{of_shape}, and the networks take a Box: a vector [N] or an "
             "image [H, W], [H, W, C] or [C, H, W]; gymnasium.wrappers.FlattenObservation makes vectors of most"
         )
-    observation, _ = env.reset(seed=0)
-    if np.shape(observation) != shown.shape:
-        raise ValueError(f"{env_id} shows {np.shape(observation)} where its space says {shown.shape}")
-    channels_last = len(shown.shape) == 3 and shown.shape[2] <= shown.shape[0]
+    if channels != "auto" and len(shown.shape) != 3:
+        raise ValueError(f"--environment.channels has no effect: {env_id} shows {shown.shape}, without channels")
+    last = len(shown.shape) == 3 and (are_channels_last(shown.shape) if channels == "auto" else channels == "last")
     height, *others = shown.shape or (1,)
     spec = EnvironmentSpec(
         num_actions=int(actions.n),
-        frame_shape=(others[1], height, others[0]) if channels_last else (height, *others),
+        frame_shape=(others[1], height, others[0]) if last else (height, *others),
         dtype="uint8" if shown.dtype in (np.uint8, np.bool_) else "float32",
         scale=_scale(shown),
         frames_per_step=1,
         action_meanings=_action_meanings(env, actions),
+        guess="" if len(shown.shape) < 3 or channels != "auto" else _guess(env_id, shown.shape, last),
     )
     renders = "rgb_array" in env.metadata.get("render_modes", ())
-    return Description(registered, spec, channels_last, int(actions.start), renders)
+    return Description(registered, spec, shown, last, actions.start, renders)
 
 
-def _kind(space: Any) -> str:
-    return type(space).__name__
+def _guess(env_id: str, shape: tuple[int, ...], last: bool) -> str:
+    axis, other = ("last", "first") if last else ("first", "last")
+    return (
+        f"{env_id} shows {shape}: the channels are taken to be {axis}; --environment.channels {other} changes that"
+    )
 
 
 def _scale(space: spaces.Box) -> float:
@@ -210,6 +220,7 @@ class GymnasiumLane(Lane):
         self.digest = 0
         self._description = description
         self._max_frames = max_frames
+        self._maximum = description.space.high.max()
         rendering = {"render_mode": "rgb_array"} if description.renders else {}
         self._env = _open(description.registered.id, description.registered, **rendering)
         self._seed = 0
@@ -222,25 +233,38 @@ class GymnasiumLane(Lane):
         self.digest = zlib.crc32(out.data)
 
     def step(self, action: int, out: NDArray[Any]) -> tuple[float, float, bool]:
-        """As `Lane.step`. FloatingPointError: the reward or the observation is not finite."""
+        """As `Lane.step`. InvalidOutput: what it gives is unfit. FloatingPointError: it is not finite."""
         observation, reward, terminated, truncated, _ = self._env.step(self._description.first_action + action)
         self._actions.append(action)
-        self._write(observation, out)
+        self._write(observation, out, is_last=terminated)
+        number = _as_array(reward)
+        if number.size != 1 or number.dtype.kind not in "biuf":
+            raise InvalidOutput(f"{self._place}: the reward is {_in_a_line(reward)[:80]}, not one number")
+        reward = number.item()
         if not math.isfinite(reward):
-            raise self._not_finite(f"the reward is {reward}")
+            raise FloatingPointError(f"{self._place}: the reward is {reward}")
         self.digest = zlib.crc32(out.data, zlib.crc32(struct.pack("<d?", reward, terminated), self.digest))
         over = terminated or truncated or len(self._actions) >= self._max_frames
         return float(reward), float(not terminated), bool(over)
 
-    def _write(self, observation: Any, out: NDArray[Any]) -> None:
-        out[:] = observation.transpose(2, 0, 1) if self._description.channels_last else observation
+    def _write(self, observation: Any, out: NDArray[Any], *, is_last: bool = False) -> None:
+        """Convert an observation of the space. is_last: nothing follows it, so that its numbers do not matter."""
+        space, given = self._description.space, _as_array(observation)
+        if given.shape != space.shape or not _fits(given, space.dtype, self._maximum):
+            raise InvalidOutput(
+                f"{self._place}: the observation is {given.dtype} of shape {given.shape}, and its space has "
+                f"{space.dtype} of shape {space.shape} up to {self._maximum}"
+            )
+        out[:] = given.transpose(2, 0, 1) if self._description.channels_last else given
         if out.dtype.kind == "f" and not np.isfinite(out).all():
-            raise self._not_finite("the observation has numbers that are not finite")
+            if not is_last:
+                raise FloatingPointError(f"{self._place}: the observation has numbers that are not finite")
+            np.nan_to_num(out, copy=False, posinf=0, neginf=0)
 
-    def _not_finite(self, what: str) -> FloatingPointError:
+    @property
+    def _place(self) -> str:
         """Seed and step find the place again."""
-        place = f"{self._description.registered.id}, episode of seed {self._seed}, step {len(self._actions)}"
-        return FloatingPointError(f"{place}: {what}")
+        return f"{self._description.registered.id}, episode of seed {self._seed}, step {len(self._actions)}"
 
     def render(self) -> NDArray[np.uint8]:
         """As `Lane.render`. ValueError: there is no picture, or drawing it fails."""
@@ -280,5 +304,32 @@ class GymnasiumLane(Lane):
         self._env.close()
 
 
-def _in_a_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def are_channels_last(shape: tuple[int, ...]) -> bool:
+    """A guess for images [H, W, C] or [C, H, W]: two equal axes are the picture, else the larger ones are.
+
+    >>> are_channels_last((84, 84, 3)), are_channels_last((12, 10, 10)), are_channels_last((3, 48, 40))
+    (True, False, False)
+    """
+    first, middle, last = shape
+    return last <= first if (first == middle) == (middle == last) else first == middle
+
+
+def _as_array(value: Any) -> NDArray[Any]:
+    """What an environment gave; an array of dtype object where it cannot be one of numbers."""
+    try:
+        return np.asarray(value)
+    except Exception:  # whatever the conversion of a foreign type raises
+        return np.array(None)
+
+
+def _fits(given: NDArray[Any], dtype: Any, maximum: Any) -> bool:
+    """Whether a dtype has these numbers: floats all, but for rounding, and integers exactly, up to a maximum."""
+    if dtype.kind == "f":
+        return given.dtype.kind in "biuf"
+    if given.dtype != dtype and (given.dtype.kind not in "biu" or (given.astype(dtype) != given).any()):
+        return False
+    return bool(given.max() <= maximum)
+
+
+def _in_a_line(text: object) -> str:
+    return " ".join(str(text).split())

@@ -8,6 +8,7 @@ import contextlib
 import multiprocessing
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -21,6 +22,9 @@ from numpy.typing import NDArray
 from wn_rl.envs.base import Environments, Lanes, Rules, Step, check_actions, first_step
 from wn_rl.envs.gymnasium_lanes import Description, GymnasiumLane
 
+# An error comes through; Gymnasium warns of its traceback too, which is for errors of the environment's own.
+_SAID_TWICE = r"(?s).*ERROR: (Received the following|Raising the last|.*(InvalidOutput|FloatingPointError): )"
+
 
 class GymnasiumProcesses(Environments):
     """One process a lane. Observations come through shared memory."""
@@ -28,6 +32,7 @@ class GymnasiumProcesses(Environments):
     def __init__(self, description: Description, rules: Rules, num_envs: int, seed: int) -> None:
         self.spec = description.spec
         self.num_envs = num_envs
+        warnings.filterwarnings("ignore", _SAID_TWICE)
         make_lane = partial(_LaneOfMany, description, rules.max_episode_frames, seed, os.getpid())
         # A server without threads is forked, since torch and the sinks of metrics have some. What it has imported
         # is there in each lane, which starts in a tenth of the time.

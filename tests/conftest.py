@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -10,6 +11,8 @@ os.environ.setdefault("WANDB_MODE", "offline")
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined: it then runs on a CPU, by numpy
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("loaded machine", deadline=None)
+hypothesis.settings.load_profile("loaded machine")
 
 
 @pytest.fixture(autouse=True)

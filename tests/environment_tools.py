@@ -55,7 +55,7 @@ def follow_gymnasium(
             games += 1
             reward, over = 0.0, False
         else:
-            observation, reward, terminated, truncated, _ = theirs.step(int(theirs.action_space.start + action))
+            observation, reward, terminated, truncated, _ = theirs.step(theirs.action_space.start + action)
             assert step.discount[0] == (not terminated)
             over = terminated or truncated
             cut += truncated

@@ -29,6 +29,7 @@ class Catch(gymnasium.Env[np.ndarray, np.int64]):
         return self._picture(), {}
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        assert action.dtype == self.action_space.dtype
         assert self.action_space.contains(action)
         self.paddle = int(np.clip(self.paddle + action - 2, 0, self.size - 1))
         self.row += 1
@@ -109,17 +110,17 @@ class Broken(Corridor):
 
 
 class Diverging(Corridor):
-    """From one step of a game on, a number is not finite: of the reward, or of what is shown."""
+    """From one step of a game on, the reward or what is shown is not as it should be; there the game may end."""
 
-    def __init__(self, reward: float = 0.0, shown: float = 1.0, begin: int = 40) -> None:
+    def __init__(self, reward: Any = 0.0, shown: Any = (0.0, 1.0), begin: int = 40, end: bool = False) -> None:
         super().__init__()
-        self.reward, self.shown, self.begin = reward, shown, begin
+        self.reward, self.shown, self.begin, self.end = reward, shown, begin, end
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self.place += 1
         if self.place < self.begin:
-            return np.zeros(2), 0.0, False, False, {}
-        return np.array([0.0, self.shown]), self.reward, False, False, {}
+            return np.zeros(2), self.reward if self.end else 0.0, False, False, {}
+        return np.array(self.shown), self.reward, self.end, False, {}
 
     def _observation(self) -> np.ndarray:
         self.place = 0  # a game begins
@@ -129,7 +130,7 @@ class Diverging(Corridor):
 class Spaces(gymnasium.Env[Any, Any]):
     """Any spaces; it shows samples of them, or `shown`."""
 
-    def __init__(self, actions: Any, observations: Any, shown: Any = None) -> None:
+    def __init__(self, actions: Any, observations: Any, shown: Any = ...) -> None:
         self.action_space, self.observation_space, self.shown = actions, observations, shown
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -140,7 +141,7 @@ class Spaces(gymnasium.Env[Any, Any]):
         return self._show(), 0.0, False, False, {}
 
     def _show(self) -> Any:
-        return self.observation_space.sample() if self.shown is None else self.shown
+        return self.observation_space.sample() if self.shown is ... else self.shown
 
 
 def _register(name: str, entry_point: Any, **arguments: Any) -> None:
@@ -156,4 +157,9 @@ _register("Ageing-v0", Ageing)
 _register("Broken-v0", Broken, max_episode_steps=30)
 _register("NoReward-v0", Diverging, kwargs={"reward": np.nan})
 _register("NoRewardAtOnce-v0", Diverging, kwargs={"reward": np.nan, "begin": 3})
-_register("NoSight-v0", Diverging, kwargs={"shown": np.inf})
+_register("NoSight-v0", Diverging, kwargs={"shown": (0.0, np.inf)})
+_register("WrongShape-v0", Diverging, kwargs={"shown": (0.0,)})
+_register("NoneReward-v0", Diverging, kwargs={"reward": None})
+_register(
+    "OddEnd-v0", Diverging, kwargs={"reward": np.array([0.5]), "shown": (np.nan, np.inf), "begin": 4, "end": True}
+)

@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,6 +58,18 @@ def test_a_run_leaves_config_metrics_checkpoints_and_video(finished: Path) -> No
     assert status_of(run)["status"] == "finished"
     assert list((run / "videos").glob("*.mp4"))
     assert list((run / "checkpoints").glob("step_*"))
+
+
+@pytest.mark.parametrize("words", [["train", "--help"], ["games"], ["--help"]], ids=" ".join)
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_a_reader_that_has_enough_ends_a_command_quietly(words: list[str], buffered: str) -> None:
+    read, write = os.pipe()
+    os.close(read)  # before anything is written
+    environment = {**os.environ, "PYTHONUNBUFFERED": buffered}
+    command = [sys.executable, "-m", "wn_rl", *words]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=environment, timeout=300)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_evaluate_and_play(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_saved_config_of_another_version_is_refused() -> None:
         with pytest.raises(ValueError, match=f"does not fit this version: .*{part}"):
             from_json({name: value for name, value in values.items() if name != part})
     for part in ("environment", "network", "optimizer", "learning", "evaluation"):
-        for field in values[part]:
+        for field in values[part].keys() - {"channels"}:  # which earlier versions did not have
             less = {name: value for name, value in values[part].items() if name != field}
             with pytest.raises(ValueError, match=f"does not fit this version: .* has no {field}$"):
                 from_json({**values, part: less})

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "wn_rl.run": {"wn_rl.agents", "wn_rl.nn", "wn_rl.envs", *FLAT},
     "wn_rl.compare": {"wn_rl.run", *FLAT},
     "wn_rl.report": {"wn_rl.compare", "wn_rl.run", *FLAT},
-    "wn_rl.sb3": {"wn_rl.nn", "wn_rl.run", *FLAT},
+    "wn_rl.sb3": {"wn_rl.nn", "wn_rl.envs", "wn_rl.run", *FLAT},
     "wn_rl.export": {"wn_rl.nn", "wn_rl.run", *FLAT},
 }
 

@@ -6,6 +6,7 @@ and SIGTERM.
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -45,7 +46,18 @@ _MISTAKES = ValueError, FileNotFoundError, FileExistsError, PermissionError, Not
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit with its code."""
+    """Run one command and exit with its code, quietly where nobody reads its output to the end."""
+    try:
+        try:
+            _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader of standard output, `head` for example, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     arguments = _import_extensions(list(sys.argv[1:] if arguments is None else arguments))
     if not arguments or arguments[0] in ("-h", "--help"):
         print(OVERVIEW, end="")
@@ -58,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     try:
         sys.exit(importlib.import_module(f"wn_rl.commands.{arguments[0]}").run(arguments[1:]))
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, FloatingPointError) as error:
         say(f"wn-rl {arguments[0]}: {error}")
         sys.exit(2 if isinstance(error, _MISTAKES) else 1)

@@ -102,6 +102,8 @@ class EnvironmentConfig:
     """Threads of the emulator of several Atari lanes; 0 is one for each core. Results do not depend on it."""
     processes: Circumstance[bool] = False
     """Gymnasium: each lane in a process of its own; faster where a step takes a millisecond. Equal results."""
+    channels: Evaluation[Literal["auto", "first", "last"]] = "auto"
+    """Gymnasium: the axis of an image that has its channels; auto guesses it and says so."""
 
 
 @dataclass(frozen=True)
@@ -385,9 +387,13 @@ def from_json(values: dict[str, Any]) -> Config:
         raise ValueError(f"the saved config does not fit this version: {error}") from error
 
 
+_FIXED_DEFAULTS = {"channels"}
+"""Settings whose default is, for good, what the runs of earlier versions did, which do not name them."""
+
+
 def _whole(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
     """The values, if every field is among them: a default of today need not be that of the run."""
-    missing = [field.name for field in dataclasses.fields(kind) if field.name not in values]
+    missing = [field.name for field in dataclasses.fields(kind) if field.name not in {*values, *_FIXED_DEFAULTS}]
     if missing:
         raise TypeError(f"{kind.__name__} has no {missing[0]}")
     return values

@@ -6,10 +6,12 @@ and a saved run may use it. In a module of its own, this serves every command: `
 
 import difflib
 import importlib
+import importlib.util
 import os
 import shlex
 from collections import UserDict
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 Entry = TypeVar("Entry")
@@ -103,6 +105,20 @@ _PRESETS = (
 )
 PRESETS: Registry[Any] = Registry("preset", {name: f"wn_rl.presets:{name}" for name in _PRESETS})
 """Functions (game) -> Config: starting points."""
+
+
+def register_with_gymnasium() -> None:
+    """Give Gymnasium our games, e.g. wn_rl/Atari-Breakout-v0. Their names are those of files: none is imported."""
+    from gymnasium import register
+
+    for title, package, files in (("Atari", "ale_py", "roms/*.bin"), ("MinAtar", "minatar", "environments/*.py")):
+        place = importlib.util.find_spec(package)
+        for file in sorted(Path(place.origin).parent.glob(files)) if place and place.origin else ():
+            if file.stem not in ("combat", "joust", "maze_craze", "warlords", "__init__"):  # four need two players
+                env_id = f"wn_rl/{title}-{file.stem.title().replace('_', '')}-v0"
+                game = {"suite": title.lower(), "game": file.stem}
+                register(env_id, "wn_rl.envs.as_gymnasium:GameEnv", kwargs=game)
+
 
 IMPORTS = "WN_RL_IMPORT"
 """The environment variable that names the modules of --import, with commas, to the processes of comparisons."""

@@ -204,21 +204,15 @@ def test_state_of_many_lanes_over_windows(monkeypatch):
     restored.close()
 
 
-@pytest.mark.parametrize("tells", [True, False])
-def test_a_state_keeps_the_windows_that_it_was_played_with(tells: bool, monkeypatch: pytest.MonkeyPatch):
-    """Also one of before states told their window."""
+def test_a_state_keeps_the_windows_that_it_was_played_with(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(atari_vector, "WINDOW", 40)
     original = make("atari", "breakout", 2, max_episode_frames=4 * 25)
     monkeypatch.setattr(atari_vector, "WINDOW", 1000)
-    monkeypatch.setattr(atari_vector, "WINDOW_OF_OLD_STATES", 40)
     restored = make("atari", "breakout", 2, max_episode_frames=4 * 25)
     actions = actions_for(original, 110)
     original.reset()
     play(original, actions[:60])
-    state = original.state_dict()
-    if not tells:
-        del state["window"]
-    restored.load_state_dict(state)
+    restored.load_state_dict(original.state_dict())
     assert_equal_steps(play(restored, actions[60:]), play(original, actions[60:]))  # row 104 is in a new window
     original.close()
     restored.close()

@@ -242,7 +242,7 @@ def test_every_name_is_its_own_normal_form(suite):
         ("atari", "SpaceInvaders", "space_invaders"),
         ("atari", "space-invaders", "space_invaders"),
         ("atari", "Space Invaders", "space_invaders"),
-        ("atari", "ALE/SpaceInvaders-v5", "space_invaders"),
+        ("atari", "ALE/SpaceInvaders", "space_invaders"),
         ("atari", "SeaquestNoFrameskip-v4", "seaquest"),
         ("minatar", "MinAtar/SpaceInvaders-v1", "space_invaders"),
         ("classic", "CartPole-v1", "cartpole"),
@@ -270,8 +270,15 @@ def test_other_spellings(suite, spelling, name):
         ("minatar", "breakout", {"resize": "bilinear"}, "no effect"),
         ("classic", "cartpole", {"emulator_threads": 2}, "no effect"),
         ("gymnasium", "CartPole-v1", {"resize": "bilinear"}, "no effect"),
-        ("atari", "breakout", {"processes": True}, "for Gymnasium environments"),
-        ("minatar", "breakout", {"processes": True}, "for Gymnasium environments"),
+        ("atari", "breakout", {"processes": True}, "--environment.processes True has no effect"),
+        ("classic", "cartpole", {"channels": "first"}, "--environment.channels first has no effect"),
+        ("gymnasium", "CartPole-v1", {"channels": "last"}, "shows (4,), without channels"),
+        ("gymnasium", "CartPole-v1", {"channels": "middle"}, "auto, first, last"),
+        ("atari", "cartpole", {}, "give cartpole --suite classic"),
+        ("atari", "CartPole-v1", {}, "give cartpole --suite classic or --env-id CartPole-v1"),
+        ("atari", "cartpol", {}, "did you mean cartpole --suite classic?"),
+        ("classic", "breakout-v5", {}, "give breakout --suite atari or breakout --suite minatar"),
+        ("gymnasium", "breakout", {}, "give breakout --suite atari"),
     ],
 )
 def test_what_make_refuses(suite, game, changes, says):
@@ -295,3 +302,22 @@ assert not {"torch", "matplotlib", "seaborn"} & set(sys.modules)
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("suite", "game", "flags"),
+    [
+        ("atari", "ALE/SpaceInvaders-v5", "give space_invaders --environment.repeat-action-probability 0.25, or"),
+        ("atari", "Breakout-v0", "give breakout --environment.repeat-action-probability 0.25, or"),
+        ("minatar", "MinAtar/Breakout-v1", "give breakout --environment.repeat-action-probability 0.1, or"),
+    ],
+)
+def test_names_of_games_with_sticky_actions_are_refused(suite, game, flags):
+    with pytest.raises(ValueError, match=re.escape(flags)):
+        envs.normalize_game(suite, game)
+
+
+@pytest.mark.parametrize("rule", [{"repeat_action_probability": 0.25}, {"full_action_set": True}])
+def test_rules_of_actions_are_for_arcade_games(rule):
+    with pytest.raises(ValueError, match="has no effect in the suite classic"):
+        make("classic", "cartpole", 1, **rule)

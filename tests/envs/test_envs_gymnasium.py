@@ -28,13 +28,16 @@ from environment_tools import (
     play,
 )
 from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from resume_tools import assert_same_run, command, finish, num_rows, start_and_stop
 from run_tools import rows_of, status_of, wn_rl
 
 from wn_rl import envs
 from wn_rl.agents.episodes import EpisodeReturns
 from wn_rl.agents.experiment import make_dqn, take_metrics
-from wn_rl.envs.base import Step, lane_seed
+from wn_rl.envs.base import InvalidOutput, Step, lane_seed
 from wn_rl.envs.gymnasium_lanes import PROBE_STEPS, describe
 from wn_rl.envs.gymnasium_processes import GymnasiumProcesses
 from wn_rl.presets import preset_for_frames, vectors
@@ -89,6 +92,8 @@ def test_lanes_against_gymnasium(env_id: str) -> None:
         (spaces.Box(0, 255, (48, 40), np.uint8), (48, 40), False, "uint8", 1 / 255),
         (spaces.Box(0, 1, (10, 10, 6), np.bool_), (6, 10, 10), True, "uint8", 1.0),
         (spaces.Box(0, 1, (10, 10, 10), np.uint8), (10, 10, 10), True, "uint8", 1.0),
+        (spaces.Box(0, 1, (12, 10, 10), np.uint8), (12, 10, 10), False, "uint8", 1.0),
+        (spaces.Box(0, 1, (10, 10, 12), np.uint8), (12, 10, 10), True, "uint8", 1.0),
         (spaces.Box(0, 255, (20, 20, 3), np.float32), (3, 20, 20), True, "float32", 1 / 255),
         (spaces.Box(-1, 1, (20, 20), np.float32), (20, 20), False, "float32", 1.0),
         (spaces.Box(-np.inf, np.inf, (20, 20), np.float32), (20, 20), False, "float32", 1.0),
@@ -103,12 +108,51 @@ def test_frames_of_spaces(
     environments = make("gymnasium", register("Shape", spaces.Discrete(2), box), 1)
     spec = environments.spec
     assert (spec.frame_shape, spec.dtype, spec.scale) == (frame_shape, dtype, scale)
+    assert (f"taken to be {'last' if channels_last else 'first'}" in spec.guess) == (len(box.shape) == 3)
     observation = environments.reset().observation[0]
     assert (observation.shape, observation.dtype) == (frame_shape, dtype)
     box.seed(lane_seed(3, 0, 0))
     shown = box.sample()
     expected = shown.transpose(2, 0, 1) if channels_last else shown
     np.testing.assert_array_equal(observation, np.reshape(expected, frame_shape).astype(dtype))
+
+
+def numbers(dtype: Any, shape: tuple[int, ...]) -> st.SearchStrategy[np.ndarray]:
+    elements = st.floats(0, 2**20, width=32).map(dtype) if np.dtype(dtype).kind == "f" else None
+    return hnp.arrays(dtype, shape, elements=elements)
+
+
+DTYPES = st.sampled_from([np.uint8, np.bool_, np.int16, np.int64, np.float32, np.float64])
+SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, max_side=3)
+ODD = st.sampled_from([None, "text", {}, [[1], 2], 0.5, 1, [1.0], np.zeros(2, dtype=complex)])
+
+
+@settings(max_examples=150)
+@given(st.data(), DTYPES, SHAPES, st.sampled_from([1, 3, 255]))
+def test_an_observation_is_shown_as_it_is_or_refused(
+    data: st.DataObject, dtype: Any, shape: tuple[int, ...], maximum: int
+) -> None:
+    box = spaces.Box(0, 1 if dtype is np.bool_ else maximum, shape, dtype)
+    environments = make("gymnasium", register("Any", spaces.Discrete(2), box), 1)
+    given_shapes = st.just(shape) | SHAPES
+    drawn = data.draw(st.tuples(DTYPES, given_shapes).flatmap(lambda kind: numbers(*kind)) | ODD)
+    environments._lanes[0]._env.unwrapped.shown = drawn  # type: ignore[attr-defined]
+    shown = drawn if isinstance(drawn, np.ndarray) else np.array(drawn if drawn != [[1], 2] else None)
+    values = shown.ravel().tolist()
+    fits = shown.shape == shape and shown.dtype.kind in ("biuf" if box.dtype.kind == "f" else "biu")
+    if box.dtype.kind != "f":
+        lowest = 0 if dtype is np.bool_ else np.iinfo(dtype).min
+        fits = fits and all(lowest <= value <= box.high.max() for value in values)
+    if fits:
+        observation = environments.reset().observation[0]
+        expected = shown.transpose(2, 0, 1) if environments.spec.guess.find("be last") > 0 else shown
+        np.testing.assert_array_equal(observation, expected.reshape(observation.shape).astype(np.float32))
+    else:
+        with pytest.raises(
+            InvalidOutput, match=r"Own/Any-v0, episode of seed \d+, step 0: .*its space has"
+        ) as error:
+            environments.reset()
+        assert f"{np.dtype(dtype)} of shape {shape}" in one_line(error)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +172,24 @@ def test_the_preset_has_a_network_for_the_frames(frame_shape: tuple[int, ...], p
     assert (config.preset, config.suite, config.network.name) == (preset, "gymnasium", network)
     learning = dataclasses.replace(config.learning, replay_capacity=2_000, replay_start=100)
     make_dqn(dataclasses.replace(config, learning=learning), torch.device("cpu"))  # it can be made
+
+
+def test_the_axis_of_the_channels_is_said_or_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for channels, frame_shape in (("first", (8, 8, 3)), ("last", (3, 8, 8))):
+        assert make("gymnasium", CATCH, 1, channels=channels).spec.frame_shape == frame_shape
+    trained(tmp_path / "guessed", "--env-id", CATCH, *QUICK)
+    assert capsys.readouterr().err.count("channels are taken to be last; --environment.channels first") == 1
+    config = trained(tmp_path / "set", "--env-id", CATCH, *QUICK, "--environment.channels", "last")
+    assert config["environment"]["channels"] == "last"
+    assert "taken to be" not in capsys.readouterr().err
+
+
+def test_an_array_of_one_reward_is_taken_and_the_last_observation_may_be_nan() -> None:
+    environments = make("gymnasium", "own_environments:Own/OddEnd-v0", 1)
+    steps = [environments.reset(), *play(environments, np.zeros((9, 1), dtype=np.int64))]
+    assert [step.reward[0] for step in steps[1:5]] == [0.5] * 4
+    [end] = [number for number, step in enumerate(steps[:6]) if not step.discount[0]]
+    np.testing.assert_array_equal(steps[end].observation, 0)
 
 
 def test_words_for_actions() -> None:
@@ -166,7 +228,10 @@ def test_names_to_choose_from_have_those_of_imported_modules_in_their_newest_ver
         (register("Video", spaces.Discrete(2), spaces.Box(0, 1, (2, 8, 8, 3))), "Box space of shape (2, 8, 8, 3)"),
         (register("Empty", spaces.Discrete(2), spaces.Box(0, 1, (0,))), "Box space of shape (0,)"),
         (register("Many", spaces.MultiDiscrete([2, 2]), spaces.Box(0, 1, (2,))), "MultiDiscrete"),
-        (register("Liar", spaces.Discrete(2), spaces.Box(0, 1, (2,)), np.zeros(3)), "shows (3,)"),
+        (
+            register("Liar", spaces.Discrete(2), spaces.Box(0, 1, (2,)), np.zeros(3)),
+            "is float64 of shape (3,), and",
+        ),
     ],
 )
 def test_what_cannot_be_trained_on_is_one_clear_line(
@@ -341,7 +406,6 @@ NOT_FINITE = pytest.mark.parametrize(
 
 @NOT_FINITE
 @pytest.mark.parametrize("processes", [False, True])
-@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Gymnasium shows each worker's traceback so
 def test_what_is_not_finite_is_said_with_its_place(name: str, what: str, processes: bool) -> None:
     environments = make("gymnasium", f"own_environments:Own/{name}-v0", 2, processes=processes)
     environments.reset()
@@ -406,6 +470,34 @@ def test_what_is_not_finite_from_the_first_game_on_is_one_line(
         capsys.readouterr().err,
     )
     assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("WrongShape", "the observation is float64 of shape (1,), and its space has float64 of shape (2,)"),
+        ("NoneReward", "the reward is None, not one number"),
+    ],
+)
+@pytest.mark.parametrize("processes", [[], ["--environment.processes"]])
+def test_a_run_ends_in_one_line_where_its_environment_breaks_its_word(
+    name: str, what: str, processes: list[str], tmp_path: Path
+) -> None:
+    words = ["train", "--env-id", f"own_environments:Own/{name}-v0", *QUICK, *processes, "--run-dir", "run"]
+    done = subprocess.run(command(*words), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert re.search(rf"Own/{name}-v0, episode of seed \d+, step 40: {re.escape(what)}", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert status_of(tmp_path / "run")["status"] == "failed"
+
+
+def test_an_agent_is_exported_without_its_game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained(tmp_path / "run", "--env-id", CATCH, *QUICK)
+    monkeypatch.setattr(envs, "make", None)
+    for changes, code in (({}, 0), ({"spec": {"scale": 1}}, 2), ({"spec": None}, 2)):
+        record = json.loads((tmp_path / "run" / "config.json").read_text())
+        (tmp_path / "run" / "config.json").write_text(json.dumps({**record, **changes}))
+        assert wn_rl("export", str(tmp_path / "run"), "--out", str(tmp_path / "agent"), "--no-onnx") == code
 
 
 @pytest.mark.parametrize(("env_id", "preset"), [(CATCH, "grids"), (BIG_CATCH, "images"), (CORRIDOR, "vectors")])
@@ -482,7 +574,7 @@ def test_a_signal_of_the_terminal_saves_a_run_of_processes(tmp_path: Path, numbe
     while process.poll() is None and num_rows(run) < 2:
         time.sleep(0.01)
     os.killpg(process.pid, number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 128 + number, said.decode()
     assert "saved at step" in status_of(run)["message"]
 

@@ -115,7 +115,7 @@ def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
     try:
         assert process.stderr is not None
         assert "run folder" in process.stderr.readline()
-        second = subprocess.run(command("resume", victim), capture_output=True, text=True, timeout=60)
+        second = subprocess.run(command("resume", victim), capture_output=True, text=True, timeout=300)
         assert second.returncode == 2
         assert f"process {process.pid}" in second.stderr
         assert len(second.stderr.strip().splitlines()) == 1
@@ -132,6 +132,6 @@ def test_a_checkpoint_of_another_run_is_refused_on_its_manifest(
     stranger = undisturbed["atari_1_lane"]
     subprocess.run(["rm", "-r", str(victim / "checkpoints")], check=True)
     subprocess.run(["cp", "-r", str(stranger / "checkpoints"), str(victim / "checkpoints")], check=True)
-    done = subprocess.run(command("resume", victim), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command("resume", victim), capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert "suite is 'atari', not 'minatar'" in done.stderr.strip().splitlines()[-1]

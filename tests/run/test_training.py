@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import re
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from run_tools import QUICK, rows_of, status_of, wn_rl
 
 from wn_rl.agents import dqn as experiment_module
-from wn_rl.commands import resume
+from wn_rl.commands import resume, train
 from wn_rl.commands._shared import parse_flags
 from wn_rl.config import Config, EnvironmentConfig
 from wn_rl.presets import laptop, minatar
@@ -66,6 +68,17 @@ def test_the_threads_of_a_run_are_not_left_to_what_comes_after_it(
     config = dataclasses.replace(minatar("breakout"), torch_threads=2, device="cpu")
     assert training.train(config, tmp_path / "run").exit_code == 130
     assert torch.get_num_threads() == 1
+
+
+def test_a_run_goes_on_in_any_thread(tmp_path: Path) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    config = parse_flags(
+        train.Train, [*TRAIN[1:], "--device", "cpu"], default=train.Train(minatar("breakout"))
+    ).config
+    with ThreadPoolExecutor() as threads:
+        outcome = threads.submit(training.train, config, tmp_path / "run").result()
+    assert (outcome.status, status_of(tmp_path / "run")["step"]) == ("finished", 600)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 def test_an_error_is_noted_with_its_place_and_exit_code_1(

@@ -1,7 +1,11 @@
 """Our games as Gymnasium environments: the same frames, rewards and ends as our own loop sees."""
 
+import pickle
+import subprocess
+import sys
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
@@ -17,13 +21,58 @@ GAMES = [("minatar", "breakout", 1), ("minatar", "seaquest", 2), ("classic", "ca
 @pytest.mark.filterwarnings("ignore:.*Box observation space m.*infinity:UserWarning")  # vectors have no bounds
 @pytest.mark.parametrize(("suite", "game", "stack"), GAMES)
 def test_gymnasium_accepts_it(suite: str, game: str, stack: int) -> None:
-    env = GameEnv(suite, game, stack=stack)
-    check_env(env, skip_render_check=True)  # it wants an id of gymnasium.make
+    if suite == "classic":
+        env: Any = GameEnv(suite, game, stack=stack)
+    else:
+        env = gymnasium.make(id_of(suite, game), stack=stack).unwrapped
+    check_env(env, skip_render_check=suite == "classic")
     if suite != "classic":  # whose pictures need pygame
         picture = env.render()
         assert (picture.dtype, picture.shape[2]) == (np.uint8, 3)
     assert env.observation_space.shape[0] % stack == 0
     env.close()
+
+
+def id_of(suite: str, game: str) -> str:
+    title = {"atari": "Atari", "minatar": "MinAtar"}[suite]
+    return f"wn_rl/{title}-{game.title().replace('_', '')}-v0"
+
+
+def test_importing_wn_rl_registers_every_game_and_imports_neither_torch_nor_an_emulator() -> None:
+    check = """
+import wn_rl, gymnasium, sys
+assert not {"torch", "ale_py", "minatar", "cv2"} & set(sys.modules)
+print(*[name for name in gymnasium.registry if name.startswith("wn_rl/")])
+"""
+    said = subprocess.run([sys.executable, "-W", "error", "-c", check], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == [
+        id_of(suite, game) for suite in ("atari", "minatar") for game in envs.games(suite)
+    ]
+    assert not [name for name in envs.games("gymnasium") if name.startswith("wn_rl/")]
+
+
+@pytest.mark.parametrize(("game", "lives"), [("atari", 5), ("minatar", None)])
+def test_a_registered_game_has_pictures_and_lives_and_can_be_pickled(game: str, lives: int | None) -> None:
+    env_id = id_of(game, "breakout")
+    env = gymnasium.make(env_id, render_mode="rgb_array")
+    for spec in (env.spec, pickle.loads(pickle.dumps(env.spec)), pickle.loads(pickle.dumps(env)).spec):
+        assert spec == env.spec
+    _, info = env.reset(seed=1)
+    for _ in range(200):
+        assert info == ({} if lives is None else {"lives": lives})
+        *_, terminated, _, after = env.step(1)  # FIRE, and never move
+        if terminated or (lives is not None and after["lives"] < lives):
+            break
+        info = after
+    else:
+        raise AssertionError("no life was lost")
+    assert env.render().shape[2] == 3
+    blind = gymnasium.make(env_id, render_mode=None)
+    blind.reset()
+    assert blind.unwrapped.render() is None
+    lanes = gymnasium.make_vec(env_id, num_envs=2, vectorization_mode="async")
+    assert lanes.reset(seed=1)[0].shape[0] == 2
+    lanes.close()
 
 
 @pytest.mark.parametrize(("suite", "game", "stack"), GAMES)
@@ -126,6 +175,7 @@ def test_what_a_reset_replaces_is_closed(monkeypatch: pytest.MonkeyPatch) -> Non
         ("minatar", "brekout", {}, "breakout"),
         ("minatar", "breakout", {"stack": 0}, "stack must be at least 1"),
         ("minatar", "breakout", {"resize": "bilinear"}, "no effect"),
+        ("minatar", "breakout", {"render_mode": "ansi"}, "must be rgb_array or None, got 'ansi'"),
     ],
 )
 def test_invalid_settings_are_refused(suite: str, game: str, settings: dict[str, Any], message: str) -> None:

@@ -315,7 +315,6 @@ def test_an_extractor_of_the_users_is_converted_and_what_is_not_is_named() -> No
     [
         (lambda: dqn("mlp", "weight_nrom"), "did you mean weight_norm"),
         (lambda: dqn("mlp", "normal", policy_kwargs={"log_scale": 3.0}), "log_scale needs a weight_norm"),
-        (lambda: NetworkFeatures(spaces.Box(0, 1, (10, 10, 4), np.uint8), "minatar_cnn"), "channels first"),
         (lambda: NetworkFeatures(spaces.Box(0, 1, (4, 10, 10), np.uint8)), "at least 36x36"),
         (lambda: NetworkFeatures(spaces.Box(0, 1, (4, 9, 9), np.uint8), "minitar_cnn"), "did you mean minatar"),
         (lambda: DataDependentInit(1), "num_states must be at least 2"),

@@ -61,18 +61,19 @@ def read_flags(arguments: Sequence[str]) -> Train:
 def _preset_of(arguments: Sequence[str]) -> Config:
     """The preset that the flags ask for: it decides the defaults of all others."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for names in (["--preset"], ["--suite"], ["--device"], ["--env-id", "--env_id"]):
+    for names in (["--preset"], ["--suite"], ["--device"], ["--env-id", "--env_id"], ["--environment.channels"]):
         parser.add_argument(*names, nargs="?")  # a missing value is tyro's to refuse
     chosen, _ = parser.parse_known_args([word for word in arguments if word not in ("-h", "--help")])
+    channels = vars(chosen)["environment.channels"] or "auto"
     if chosen.env_id is not None:
-        preset = chosen.preset or _preset_for_environment(chosen.env_id)
+        preset = chosen.preset or _preset_for_environment(chosen.env_id, channels)
         return dataclasses.replace(_preset(preset, chosen.env_id), suite="gymnasium")
     if chosen.preset is not None:
         return _preset(chosen.preset, tyro.MISSING)
     suite = chosen.suite or "atari"
     if suite == "gymnasium":
         game = parse_flags(Train, arguments, default=Train(_preset("vectors", tyro.MISSING))).config.game
-        return _preset(_preset_for_environment(game), tyro.MISSING)
+        return _preset(_preset_for_environment(game, channels), tyro.MISSING)
     name = default_preset(suite, suite == "atari" and chosen.device != "cpu" and _has_cuda())
     if name not in PRESETS and suite in SUITES:
         raise ValueError(
@@ -82,11 +83,13 @@ def _preset_of(arguments: Sequence[str]) -> Config:
     return _preset(name, tyro.MISSING)
 
 
-def _preset_for_environment(game: str) -> str:
+def _preset_for_environment(game: str, channels: str) -> str:
     """By its observations. ValueError: the environment is unknown or cannot be trained on."""
-    from wn_rl.envs import gymnasium_lanes
+    from wn_rl.envs import gymnasium_lanes, normalize_game
 
-    return preset_for_frames(gymnasium_lanes.describe(game).spec.frame_shape)
+    return preset_for_frames(
+        gymnasium_lanes.describe(normalize_game("gymnasium", game), channels).spec.frame_shape
+    )
 
 
 def _preset(name: str, game: str) -> Config:

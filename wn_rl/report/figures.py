@@ -174,17 +174,27 @@ def _draw_norms(curves: Sequence[NormCurve], title: str, axes: Axes) -> None:
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
-def plot_learning_curves(runs: Sequence[str | Path], *, baseline: float | None = None) -> Figure:
+class _NotebookFigure(Figure):
+    """A figure that a notebook shows without pyplot, which would choose a backend for the whole process."""
+
+    def _repr_png_(self) -> bytes:
+        png = io.BytesIO()
+        self.savefig(png, format="png", facecolor="white")
+        return png.getvalue()
+
+
+def plot_learning_curves(runs: str | Path | Sequence[str | Path], *, baseline: float | None = None) -> Figure:
     """Raw return in training (mean of the last 100 episodes) and in evaluations against agent steps.
 
-    Each run, finished or not, has a colour. baseline: a horizontal line, e.g. the random policy's score.
+    runs: the folder of a run, or several; each run, finished or not, has a colour. baseline: a horizontal line,
+    e.g. the random policy's score. A notebook shows the figure; elsewhere, `savefig` writes it.
 
     Raises:
         UserError: a run has no metrics.
     """
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = _NotebookFigure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    for place, run in enumerate(runs):
+    for place, run in enumerate([runs] if isinstance(runs, (str, Path)) else runs):
         rows = RunFolder(Path(run)).read_rows()
         _, _, config = open_run(run)
         axes.plot(*series(rows, "train/return_last_100"), color=f"C{place}", alpha=0.5, linewidth=1)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from torch import nn
 
@@ -39,23 +39,30 @@ class LoadedRun:
     spec: EnvironmentSpec
 
 
-def load_run(run_dir: str | Path, which: str = "best", device: str = "cpu") -> LoadedRun:
+def load_run(
+    run_dir: str | Path, which: str = "best", device: str = "cpu", *, open_game: bool = True
+) -> LoadedRun:
     """The config of the run in a folder, and its network with plain layers.
 
     which: "best", that of the maximum evaluation score, or "latest", that of the newest checkpoint. Before the
-    first evaluation there is no best one yet, and the newest checkpoint is taken.
+    first evaluation there is no best one yet, and the newest checkpoint is taken. open_game: whether the game says
+    its shapes; if not, config.json does if it can, and the game need not be installed.
 
     Raises:
         UserError: there is no run, no network of it yet, or its files are damaged or of another run.
     """
     if which not in ("best", "latest"):
         raise UserError(f"unknown network {which!r} of a run: choose best or latest")
-    folder, _, config = open_run(run_dir)
+    folder, record, config = open_run(run_dir)
     place = resolve_device(device)
     set_tf32(config.learning.precision == "tf32", place)
-    environments = make_evaluation_environments(config, num_envs=1, seed=0)
-    environments.close()
-    online = make_online_network(config, environments.spec)
+    if not open_game and "spec" in record:
+        spec = _recorded_spec(folder, record["spec"])
+    else:
+        environments = make_evaluation_environments(config, num_envs=1, seed=0)
+        environments.close()
+        spec = environments.spec
+    online = make_online_network(config, spec)
     if which == "best" and folder.best_network.exists():
         tensors, step = read_best_network(folder.best_network, config)
     elif loaded := checkpoint_store(config, folder.path).load_state(say):
@@ -65,4 +72,13 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "cpu") -> L
         raise CheckpointError(f"{folder.path} has no checkpoint yet")
     online.load_state_dict(tensors)
     network = cast(nn.Sequential, fold(online).to(place))
-    return LoadedRun(config, network, f"{which} network, step {step:,}", environments.spec)
+    return LoadedRun(config, network, f"{which} network, step {step:,}", spec)
+
+
+def _recorded_spec(folder: RunFolder, values: Any) -> EnvironmentSpec:
+    """What config.json says of the game. UserError: it is damaged."""
+    try:
+        lists = {name: tuple(values[name]) for name in ("frame_shape", "action_meanings")}
+        return EnvironmentSpec(**{**values, **lists})
+    except (TypeError, KeyError):
+        raise UserError(f"{folder.config_file} does not say the shapes of its game") from None

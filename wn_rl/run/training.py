@@ -16,6 +16,7 @@ from wn_rl.agents.dqn import DQN, Targets, q_learning
 from wn_rl.agents.evaluation import Interrupted
 from wn_rl.agents.experiment import make_dqn, restore
 from wn_rl.config import Config, to_json
+from wn_rl.envs.base import InvalidOutput
 from wn_rl.errors import say
 from wn_rl.machine import machine_line, resolve_device, versions
 from wn_rl.registry import command_line
@@ -41,7 +42,7 @@ def train(
 ) -> Outcome:
     """Train in a new or empty folder, as `wn-rl train` does: metrics, evaluations, checkpoints, best network.
 
-    SIGINT and SIGTERM save the run and end it. Call it in the main thread, which alone can listen to signals.
+    SIGINT and SIGTERM save the run and end it, if it is called in the main thread: others get no signals.
     command: recorded in config.json; None: that of this process.
     targets: what action values are trained towards; examples/double_dqn.py has others than Q-learning's.
 
@@ -140,7 +141,8 @@ class Session:
         if resume:
             self._restore()
             record = _with_session(record, self.config, self.dqn.num_steps)
-        write_json(self.folder.config_file, record)
+        spec = dataclasses.asdict(self.dqn.environments.spec)
+        write_json(self.folder.config_file, {**record, "spec": spec})
         with self.stop.listening():
             self._write_status("running", "")
             try:
@@ -158,7 +160,10 @@ class Session:
     def _warn(self) -> None:
         """Say what the run is too short for, or cannot repeat."""
         config = self.config
-        if not self.dqn.environments.spec.repeatable:
+        spec = self.dqn.environments.spec
+        if spec.guess:
+            say(spec.guess)
+        if not spec.repeatable:
             say(f"{config.game} does not repeat an episode from its seed: a resumed run would start new ones")
         for missing, is_missing, end in (
             ("update", config.steps <= config.learning.replay_start, "with --learning.replay-start or before"),
@@ -177,10 +182,11 @@ class Session:
             code = 128 + (self.stop.signal_number or signal.SIGINT)
             return Outcome("interrupted", code, f"{words}; {advice}")
         except Exception as error:
-            if not isinstance(error, FloatingPointError):
+            if not isinstance(error, (FloatingPointError, InvalidOutput)):
                 traceback.print_exc()  # a fault of the program or the machine: say where
+            code = 2 if isinstance(error, InvalidOutput) else 1
             kept = "no checkpoint was saved" if monitor.saved_step is None else "the last checkpoint is kept"
-            return Outcome("failed", 1, f"stopped at step {dqn.num_steps:,}: {error}; {kept}")
+            return Outcome("failed", code, f"stopped at step {dqn.num_steps:,}: {error}; {kept}")
         if monitor.saved_step != dqn.num_steps:
             return Outcome("failed", 1, f"the last checkpoint could not be written: make room, then {advice}")
         kept = "" if self.config.keep_replay else " (without its replay: --keep-replay lets a run be lengthened)"

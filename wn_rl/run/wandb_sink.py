@@ -37,6 +37,8 @@ class WandbSink:
     """
 
     def __init__(self, info: RunInfo, state: dict[str, Any]) -> None:
+        if not os.path.isdir(os.path.expanduser("~")):  # W&B needs a home; a container's user may have none
+            os.environ["HOME"] = str(info.run_dir.resolve() / "wandb" / "home")
         import wandb
 
         self._wandb: Any = wandb

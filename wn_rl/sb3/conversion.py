@@ -40,7 +40,7 @@ def model_from_run(run: str | Path, env: Any, **settings: Any) -> DQN:
         "log_scale": config.network.log_scale,
         "net_arch": [],
         "features_extractor_class": NetworkFeatures,
-        "features_extractor_kwargs": {"network": config.network.name},
+        "features_extractor_kwargs": {"network": config.network.name, "channels": "first"},
     }
     model = DQN(WeightNormMlpPolicy, env, policy_kwargs=policy, **settings)
     state = {_to_sb3(name): tensor for name, tensor in tensors.items()}
@@ -66,7 +66,7 @@ def network_from_model(model: DQN, *, stack: int = 1) -> nn.Sequential:
         raise ValueError("only the networks of NETWORKS can be converted: see NetworkFeatures")
     network = make_network(
         extractor.network_name,
-        frame_shape=_frame_shape(model.observation_space.shape, stack),
+        frame_shape=_frame_shape(extractor.frame_shape, stack),
         stack=stack,
         scale=1 / 255 if model.policy.normalize_images and is_image_space(model.observation_space) else 1.0,
         num_actions=int(model.action_space.n),

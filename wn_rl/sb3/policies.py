@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy
-from stable_baselines3.common.preprocessing import is_image_space_channels_first
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.dqn.policies import DQNPolicy, MultiInputPolicy, QNetwork
 from torch import Tensor, nn
 
+from wn_rl.envs.gymnasium_lanes import are_channels_last
 from wn_rl.nn import Dense, default_init, make_network, reparameterize
 
 ADAMAX_BETAS = (0.5, 0.999)  # Salimans & Kingma 2016, section 5.4: Adamax with momentum 0.5
@@ -23,16 +23,17 @@ ADAMAX_BETAS = (0.5, 0.999)  # Salimans & Kingma 2016, section 5.4: Adamax with 
 class NetworkFeatures(BaseFeaturesExtractor):  # type: ignore[misc]  # SB3 is not followed by mypy here
     """A network of NETWORKS without its last layer, which SB3's head replaces: [B, *O] -> [B, features].
 
-    Images are [C, H, W]; SB3 divides them by 255 if their space is uint8 from 0 to 255. The layers are plain
-    ("normal") until a policy of this module converts them.
+    Images are [C, H, W] or [H, W, C], as channels says: first, last, or auto for a guess. SB3 divides them by 255
+    if their space is uint8 from 0 to 255. The layers are plain until a policy of this module converts them.
     """
 
-    def __init__(self, observation_space: spaces.Box, network: str = "nature_cnn") -> None:
+    def __init__(self, observation_space: spaces.Box, network: str = "nature_cnn", channels: str = "auto") -> None:
         shape = observation_space.shape
-        if len(shape) == 3 and not is_image_space_channels_first(observation_space):
-            raise ValueError(f"{network} needs frames with the channels first, [C, H, W], not {shape}")
+        last = len(shape) == 3 and (are_channels_last(shape) if channels == "auto" else channels == "last")
+        self.frame_shape = (shape[2], *shape[:2]) if last else shape
+        self._channels_last = last
         whole = make_network(
-            network, frame_shape=shape, stack=1, scale=1, num_actions=1, parameterization="normal"
+            network, frame_shape=self.frame_shape, stack=1, scale=1, num_actions=1, parameterization="normal"
         )
         default_init(whole)
         head = whole[-1]
@@ -42,7 +43,8 @@ class NetworkFeatures(BaseFeaturesExtractor):  # type: ignore[misc]  # SB3 is no
         self.network = whole[:-1]
 
     def forward(self, observations: Tensor) -> Tensor:
-        features: Tensor = self.network(observations.unsqueeze(1))  # a stack of one: SB3 has merged the frames
+        images = observations.permute(0, 3, 1, 2) if self._channels_last else observations
+        features: Tensor = self.network(images.unsqueeze(1))  # a stack of one: SB3 has merged the frames
         return features
 
 
