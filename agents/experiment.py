@@ -76,6 +76,7 @@ def make_online_network(config: Config, spec: EnvironmentSpec) -> nn.Sequential:
         num_actions=spec.num_actions,
         parameterization=config.parameterization,
         log_scale=config.network.log_scale,
+        overrides=config.network.override,
         generator=generator,
     )
     if config.initialization == "torch":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from wn_rl import config as config_module
 from wn_rl.config import (
     METHOD_OPTIONS,
     ROLES,
@@ -18,6 +19,7 @@ from wn_rl.config import (
     flat,
     from_json,
     identity,
+    method_options,
     names_of,
     settings,
     to_json,
@@ -106,7 +108,7 @@ def test_a_saved_config_of_another_version_is_refused() -> None:
         with pytest.raises(ValueError, match=f"does not fit this version: .*{part}"):
             from_json({name: value for name, value in values.items() if name != part})
     for part in ("environment", "network", "optimizer", "learning", "evaluation"):
-        for field in values[part].keys() - {"channels"}:  # which earlier versions did not have
+        for field in values[part].keys() - config_module._FIXED_DEFAULTS:  # which earlier versions did not have
             less = {name: value for name, value in values[part].items() if name != field}
             with pytest.raises(ValueError, match=f"does not fit this version: .* has no {field}$"):
                 from_json({**values, part: less})
@@ -149,7 +151,10 @@ def test_what_a_checkpoint_must_share_is_all_that_decides_results_but_the_length
 
 def test_the_options_of_a_method_have_their_defaults() -> None:
     none = dict.fromkeys(("output_scale", "log_scale", "max_v_norm"))
-    assert {"initialization": "auto", **none} == METHOD_OPTIONS
+    assert {"initialization": "auto", "override": "", **none} == METHOD_OPTIONS
+    network = NetworkConfig(override=("output=normal", "dense=batch_norm"))
+    assert method_options(dataclasses.asdict(network)) == {"override": "output=normal,dense=batch_norm"}
+    assert NetworkConfig(override="output=normal,dense=batch_norm") == network  # type: ignore[arg-type]
 
 
 def test_a_batch_of_one_has_no_statistics_whatever_the_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,8 +123,16 @@ class NetworkConfig:
     """Replay states of the initialization batch (WN does not state it for DQN; its CIFAR code uses 500)."""
     log_scale: Method[PositiveOrNone] = None
     """g = exp(c s) with this c instead of g (WN section 6.1; 3 seemed about optimal there)."""
+    override: Method[tuple[str, ...]] = ()
+    """Layers with a parameterization of their own, e.g. output=normal dense=spectral_norm."""
     max_v_norm: Method[PositiveOrNone] = None
     """Bound on |v| of each output unit after each update (WN section 6.2; not used for its results)."""
+
+    def __post_init__(self) -> None:
+        """Take `override` from JSON, and from an arm, which has commas in it."""
+        given: Any = self.override
+        words = given.split(",") if isinstance(given, str) else given
+        object.__setattr__(self, "override", tuple(filter(None, words)))
 
 
 @dataclass(frozen=True)
@@ -334,8 +342,13 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def _joined(value: Any) -> Any:
+    """Several words as one, as they are typed in an arm."""
+    return ",".join(value) if isinstance(value, list | tuple) else value
+
+
 METHOD_OPTIONS: dict[str, float | str | None] = {
-    setting.name: typing.cast(Any, setting.default)
+    setting.name: _joined(typing.cast(Any, setting.default))
     for setting in dataclasses.fields(NetworkConfig)
     if ROLES[f"network.{setting.name}"] is Role.METHOD
 }
@@ -349,7 +362,7 @@ def method_options(network: Mapping[str, Any]) -> dict[str, float | str]:
     >>> method_options({"name": "mlp", "log_scale": 3.0, "initialization": "auto"})
     {'log_scale': 3.0}
     """
-    values = {name: network.get(name, default) for name, default in METHOD_OPTIONS.items()}
+    values = {name: _joined(network.get(name, default)) for name, default in METHOD_OPTIONS.items()}
     return {name: value for name, value in values.items() if value != METHOD_OPTIONS[name]}
 
 
@@ -387,7 +400,10 @@ def from_json(values: dict[str, Any]) -> Config:
         raise ValueError(f"the saved config does not fit this version: {error}") from error
 
 
-_FIXED_DEFAULTS = {"channels"}
+_FIXED_DEFAULTS = {
+    *("channels", "repeat_action_probability", "full_action_set", "output_scale", "override"),
+    *("anneal", "updates_per_period", "target_smoothing", "averaging"),
+}
 """Settings whose default is, for good, what the runs of earlier versions did, which do not name them."""
 
 

@@ -68,7 +68,10 @@ PARAMETERIZATIONS: Registry[Any] = Registry(
     "parameterization",
     {
         name: f"wn_rl.nn.layers:{name.upper()}"
-        for name in ("normal", "normal_fixed_gain", "batch_norm", "weight_norm", "weight_norm_mean_only_bn")
+        for name in (
+            *("normal", "normal_fixed_gain", "batch_norm", "weight_norm", "weight_norm_mean_only_bn"),
+            *("layer_norm", "projected", "projected_layer_norm", "projected_batch_norm", "spectral_norm"),
+        )
     },
 )
 """`wn_rl.nn.Parameterization`: how a layer's weight is made of its parameters."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from nn_tools import seeded
+from nn_tools import PLAIN, seeded
 from torch import nn
 
 from wn_rl.nn import (
@@ -170,7 +170,7 @@ def test_rows_are_handed_over_by_the_network_and_its_fast_fold(parameterization:
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+@pytest.mark.parametrize("parameterization", PLAIN)
 @pytest.mark.parametrize("name", ["nature_cnn", "minatar_cnn"])
 def test_a_convolution_scales_what_it_is_handed_unscaled(name: str, parameterization: str) -> None:
     """The same function and gradients, also of what is made of the network: folds, another parameterization."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from nn_tools import seeded
+from nn_tools import PLAIN, seeded
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
@@ -219,7 +219,7 @@ def test_the_processor_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not module._is_intel()
 
 
-@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+@pytest.mark.parametrize("parameterization", PLAIN)
 def test_large_layers_on_a_cpu_have_first_derivatives_alone(parameterization: str, taken: list[int]) -> None:
     x, *_ = tensors()
     large = Layers(parameterization).dense(IN, OUT).eval()

@@ -127,7 +127,8 @@ def test_a_shared_fold_changes_with_its_module(parameterization: str, log_scale:
     own = {id(parameter) for parameter in network.parameters()}
     layers = [folded.get_submodule(name) for name, module in network.named_modules() if isinstance(module, Layer)]
     has_statistics = PARAMETERIZATIONS[parameterization].has_batch_statistics
-    as_they_are = ["weight", "bias"] if parameterization == "normal" else [] if has_statistics else ["bias"]
+    has_w = parameterization in ("normal", "projected")
+    as_they_are = ["weight", "bias"] if has_w else [] if has_statistics else ["bias"]
     for layer in layers:
         assert [name for name, parameter in layer.named_parameters() if id(parameter) in own] == as_they_are
     addresses = [tensor.data_ptr() for tensor in folded.state_dict().values()]

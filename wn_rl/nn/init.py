@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wn_rl.nn.layers import Layer, layers_of, named_layers
-from wn_rl.nn.shifts import feature_statistics_axes
+from wn_rl.nn.shifts import LayerNorm, feature_statistics_axes
 from wn_rl.nn.weights import unit_norms
 
 DEGENERATE = 1e-4  # a unit whose standard deviation is below this part of its root mean square is constant
@@ -37,6 +37,8 @@ def _standardize_layer(layer: Layer, inputs: tuple[Tensor, ...], target: float) 
     if not bool((norms > 0).all()):
         raise ValueError("a unit of v is zero: it has no direction to initialize")
     products = layer.operate(inputs[0], v, None)
+    if isinstance(layer.shift, LayerNorm):
+        products, norms = layer.shift.normalize(products, layer.feature_axis), torch.ones_like(norms)
     axes = feature_statistics_axes(products, layer.feature_axis)
     variance, mean = torch.var_mean(products, axes, correction=0)
     root_mean_square = torch.sqrt(variance + mean.square())

@@ -2,7 +2,9 @@
 
     normal            = Direct, Bias              weight_norm              = Normalized, Bias
     normal_fixed_gain = FixedGain, Bias           weight_norm_mean_only_bn = Normalized, MeanOnlyBatchNorm
-    batch_norm        = Direct, BatchNorm
+    batch_norm        = Direct, BatchNorm         projected                = Projected, Bias
+    layer_norm        = Direct, LayerNorm         projected_layer_norm     = Projected, LayerNorm
+    spectral_norm     = SpectralNorm, Bias        projected_batch_norm     = Projected, BatchNorm
 
 The order in a layer is operation, statistics, shift; the nonlinearity is the network's. Equation numbers are
 those of Salimans & Kingma 2016, "Weight Normalization".
@@ -19,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from wn_rl.nn.products import Geometry, convolution, dense_product, normalized_dense_product, onednn_is_faster
-from wn_rl.nn.shifts import BatchNorm, Bias, MeanOnlyBatchNorm, Shift
-from wn_rl.nn.weights import Direct, FixedGain, Normalized, Weight, unit_norms
+from wn_rl.nn.shifts import BatchNorm, Bias, LayerNorm, MeanOnlyBatchNorm, Shift
+from wn_rl.nn.weights import Direct, FixedGain, Normalized, Projected, SpectralNorm, Weight, unit_norms
 from wn_rl.registry import PARAMETERIZATIONS
 
 INITIAL_STD = 0.05  # of v, section 3
@@ -124,10 +126,14 @@ def _pair(size: int | tuple[int, ...]) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Parameterization:
-    """How a layer is made: its Weight from v [out, in, ...], its Shift from b [out]."""
+    """How a layer is made: its Weight from v [out, in, ...], its Shift from b [out].
+
+    frees_output: whether the last layer of a Q-network is a normal one, so that nothing bounds its values.
+    """
 
     weight: Callable[[Tensor], Weight]
     shift: Callable[[Tensor], Shift]
+    frees_output: bool = False
 
     @property
     def is_normalized(self) -> bool:
@@ -143,6 +149,11 @@ class Parameterization:
 NORMAL = Parameterization(Direct, Bias)
 NORMAL_FIXED_GAIN = Parameterization(FixedGain, Bias)
 BATCH_NORM = Parameterization(Direct, BatchNorm)
+LAYER_NORM = Parameterization(Direct, LayerNorm, frees_output=True)
+PROJECTED = Parameterization(Projected, Bias, frees_output=True)
+PROJECTED_LAYER_NORM = Parameterization(Projected, LayerNorm, frees_output=True)
+PROJECTED_BATCH_NORM = Parameterization(Projected, BatchNorm, frees_output=True)
+SPECTRAL_NORM = Parameterization(SpectralNorm, Bias, frees_output=True)
 WEIGHT_NORM = Parameterization(Normalized, Bias)
 WEIGHT_NORM_MEAN_ONLY_BN = Parameterization(Normalized, MeanOnlyBatchNorm)
 
@@ -183,6 +194,11 @@ class Layers:
     def _parts(self, *shape: int) -> tuple[Weight, Shift]:
         v = self.draw(shape)
         return self.parts(v, v.new_zeros(shape[0]))
+
+    def convert(self, layer: "Layer") -> None:
+        """Make a layer that was just drawn one of this parameterization, with the same v and b = 0."""
+        v = layer.weight.v.detach()
+        Layer.__init__(layer, *self.parts(v, v.new_zeros(len(v))))
 
     def dense(self, in_features: int, out_features: int) -> Dense:
         """A layer [..., in_features] -> [..., out_features]."""

@@ -3,14 +3,14 @@
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from wn_rl.nn.layers import Conv, Layers
+from wn_rl.nn.layers import Conv, Layers, named_layers
 from wn_rl.nn.products import cuts_into_blocks, pixel_rows, rows_are_faster
-from wn_rl.registry import NETWORKS
+from wn_rl.registry import NETWORKS, PARAMETERIZATIONS, did_you_mean
 
 MANY_PIXELS = 1024  # of an image, from which channels-last convolutions are faster by more than they cost
 
@@ -149,12 +149,16 @@ def make_network(
     num_actions: int,
     parameterization: str,
     log_scale: float | None = None,
+    overrides: Sequence[str] = (),
     generator: torch.Generator | None = None,
 ) -> nn.Sequential:
     """The named Q-network: observations [B, stack, *frame_shape] -> action values [B, num_actions].
 
     scale: what observations are multiplied by. generator: for v ~ N(0, .05); call data_dependent_init or
-    default_init next. ValueError: an unknown name, or sizes that the network cannot take.
+    default_init next. overrides: parameterizations of single layers, e.g. "output=normal".
+
+    Raises:
+        ValueError: an unknown name, or sizes that the network cannot take.
     """
     make: Callable[..., nn.Sequential] = NETWORKS[name]
     sizes = {"stack": stack, "num_actions": num_actions, "frame_shape": min(frame_shape, default=0)}
@@ -163,4 +167,25 @@ def make_network(
             raise ValueError(f"{field} must be positive, not {frame_shape if field == 'frame_shape' else size}")
     if not (scale > 0 and math.isfinite(scale)):
         raise ValueError(f"scale must be a positive number, not {scale}")
-    return make(frame_shape, stack, num_actions, scale, Layers(parameterization, log_scale, generator))
+    network = make(frame_shape, stack, num_actions, scale, Layers(parameterization, log_scale, generator))
+    layers = dict(named_layers(network))
+    kinds = {list(layers)[-1]: "normal"} if PARAMETERIZATIONS[parameterization].frees_output else {}
+    for layer, kind in (kinds | dict(map(split_override, overrides))).items():
+        if layer not in layers:
+            raise ValueError(f"--network.override {layer}={kind}: the layers of {name} are {', '.join(layers)}")
+        Layers(kind).convert(layers[layer])
+    return network
+
+
+def split_override(text: str) -> tuple[str, str]:
+    """A layer and its parameterization. ValueError: the text is not of that form.
+
+    >>> split_override("output=normal")
+    ('output', 'normal')
+    """
+    layer, equals, kind = text.partition("=")
+    if not equals or kind not in PARAMETERIZATIONS:
+        raise ValueError(
+            f"--network.override {text}: give LAYER=PARAMETERIZATION{did_you_mean(kind, PARAMETERIZATIONS)}"
+        )
+    return layer, kind

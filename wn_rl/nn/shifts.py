@@ -127,4 +127,41 @@ class BatchNorm(nn.Module):
         return weight * _over_features(factor, -weight.dim()), offset
 
 
-Shift = Bias | MeanOnlyBatchNorm | BatchNorm
+class LayerNorm(nn.Module):
+    """scale * (t - mean[t]) / sqrt(variance[t] + 1e-6) + b, with the statistics of one example over its features.
+
+    In a convolution these are the channels at each pixel, as in PQN (Gallici et al. 2025). It depends on the
+    example, so it is in no plain layer: a fold keeps it.
+    """
+
+    operand = None
+
+    def __init__(self, bias: Tensor) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones_like(bias))
+        self.bias = nn.Parameter(bias)
+
+    def normalize(self, t: Tensor, axis: int) -> Tensor:
+        """t with mean 0 and variance 1 over its features, which lie on `axis`."""
+        variance, mean = torch.var_mean(t, axis, correction=0, keepdim=True)
+        return (t - mean) * torch.rsqrt(variance + EPSILON)
+
+    def forward(self, t: Tensor, axis: int) -> Tensor:
+        if axis == -1:
+            return F.layer_norm(t, t.shape[-1:], self.scale, self.bias, EPSILON)
+        scale, bias = _over_features(self.scale, axis), _over_features(self.bias, axis)
+        return torch.addcmul(bias, self.normalize(t, axis), scale).to(t.dtype)
+
+    @torch.no_grad()
+    def standardize(self, mean: Tensor, variance: Tensor, scale: Tensor) -> Tensor:
+        """As Bias.standardize, with the statistics of what `normalize` gives; the weights stay as they are."""
+        self.bias.copy_(-mean * scale)
+        self.scale.copy_(scale)
+        return torch.ones_like(scale)
+
+    def fold(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """ValueError: no plain layer computes the same function."""
+        raise ValueError("layer norm is in no plain layer: its weight and bias have no counterpart")
+
+
+Shift = Bias | MeanOnlyBatchNorm | BatchNorm | LayerNorm

@@ -21,6 +21,7 @@ from wn_rl.nn.layers import Conv, Dense, Layer, Layers, layers_of, named_layers
 from wn_rl.nn.networks import Preprocess
 from wn_rl.nn.private_torch import carries_hooks, foreach_copy_, foreach_lerp_, tree_leaves
 from wn_rl.nn.products import FastConv2d, FastLinear, ScaledLinear, scaling_outputs_is_faster
+from wn_rl.nn.shifts import LayerNorm
 from wn_rl.nn.weights import Normalized, unit_norms
 
 CONVERTED = (nn.Linear, FastLinear, nn.Conv2d, FastConv2d)
@@ -88,6 +89,8 @@ def _reason_to_leave(child: nn.Module, shared: set[int], *, folds: bool) -> str 
         is_ordinary = type(parameter) is nn.Parameter and parameter.is_floating_point()
         if not is_ordinary or (parameter.is_meta and not folds):
             return f"its {name} is on the meta device, or is not an ordinary tensor of floating-point numbers"
+    if is_ours and isinstance(child.shift, LayerNorm):
+        return "its layer norm depends on the example"
     if "forward" in vars(child):
         return "its forward is patched"
     attributes = [item for module in list(child.modules())[folds:] for item in vars(module).items()]
@@ -169,9 +172,9 @@ def reparameterize(
     """Put every nn.Linear and nn.Conv2d (and layer of ours) into the given parameterization.
 
     Returns the module and what is left. It is changed in place; layers stay the same objects. Its function in eval
-    mode stays, and so does each parameter's requires_grad. A layer without a bias gets one, at zero. A weight row
-    of zeros draws its v from the generator and takes g = 0. What is left are lines "name: reason" for all other
-    modules that own weights (transposed convolutions, embeddings, shared weights, layers with hooks, ...).
+    mode stays (layer norm alone changes it), and so does each parameter's requires_grad. A layer without a bias
+    gets one, at zero. A weight row of zeros draws its v from the generator and takes g = 0. What is left are lines
+    "name: reason" for all other modules that own weights (embeddings, shared weights, layers with hooks, ...).
 
     skip: names of modules to leave with all that is in them, or a function of a name and a module.
     example: an input, or a tuple of arguments, for one pass per layer in eval mode. A layer is left too if the
@@ -254,13 +257,15 @@ def fold(module: nn.Module, fast: bool = False, share: bool = False) -> nn.Modul
     share: the module's parameters themselves where they serve as they are (weights of normal layers, biases), so
     that the fold changes with them, and `refill` brings the rest up to date. With fast, large normalized dense
     layers on a CPU share v too, and have a `scale` (`ScaledLinear`).
-    Hooks of a layer are kept. A layer that shares tensors, is parametrized or patched, or whose parameters carry
-    hooks stays a layer of ours, and a warning names it.
+    Layers with layer norm stay layers of ours. Hooks of a layer are kept. A layer that shares tensors, is
+    parametrized or patched, or whose parameters carry hooks stays a layer of ours too, and a warning names it.
     """
     kept = {id(parameter): parameter for parameter in module.parameters()} if share else {}
     folded, shared = copy.deepcopy(module, kept), _shared_storages(module)
     for (name, layer), child in zip(named_layers(module), layers_of(folded), strict=True):
         # Of the layer itself: a copy has neither its storages nor the hooks of its parameters.
+        if isinstance(layer.shift, LayerNorm):
+            continue
         if reason := _reason_to_leave(layer, shared, folds=True):
             warnings.warn(f"{name or 'the layer'} is not folded: {reason}", stacklevel=2)
         else:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wn_rl.nn.layers import layers_of, named_layers
-from wn_rl.nn.weights import Direct, FixedGain, Normalized
+from wn_rl.nn.weights import Direct, FixedGain, Normalized, Projected, SpectralNorm
 
 
 @torch.no_grad()
@@ -19,7 +19,8 @@ def hold_weights(module: nn.Module, dtype: torch.dtype) -> None:
     """
     for layer in layers_of(module):
         kind, v = type(layer.weight), layer.weight.v
-        holds = kind in (FixedGain, Normalized) or (kind is Direct and v.dtype != dtype)
+        is_v = kind in (Direct, Projected)
+        holds = v.dtype != dtype if is_v else kind in (FixedGain, Normalized, SpectralNorm)
         layer.held = torch.empty_like(v, dtype=dtype).requires_grad_() if holds else None
     refill_held(module)
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from wn_rl.nn.layers import bound_v, layers_of
 from wn_rl.nn.update.optimizers import Adamax, MultiTensorOptimizer
+from wn_rl.nn.weights import Projected, SpectralNorm
 
 if TYPE_CHECKING:
     from wn_rl.nn.update.fused import FusedAdamax
@@ -30,6 +31,7 @@ class PlainStep:
         self._parameters = list(network.parameters())
         optimizer.make_buffers(self._parameters)  # before anything is compiled or captured
         self._held = [(layer.held, layer.weight) for layer in layers_of(network) if layer.held is not None]
+        self._projected = _projected(network)
         inside = {id(parameter) for _, weight in self._held for parameter in weight.parameters()}
         self._others = [parameter for parameter in self._parameters if id(parameter) not in inside]
         self.leaves: list[Tensor] = [leaf for leaf, _ in self._held] + list(self._others)
@@ -44,6 +46,8 @@ class PlainStep:
         self._optimizer.apply(self._of_parameters(gradients) if self._held else gradients)
         if self._max_v_norm is not None:
             bound_v(self._network, self._max_v_norm)
+        for projected in self._projected:
+            projected.after_update()
         for leaf, weight in self._held:
             leaf.copy_(weight())
 
@@ -56,6 +60,11 @@ class PlainStep:
         return [found[parameter] for parameter in self._parameters]
 
 
+def _projected(network: nn.Module) -> list[Projected | SpectralNorm]:
+    """The weights that change themselves after an update."""
+    return [layer.weight for layer in layers_of(network) if isinstance(layer.weight, Projected | SpectralNorm)]
+
+
 def make_step(
     network: nn.Sequential, optimizer: MultiTensorOptimizer, max_v_norm: float | None, *, fuse: bool
 ) -> "PlainStep | FusedAdamax":
@@ -65,7 +74,7 @@ def make_step(
     """
     group = optimizer.param_groups[0]
     has_kernel = isinstance(optimizer, Adamax) and group["params"][0].device.type in KERNEL_ON
-    if fuse and has_kernel and not isinstance(group["lr"], Tensor):
+    if fuse and has_kernel and not isinstance(group["lr"], Tensor) and not _projected(network):
         from wn_rl.nn.update.fused import FusedAdamax
 
         return FusedAdamax(network, optimizer, max_v_norm)
