@@ -6,14 +6,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from wn_rl.commands._shared import parse_flags
 from wn_rl.config import Config
+from wn_rl.errors import in_one_line
 from wn_rl.presets import default_preset, preset_for_frames
-from wn_rl.registry import PRESETS, SUITES
+from wn_rl.registry import PRESETS, SUITES, import_extensions
 from wn_rl.run.folder import default_name
 
 
@@ -54,6 +55,8 @@ def read_flags(arguments: Sequence[str]) -> Train:
     config = options.config
     if options.env_id is not None and (config.suite, config.game) != ("gymnasium", options.env_id):
         raise ValueError("--env-id is a game of the suite gymnasium: give it without GAME and --suite")
+    if config.suite == "gymnasium":
+        _import_module_of(config.game)
     game = envs.normalize_game(config.suite, config.game)
     return dataclasses.replace(options, config=dataclasses.replace(config, game=game))
 
@@ -65,6 +68,7 @@ def _preset_of(arguments: Sequence[str]) -> Config:
         parser.add_argument(*names, nargs="?")  # a missing value is tyro's to refuse
     chosen, _ = parser.parse_known_args([word for word in arguments if word not in ("-h", "--help")])
     if chosen.env_id is not None:
+        _import_module_of(chosen.env_id)
         preset = chosen.preset or _preset_for_environment(chosen.env_id)
         return dataclasses.replace(_preset(preset, chosen.env_id), suite="gymnasium")
     if chosen.preset is not None:
@@ -72,6 +76,7 @@ def _preset_of(arguments: Sequence[str]) -> Config:
     suite = chosen.suite or "atari"
     if suite == "gymnasium":
         game = parse_flags(Train, arguments, default=Train(_preset("vectors", tyro.MISSING))).config.game
+        _import_module_of(game)
         return _preset(_preset_for_environment(game), tyro.MISSING)
     name = default_preset(suite, suite == "atari" and chosen.device != "cpu" and _has_cuda())
     if name not in PRESETS and suite in SUITES:
@@ -80,6 +85,15 @@ def _preset_of(arguments: Sequence[str]) -> Config:
             "classic for vectors, minatar for small grids or laptop for images"
         )
     return _preset(name, tyro.MISSING)
+
+
+def _import_module_of(game: Any) -> None:
+    """Import the module that a flag names in MODULE:ID. ValueError: there is none."""
+    module = str(game).rpartition(":")[0]
+    try:
+        import_extensions([module] if module else [])
+    except ImportError as error:
+        raise ValueError(f"unknown gymnasium environment {game!r}: {in_one_line(error)}") from error
 
 
 def _preset_for_environment(game: str) -> str:

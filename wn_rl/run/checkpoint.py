@@ -14,17 +14,16 @@ import dataclasses
 import json
 import os
 import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
 from wn_rl.agents.replay import Replay
-from wn_rl.errors import UserError
-from wn_rl.run.files import sha256, sync_folder, write_synced
+from wn_rl.errors import UserError, in_one_line
+from wn_rl.run.files import MAX_TENSORS, parse_json, read_file, require_form, sha256, sync_folder, write_synced
 from wn_rl.run.segments import Segment, read_segments, write_segments
 from wn_rl.run.sinks import Report
-from wn_rl.run.tensor_files import StateError, difference_of_identity, pack, unpack
+from wn_rl.run.tensor_files import STRUCTURE_FILE, TENSORS_FILE, StateError, difference_of_identity, pack, unpack
 
 FORMAT = 1
 KEPT = 2  # checkpoints
@@ -33,6 +32,12 @@ _FOLDER_NAME = re.compile(r"step_(\d{12})(?:-(\d+))?")
 _MANIFEST_FILE = "manifest.json"
 _TEMPORARY = ".writing"
 _DROPPED = ".dropped"
+_SEGMENT_NAME = re.compile(r"rows_\d{12}\.safetensors")
+_OWN_FILE = re.compile(rf"{_SEGMENT_NAME.pattern}|manifest\.json|state\.json|tensors\.safetensors")
+_FORM = {
+    **{"format": int, "step": int, "identity": dict, "files": {STRUCTURE_FILE: str, TENSORS_FILE: str}},
+    **{"oldest_row": int, "segments": [{"name": str, "first": int, "stop": int, "sha256": str}]},
+}
 
 
 class DamagedError(Exception):
@@ -61,17 +66,20 @@ class Manifest:
     def from_bytes(cls, data: bytes) -> "Manifest":
         """The manifest that `to_bytes` wrote. DamagedError if it is another, or could not be read."""
         try:
-            body = json.loads(data)
-            digest = body.pop("sha256")
-            if _digest(body) != digest:
+            body = parse_json(data)
+            require_form(body, {"sha256": str, "format": int}, "its manifest")
+            if body.pop("sha256") != _digest(body):
                 raise DamagedError("its manifest does not match its digest")
-            version = body.pop("format")
-            if version != FORMAT:
-                raise DamagedError(f"it has format {version}, and this version of wn-rl reads {FORMAT}")
+            if body["format"] != FORMAT:
+                raise DamagedError(f"it has format {body['format']}, and this version of wn-rl reads {FORMAT}")
+            require_form(body, _FORM, "its manifest")
+            del body["format"]
             segments = tuple(Segment(**segment) for segment in body.pop("segments"))
+            if len(body["files"]) != 2 or not all(_SEGMENT_NAME.fullmatch(segment.name) for segment in segments):
+                raise DamagedError("its manifest names files of others")
             return cls(**body, segments=segments)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise DamagedError("its manifest could not be read") from error
+        except (ValueError, TypeError) as error:
+            raise DamagedError(f"its manifest could not be read: {in_one_line(error)}") from error
 
 
 def _digest(body: dict[str, Any]) -> str:
@@ -109,6 +117,7 @@ class CheckpointStore:
         """
         if not self._kept and self._folders():
             raise CheckpointError(f"{self.folder} has checkpoints already: load one before saving another")
+        self._kept = {path: manifest for path, manifest in self._kept.items() if self._is_there(path, manifest)}
         files = pack(state)
         target = self._new_folder(step)
         try:
@@ -116,7 +125,7 @@ class CheckpointStore:
             self._remove_orphans()
             self._kept = dict([*self._kept.items(), (target, self._write(target, step, files, replay))][-KEPT:])
         except OSError as error:
-            shutil.rmtree(target, ignore_errors=True)
+            _remove(target)
             self._remove_orphans()
             reason = error.strerror or error
             raise CheckpointError(
@@ -135,7 +144,10 @@ class CheckpointStore:
         if found is None:
             return None
         folder, manifest, state = found
-        read_segments(self._replay_folder, manifest.segments, manifest.oldest_row, replay)
+        try:
+            read_segments(self._replay_folder, manifest.segments, manifest.oldest_row, replay)
+        except StateError as error:
+            raise CheckpointError(f"the replay of the checkpoint {folder} cannot be used: {error}") from error
         self._kept = dict([*self._readable_before(folder), (folder, manifest)][-KEPT:])
         return manifest.step, state
 
@@ -152,18 +164,24 @@ class CheckpointStore:
         """Free the disk of a finished run's replay. Its checkpoints stay, to be evaluated and played."""
         dropped = self.folder / _DROPPED
         if self.has_replay:
-            shutil.rmtree(dropped, ignore_errors=True)
+            _remove(dropped)
             os.replace(self._replay_folder, dropped)  # at once, so that no damage is seen after a kill
             sync_folder(self.folder)
-        shutil.rmtree(dropped, ignore_errors=True)
+        _remove(dropped)
+
+    def require_identity(self) -> None:
+        """CheckpointError if the newest checkpoint whose manifest can be read belongs to another run."""
+        for folder in self._folders()[::-1]:
+            with contextlib.suppress(DamagedError, OSError):
+                self._check_identity(_read_manifest(folder), folder)
+                return
 
     def _folders(self) -> list[Path]:
-        """The checkpoints on disk, oldest first."""
-        if not self.folder.is_dir():
-            return []
-        matches = [match for path in self.folder.iterdir() if (match := _FOLDER_NAME.fullmatch(path.name))]
-        matches.sort(key=lambda match: (int(match[1]), int(match[2] or 0)))
-        return [self.folder / match[0] for match in matches]
+        return checkpoint_folders(self.folder)
+
+    def _is_there(self, path: Path, manifest: Manifest) -> bool:
+        """Whether a checkpoint of this run was not removed since."""
+        return path.is_dir() and all((self._replay_folder / each.name).exists() for each in manifest.segments)
 
     def _new_folder(self, step: int) -> Path:
         """A name after those of all copies of the step: a resumed run that stops at once saves it again."""
@@ -198,12 +216,9 @@ class CheckpointStore:
         """Remove what no kept checkpoint needs. What could not be removed, the next save tries again."""
         for path in (*self._folders(), self.folder / _TEMPORARY, self.folder / _DROPPED):
             if path not in self._kept:
-                shutil.rmtree(path, ignore_errors=True)
+                _remove(path)
         segments = {segment.name for manifest in self._kept.values() for segment in manifest.segments}
-        with contextlib.suppress(OSError):
-            for path in self._replay_folder.iterdir():
-                if path.name not in segments:
-                    os.unlink(path)
+        _remove_files(self._replay_folder, besides=segments)
 
     def _newest_whole(self, report: Report, *, with_replay: bool) -> tuple[Path, Manifest, Any] | None:
         folders = self._folders()[::-1]
@@ -246,12 +261,47 @@ class CheckpointStore:
         return readable
 
 
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first. Links are none."""
+    paths = [path for path in folder.iterdir() if not path.is_symlink()] if folder.is_dir() else []
+    matches = [match for path in paths if (match := _FOLDER_NAME.fullmatch(path.name))]
+    matches.sort(key=lambda match: (int(match[1]), int(match[2] or 0)))
+    return [folder / match[0] for match in matches]
+
+
+def newest_structure(folder: Path) -> Any:
+    """The newest whole state.json of the checkpoints in a folder; None without any."""
+    for path in checkpoint_folders(folder)[::-1]:
+        with contextlib.suppress(DamagedError, OSError, ValueError):
+            data = read_file(path / STRUCTURE_FILE)
+            if sha256(data) == _read_manifest(path).files[STRUCTURE_FILE]:
+                return parse_json(data)
+    return None
+
+
+def _remove_files(folder: Path, besides: Container[str] = ()) -> None:
+    """Delete what bears a name of ours. What cannot be deleted stays."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.name not in besides and _OWN_FILE.fullmatch(path.name):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder of ours, unless files of others are in it. A link is left alone."""
+    if not folder.is_symlink():
+        _remove_files(folder)
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+
+
 def _read_manifest(folder: Path) -> Manifest:
-    return Manifest.from_bytes((folder / _MANIFEST_FILE).read_bytes())
+    return Manifest.from_bytes(read_file(folder / _MANIFEST_FILE))
 
 
 def _read_state(folder: Path, manifest: Manifest) -> Any:
-    files = {name: (folder / name).read_bytes() for name in manifest.files}
+    files = {name: read_file(folder / name, MAX_TENSORS) for name in manifest.files}
     for name, data in files.items():
         if sha256(data) != manifest.files[name]:
             raise DamagedError(f"its file {name} does not match its digest")

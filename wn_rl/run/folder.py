@@ -1,7 +1,6 @@
 """The folder of a run: its name, its files, and the lock that lets one process at a time work in it."""
 
 import contextlib
-import fcntl
 import itertools
 import json
 import os
@@ -10,12 +9,22 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from wn_rl.config import Config, from_json
-from wn_rl.errors import UserError
+from wn_rl.errors import UserError, in_one_line
 from wn_rl.registry import command_line, did_you_mean
-from wn_rl.run.files import replace_file
+from wn_rl.run.files import (
+    MAX_LINES,
+    lock_file,
+    opened,
+    parse_json,
+    read_file,
+    read_json,
+    replace_file,
+    require_form,
+    write_all,
+)
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 
@@ -23,6 +32,16 @@ Row = dict[str, Any]
 """One line of metrics.jsonl; every row has its "step"."""
 
 _LOCK_FILE = ".lock"
+_OWN = (
+    *(_LOCK_FILE, "config.json", "metrics.jsonl", "evaluations.jsonl", "status.json", "best_network.safetensors"),
+    *("checkpoints", "checkpoints/replay", "videos", "tensorboard", "wandb"),
+)
+_DEBRIS = re.compile(
+    r"\.(config|status)\.json\.\d+\.tmp|\.best_network\.safetensors\.\d+\.tmp"
+)  # of a killed process
+
+_VERSIONS = {"versions": {str: (str, type(None))}, "machine": str}
+_RECORD: dict[str, Any] = {"config": dict, "command": [str], "sessions": [{"step": int, **_VERSIONS}], **_VERSIONS}
 
 
 def default_name(suite: str, game: str, parameterization: str, seed: int, parent: Path = Path("runs")) -> str:
@@ -64,7 +83,8 @@ class RunFolder:
     """Where everything of one run lies. Making the object touches nothing on disk."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.shown = path  # for messages
+        self.path = path = path.absolute()  # an environment may change the working directory
         self.config_file = path / "config.json"
         self.metrics_file = path / "metrics.jsonl"
         self.status_file = path / "status.json"
@@ -76,55 +96,65 @@ class RunFolder:
         """UserError if the folder is not empty; for a run, the message says how to resume it."""
         if self.config_file.exists():
             raise UserError(
-                f"{self.path} holds a run already: resume it with `{command_line('resume', str(self.path))}`"
+                f"{self.shown} holds a run already: resume it with `{command_line('resume', str(self.shown))}`"
             )
         if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path} is a file: choose a new folder with --run-dir")
-        # A run that was killed before it began leaves a lock alone.
-        if self.path.is_dir() and any(entry.name != _LOCK_FILE for entry in self.path.iterdir()):
-            raise UserError(f"{self.path} is not empty: choose a new folder with --run-dir")
+            raise UserError(f"{self.shown} is a file: choose a new folder with --run-dir")
+        names = [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
+        # A run that was killed before it began leaves a lock, and a part of its config, alone.
+        if any(name != _LOCK_FILE and not _DEBRIS.fullmatch(name) for name in names):
+            raise UserError(f"{self.shown} is not empty: choose a new folder with --run-dir")
+
+    def require_own(self) -> None:
+        """UserError if a part of the run is a link: what it leads to is not the run's to read or write."""
+        for name in _OWN:
+            if (self.path / name).is_symlink():
+                raise UserError(f"{self.shown / name} is a link: put the file or folder itself in its place")
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Context manager: no other process can lock the folder, which is made if it does not exist.
 
-        The system frees the lock when the process ends, however it ends.
+        The system frees the lock when the process ends, however it ends. What a killed process left half written
+        is removed.
 
         Raises:
             UserError: another process has it, or the folder could not be made or written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / _LOCK_FILE).open("a+", errors="replace")
-        except OSError as error:
-            failed = "written" if self.path.is_dir() else "made"
-            raise UserError(f"the run folder {self.path} could not be {failed}: {error.strerror}") from error
-        with file:
+        self.require_own()
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.path.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(opened(self.path / _LOCK_FILE, os.O_RDWR | os.O_CREAT))
+                lock_file(file)
+                os.truncate(file, 0)
+                write_all(file, f"{os.getpid()}\n".encode())
             except BlockingIOError as error:
-                file.seek(0)
-                owner = file.read(32).strip() or "unknown"
-                raise UserError(f"{self.path} is in use by another run (process {owner})") from error
-            file.truncate(0)
-            print(os.getpid(), file=file, flush=True)
+                owner = os.read(file, 32).decode(errors="replace").strip() or "unknown"
+                raise UserError(f"{self.shown} is in use by another run (process {owner})") from error
+            except OSError as error:
+                failed = "written" if self.path.is_dir() else "made"
+                raise UserError(f"the run folder {self.shown} could not be {failed}: {error.strerror}") from error
+            for path in self.path.iterdir():
+                if _DEBRIS.fullmatch(path.name):
+                    path.unlink()
             yield
 
     def read_config(self) -> dict[str, Any]:
         """What config.json holds. UserError if it is damaged, or there is no run: then it lists the nearest."""
         try:
-            config = json.loads(self.config_file.read_bytes())
-        except OSError as error:
+            record = read_json(self.config_file)
+            require_form(record, {name: form for name, form in _RECORD.items() if name in record}, "it")
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             beside = {file.parent.name for file in self.path.parent.glob("*/config.json")}
-            raise UserError(f"there is no run in {self.path}{did_you_mean(self.path.name, beside)}") from error
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{self.config_file} is damaged: {error}") from error
-        if not isinstance(config, dict):
-            raise UserError(f"{self.config_file} is damaged: it is not a JSON object")
-        return config
+            raise UserError(f"there is no run in {self.shown}{did_you_mean(self.path.name, beside)}") from error
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{self.shown / 'config.json'} is damaged: {in_one_line(error)}") from error
+        return dict(record)
 
     def write_status(self, status: Status, step: int, message: str = "") -> None:
-        """Record how far the run is and how it ended, in status.json."""
+        """Record how far the run is and how it ended, in status.json. OSError: the folder was removed, say."""
+        self.path.stat()
         write_json(self.status_file, {"status": status, "step": step, "message": message})
 
     def read_status(self) -> RunStatus:
@@ -135,12 +165,15 @@ class RunFolder:
             OSError: the file could not be read.
         """
         try:
-            found = json.loads(self.status_file.read_bytes())
-            return RunStatus(str(found["status"]), int(found["step"]), str(found["message"]))
+            found = read_json(self.status_file)
+            require_form(found, {"status": str, "step": int, "message": str}, "it")
+            if found["status"] not in get_args(Status):
+                raise ValueError(f"{found['status']!r} is no status")
         except FileNotFoundError:
             return RunStatus("not started", 0, "")
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"status.json is damaged: {error}") from error
+        except ValueError as error:
+            raise UserError(f"status.json is damaged: {in_one_line(error)}") from error
+        return RunStatus(found["status"], found["step"], found["message"])
 
     def is_finished(self) -> bool:
         """Whether status.json says that the run reached its last step."""
@@ -156,14 +189,14 @@ class RunFolder:
             UserError: there are no metrics, or they are damaged.
         """
         try:
-            whole = self.metrics_file.read_text().split("\n")[:-1]
-            rows = [json.loads(line) for line in whole]
+            rows = [parse_json(line) for line in read_file(self.metrics_file, MAX_LINES).split(b"\n")[:-1]]
+            for number, row in enumerate(rows, 1):
+                require_form(row, {str: (int, float, str, bool, type(None))}, f"line {number}")
+                require_form(row, {"step": int}, f"line {number}")
         except OSError as error:
-            raise UserError(f"{self.path} has no metrics: {error.strerror}") from None
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"metrics.jsonl is damaged: {error}") from error
-        if any(not isinstance(row, dict) or not isinstance(row.get("step"), int) for row in rows):
-            raise UserError("metrics.jsonl is damaged: it has a row without a step")
+            raise UserError(f"{self.shown} has no metrics: {error.strerror}") from None
+        except ValueError as error:
+            raise UserError(f"metrics.jsonl is damaged: {in_one_line(error)}") from error
         return rows
 
 
@@ -171,10 +204,11 @@ def open_run(path: str | Path) -> tuple[RunFolder, dict[str, Any], Config]:
     """The folder of an existing run, its config.json and the config in it.
 
     Raises:
-        UserError: there is no run, or its config.json is damaged or of something else.
+        UserError: there is no run, a part of it is a link, or its config.json is damaged or of something else.
         ValueError: the config is invalid.
     """
     folder = RunFolder(Path(path))
+    folder.require_own()
     record = folder.read_config()
     if "config" not in record:
         raise UserError(f"{folder.config_file} is not the config of a run")

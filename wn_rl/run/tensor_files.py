@@ -20,8 +20,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from wn_rl.config import Config, identity
-from wn_rl.errors import UserError
-from wn_rl.run.files import replace_file
+from wn_rl.envs.base import EnvironmentSpec
+from wn_rl.errors import UserError, in_one_line
+from wn_rl.run.files import MAX_TENSORS, parse_json, read_file, replace_file, require_form
 
 STRUCTURE_FILE = "state.json"
 TENSORS_FILE = "tensors.safetensors"
@@ -31,6 +32,19 @@ _DTYPES = {
     *(torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64),
 }
 _MAX_JSON_INT = 2**63  # a larger one goes as hexadecimal: Python limits the decimal digits that it parses
+
+
+# What safetensors, and Python, say of bytes that are no state.
+_DAMAGES = (
+    SafetensorError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    struct.error,
+    RecursionError,
+    RuntimeError,
+)
 
 
 class StateError(ValueError):
@@ -54,10 +68,18 @@ def pack(state: Any) -> dict[str, bytes]:
 def unpack(files: dict[str, bytes]) -> Any:
     """The state that `pack` made the files of. StateError: they are damaged."""
     try:
-        tensors = safetensors.torch.load(files[TENSORS_FILE])
-        return _decode(json.loads(files[STRUCTURE_FILE]), tensors)
-    except (SafetensorError, KeyError, ValueError, TypeError, struct.error, RecursionError) as error:
-        raise StateError(f"not a saved state: {type(error).__name__}: {error}") from error
+        return _decode(parse_json(files[STRUCTURE_FILE]), unpack_tensors(files[TENSORS_FILE]))
+    except _DAMAGES as error:
+        raise StateError(f"not a saved state: {in_one_line(error)}") from error
+
+
+def unpack_tensors(data: bytes) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. StateError: it is damaged."""
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load(data)
+        return tensors
+    except _DAMAGES as error:
+        raise StateError(f"not a file of tensors: {in_one_line(error)}") from error
 
 
 def _encode(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
@@ -139,35 +161,54 @@ def write_network_file(path: Path, tensors: dict[str, Tensor], metadata: dict[st
 def read_network_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and metadata that `write_network_file` wrote. UserError: the file is damaged."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
-    if metadata.pop("sha256", None) != _digest(tensors, metadata):
-        raise UserError(f"{path} is damaged: it does not match its digest")
+        data = read_file(path, MAX_TENSORS)
+        tensors = unpack_tensors(data)
+        metadata = dict(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {}))
+        if metadata.pop("sha256", None) != _digest(tensors, metadata):
+            raise ValueError("it does not match its digest")
+    except (*_DAMAGES, OSError) as error:
+        raise UserError(f"{path} is damaged: {in_one_line(error)}") from None
     return tensors, metadata
 
 
-def read_best_network(path: Path, config: Config) -> tuple[dict[str, Tensor], int]:
+def read_best_network(path: Path, wanted: dict[str, Any] | Config) -> tuple[dict[str, Tensor], int]:
     """The tensors of the network of a run's best evaluation, and its step.
 
+    wanted: the run's `run_identity`; of a config alone, whatever its environment shows.
+
     Raises:
-        UserError: the file is damaged, or of a run with another config.
+        UserError: the file is damaged, or of a run with another config or environment.
     """
     tensors, metadata = read_network_file(path)
-    difference = difference_of_identity(json.loads(metadata["identity"]), identity(config))
+    try:
+        saved, step = parse_json(metadata["identity"]), int(metadata["step"])
+        require_form(saved, dict, "its identity")
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path} is not the best network of a run: {in_one_line(error)}") from None
+    difference = difference_of_identity(saved, identity(wanted) if isinstance(wanted, Config) else wanted)
     if difference:
         raise UserError(f"the network {path} {difference}")
-    return tensors, int(metadata["step"])
+    return tensors, step
+
+
+SPACES = "environment.spaces"
+
+
+def run_identity(config: Config, spec: EnvironmentSpec) -> dict[str, Any]:
+    """What a checkpoint or a saved network shares with its run: `identity`, and what the game shows and takes."""
+    shown = f"{spec.dtype} {list(spec.frame_shape)} times {spec.scale:.6g}"
+    return {**identity(config), SPACES: f"{shown}, {spec.num_actions} actions"}
 
 
 def difference_of_identity(saved: dict[str, Any], wanted: dict[str, Any]) -> str | None:
-    """Why a file with a saved `wn_rl.config.identity` does not belong to a run; None if it does."""
-    if saved.keys() != wanted.keys():
+    """Why a file with a saved `run_identity` does not belong to a run; None if it does.
+
+    The spaces are compared where both have them.
+    """
+    if not {SPACES} >= saved.keys() ^ wanted.keys():
         return (
             "was saved by another version of wn_rl, whose settings have other names: use that version for this run"
         )
-    pairs = [(name, saved[name], wanted[name]) for name in sorted(wanted)]
+    pairs = [(name, saved[name], wanted[name]) for name in sorted(saved.keys() & wanted.keys())]
     differing = [f"{name} is {other!r}, not {own!r}" for name, other, own in pairs if other != own]
     return f"is of another run: {'; '.join(differing)}" if differing else None
