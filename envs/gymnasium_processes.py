@@ -97,35 +97,27 @@ class GymnasiumProcesses(Environments):
         """What the vector class answers. RuntimeError: a lane has died or hangs; the others are ended too."""
         try:
             return question(*arguments, **named)
-        except multiprocessing.TimeoutError as error:
-            hung = [str(lane) for lane, pipe in enumerate(self._vector.parent_pipes) if not pipe.poll()]
-            self._kill()
-            raise RuntimeError(
-                f"lane {' and '.join(hung)} gave no answer within {named['timeout']:g} seconds"
-            ) from error
-        except (EOFError, OSError) as error:
-            processes = self._vector.processes
-            deadline = time.monotonic() + 1  # the pipe may close before the process has ended
-            while not (deaths := _deaths(processes)) and time.monotonic() < deadline:
-                time.sleep(0.01)
-            if not deaths:  # an error of the environment's own
-                raise
-            self._kill()
-            raise RuntimeError(f"the process of lane {' and '.join(deaths)} has died") from error
-
-    def _kill(self) -> None:
-        """Gymnasium would wait for answers that never come, and ask dead processes to close."""
-        for process in self._vector.processes:
-            process.kill()
-            process.join()
-        self._vector.closed = True
+        except (EOFError, OSError, multiprocessing.TimeoutError) as error:
+            if isinstance(error, multiprocessing.TimeoutError):
+                hung = [str(lane) for lane, pipe in enumerate(self._vector.parent_pipes) if not pipe.poll()]
+                words = f"lane {' and '.join(hung)} gave no answer within {named['timeout']:g} seconds"
+            else:
+                deadline = time.monotonic() + 1  # the pipe may close before the process has ended
+                while not (deaths := _deaths(self._vector.processes)) and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                if not deaths:  # an error of the environment's own
+                    raise
+                words = f"the process of lane {' and '.join(deaths)} has died"
+            # Gymnasium would wait for answers that never come, and ask dead processes to close.
+            for process in self._vector.processes:
+                process.kill()
+                process.join()
+            self._vector.closed = True
+            raise RuntimeError(words) from error
 
 
 def _end_with_the_run() -> None:
-    """Let the system kill this process when the run has ended, however it did and whatever a lane is doing.
-
-    The other end of this pipe is the run's. Without such signals (not Linux), a lane ends at its next answer.
-    """
+    """Let the system kill this process when the run, whose pipe this is, has ended; only Linux can."""
     run = multiprocessing.parent_process()
     if run is not None and hasattr(fcntl, "F_SETSIG"):
         fcntl.fcntl(run.sentinel, fcntl.F_SETOWN, os.getpid())

@@ -1,6 +1,8 @@
 """The error that a user can fix, and how a user is told."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 
 
 class UserError(ValueError):
@@ -19,6 +21,17 @@ def in_one_line(text: object) -> str:
     """An error or a text without its line breaks, and without the middle of what is too long to read."""
     line = " ".join(str(text).split())
     return line if len(line) <= _SHOWN else f"{line[: _SHOWN // 2]} ... {line[-_SHOWN // 2 :]}"
+
+
+@contextlib.contextmanager
+def refusing(words: str, kind: type[Exception] = UserError) -> Iterator[None]:
+    """Context manager: whatever Python, numpy or torch says of malformed data becomes an error of one line."""
+    try:
+        yield
+    except (UserError, kind):
+        raise
+    except Exception as error:
+        raise kind(f"{words}: {in_one_line(error)}") from error
 
 
 def counted(number: int, noun: str) -> str:

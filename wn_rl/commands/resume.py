@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from wn_rl.commands._shared import RunPath, parse_flags
-from wn_rl.config import Accelerate, Config, TrackerNames, identity, to_json
+from wn_rl.config import Accelerate, Config, TrackerNames, flat, to_json
 from wn_rl.errors import say
 from wn_rl.run.folder import open_run
 
@@ -43,11 +43,10 @@ def run(arguments: Sequence[str]) -> int:
     """`wn-rl resume`."""
     options = parse_flags(Resume, arguments)
     from wn_rl.machine import versions
-    from wn_rl.run.checkpoint import CheckpointStore
     from wn_rl.run.training import last_session, set_torch_threads, train_in
 
     folder, record, config = open_run(options.run)
-    CheckpointStore(folder.checkpoints, identity(config)).require_identity()
+    folder.require_unchanged(flat(config))
     changed = _changed(config, options)
     if changed.steps < config.steps:
         raise ValueError(f"--steps {changed.steps} is less than the run's {config.steps}: a run can only grow")

@@ -68,7 +68,6 @@ def _preset_of(arguments: Sequence[str]) -> Config:
         parser.add_argument(*names, nargs="?")  # a missing value is tyro's to refuse
     chosen, _ = parser.parse_known_args([word for word in arguments if word not in ("-h", "--help")])
     if chosen.env_id is not None:
-        _import_module_of(chosen.env_id)
         preset = chosen.preset or _preset_for_environment(chosen.env_id)
         return dataclasses.replace(_preset(preset, chosen.env_id), suite="gymnasium")
     if chosen.preset is not None:
@@ -76,7 +75,6 @@ def _preset_of(arguments: Sequence[str]) -> Config:
     suite = chosen.suite or "atari"
     if suite == "gymnasium":
         game = parse_flags(Train, arguments, default=Train(_preset("vectors", tyro.MISSING))).config.game
-        _import_module_of(game)
         return _preset(_preset_for_environment(game), tyro.MISSING)
     name = default_preset(suite, suite == "atari" and chosen.device != "cpu" and _has_cuda())
     if name not in PRESETS and suite in SUITES:
@@ -100,6 +98,7 @@ def _preset_for_environment(game: str) -> str:
     """By its observations. ValueError: the environment is unknown or cannot be trained on."""
     from wn_rl.envs import gymnasium_lanes
 
+    _import_module_of(game)
     return preset_for_frames(gymnasium_lanes.describe(game).spec.frame_shape)
 
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from wn_rl.errors import UserError, in_one_line
+from wn_rl.errors import UserError, refusing
 from wn_rl.export.hub import download
 from wn_rl.nn import Preprocess, fold, make_network
 from wn_rl.run.files import parse_json, read_file, require_form, sha256
@@ -100,14 +100,12 @@ def read_agent(folder: Path) -> Agent:
         if not (folder / name).is_file():  # the reader of a pipe would wait forever
             raise UserError(f"there is no exported agent in {folder}: it has no file {name}")
     tensors, metadata = read_network_file(folder / WEIGHTS)
-    try:
+    with refusing(f"{folder / CONFIG} is not valid"):
         data = read_file(folder / CONFIG)
         record = _checked(parse_json(data))
         if metadata.get(CONFIG) != sha256(data):
             raise ValueError("it was changed after the export")
         network = _build(record, tensors)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{folder / CONFIG} is not valid: {in_one_line(error)}") from None
     return Agent(
         network, record["architecture"], record["dtype"], tuple(record["actions"]), record["name"], record["run"]
     )
@@ -117,7 +115,7 @@ def _checked(record: Any) -> dict[str, Any]:
     """A config.json whose values have the types that they must have. ValueError otherwise."""
     if not isinstance(record, dict) or {**record, **_FORMAT} != record:
         raise ValueError("it is not that of an agent which this version of wn-rl exports")
-    require_form(record, _FORM, "it")
+    require_form(record, _FORM)
     if record["dtype"] not in ("uint8", "float32"):
         raise ValueError("dtype must be uint8 or float32")
     texts = (record["name"], *record["actions"])  # these are printed, and a terminal acts on other characters

@@ -112,10 +112,10 @@ def _evaluations(run_dir: Path, network: str) -> list[dict[str, Any]]:
     for number, line in enumerate(read_file(file, MAX_LINES).splitlines() if file.exists() else [], start=1):
         try:
             row = parse_json(line)
-            require_form(row, _EVALUATION, "it")
+            require_form(row, _EVALUATION)
             key = (row["policy"], row["protocol"], row["epsilon"])
             size = len(row["returns"])
-        except ValueError:
+        except (ValueError, RecursionError):
             say(f"warning: line {number} of {file} is damaged and left out")
             continue
         if row["policy"] in (network, "random policy") and size >= len(largest.get(key, row)["returns"]):

@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
 
 from wn_rl.compare.arms import Arm
+from wn_rl.config import flat
 from wn_rl.report.comparison import rate_of
 from wn_rl.report.findings import Findings, NormCurve
 from wn_rl.report.read import series
 from wn_rl.report.stats import MIN_SEEDS, Estimate, FloatArray
 from wn_rl.report.words import game_title, slug
 from wn_rl.run.folder import open_run
-from wn_rl.run.loading import require_rows
 
 FOREGROUND = "#1f2429"
 """Of text and axes; in a page it becomes the colour of the page's text."""
@@ -188,7 +188,7 @@ def plot_learning_curves(runs: Sequence[str | Path], *, baseline: float | None =
     for place, run in enumerate(runs):
         folder, _, config = open_run(run)
         rows = folder.read_rows()
-        require_rows(folder)
+        folder.require_unchanged(flat(config))
         axes.plot(*series(rows, "train/return_last_100"), color=f"C{place}", alpha=0.5, linewidth=1)
         _, deviations = series(rows, "eval/return_std")
         style: Any = {"color": f"C{place}", "marker": "o", "markersize": 4, "capsize": 2}

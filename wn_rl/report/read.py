@@ -19,7 +19,6 @@ from wn_rl.report.stats import FloatArray
 from wn_rl.report.words import game_title, listed
 from wn_rl.run.files import last_line
 from wn_rl.run.folder import Row, RunFolder, RunStatus
-from wn_rl.run.loading import require_rows
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,6 @@ def read_run(folder: Path) -> Run:
     """
     files = RunFolder(folder)
     record, rows, status = files.read_config(), files.read_rows(), files.read_status()
-    require_rows(files)
     try:
         settings = flat(record["config"])
         suite, game, parameterization = (str(settings[name]) for name in ("suite", "game", "parameterization"))
@@ -165,6 +163,7 @@ def read_run(folder: Path) -> Run:
         raise UserError(f"config.json has no {error.args[0]}") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"config.json does not describe a run: {error}") from error
+    files.require_unchanged(settings)
     return Run(folder, record, settings, rows, status, suite, game, arm, seed, steps, period)
 
 

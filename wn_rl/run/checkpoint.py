@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from wn_rl.agents.replay import Replay
-from wn_rl.errors import UserError, in_one_line
+from wn_rl.errors import UserError, refusing
 from wn_rl.run.files import MAX_TENSORS, parse_json, read_file, require_form, sha256, sync_folder, write_synced
 from wn_rl.run.segments import Segment, read_segments, write_segments
 from wn_rl.run.sinks import Report
@@ -32,8 +32,7 @@ _FOLDER_NAME = re.compile(r"step_(\d{12})(?:-(\d+))?")
 _MANIFEST_FILE = "manifest.json"
 _TEMPORARY = ".writing"
 _DROPPED = ".dropped"
-_SEGMENT_NAME = re.compile(r"rows_\d{12}\.safetensors")
-_OWN_FILE = re.compile(rf"{_SEGMENT_NAME.pattern}|manifest\.json|state\.json|tensors\.safetensors")
+_OWN_FILE = re.compile(r"rows_\d{12}\.safetensors|manifest\.json|state\.json|tensors\.safetensors")
 _FORM = {
     **{"format": int, "step": int, "identity": dict, "files": {STRUCTURE_FILE: str, TENSORS_FILE: str}},
     **{"oldest_row": int, "segments": [{"name": str, "first": int, "stop": int, "sha256": str}]},
@@ -65,21 +64,19 @@ class Manifest:
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
         """The manifest that `to_bytes` wrote. DamagedError if it is another, or could not be read."""
-        try:
+        with refusing("its manifest could not be read", DamagedError):
             body = parse_json(data)
-            require_form(body, {"sha256": str, "format": int}, "its manifest")
+            require_form(body, {"sha256": str, "format": int})
             if body.pop("sha256") != _digest(body):
                 raise DamagedError("its manifest does not match its digest")
             if body["format"] != FORMAT:
                 raise DamagedError(f"it has format {body['format']}, and this version of wn-rl reads {FORMAT}")
-            require_form(body, _FORM, "its manifest")
+            require_form(body, _FORM)
             del body["format"]
             segments = tuple(Segment(**segment) for segment in body.pop("segments"))
-            if len(body["files"]) != 2 or not all(_SEGMENT_NAME.fullmatch(segment.name) for segment in segments):
+            if not all(map(_OWN_FILE.fullmatch, (*body["files"], *(segment.name for segment in segments)))):
                 raise DamagedError("its manifest names files of others")
             return cls(**body, segments=segments)
-        except (ValueError, TypeError) as error:
-            raise DamagedError(f"its manifest could not be read: {in_one_line(error)}") from error
 
 
 def _digest(body: dict[str, Any]) -> str:
@@ -144,10 +141,7 @@ class CheckpointStore:
         if found is None:
             return None
         folder, manifest, state = found
-        try:
-            read_segments(self._replay_folder, manifest.segments, manifest.oldest_row, replay)
-        except StateError as error:
-            raise CheckpointError(f"the replay of the checkpoint {folder} cannot be used: {error}") from error
+        read_segments(self._replay_folder, manifest.segments, manifest.oldest_row, replay)
         self._kept = dict([*self._readable_before(folder), (folder, manifest)][-KEPT:])
         return manifest.step, state
 
@@ -169,15 +163,12 @@ class CheckpointStore:
             sync_folder(self.folder)
         _remove(dropped)
 
-    def require_identity(self) -> None:
-        """CheckpointError if the newest checkpoint whose manifest can be read belongs to another run."""
-        for folder in self._folders()[::-1]:
-            with contextlib.suppress(DamagedError, OSError):
-                self._check_identity(_read_manifest(folder), folder)
-                return
-
     def _folders(self) -> list[Path]:
-        return checkpoint_folders(self.folder)
+        """The checkpoints on disk, oldest first. Links are none."""
+        paths = [path for path in self.folder.iterdir() if not path.is_symlink()] if self.folder.is_dir() else []
+        matches = [match for path in paths if (match := _FOLDER_NAME.fullmatch(path.name))]
+        matches.sort(key=lambda match: (int(match[1]), int(match[2] or 0)))
+        return [self.folder / match[0] for match in matches]
 
     def _is_there(self, path: Path, manifest: Manifest) -> bool:
         """Whether a checkpoint of this run was not removed since."""
@@ -218,7 +209,7 @@ class CheckpointStore:
             if path not in self._kept:
                 _remove(path)
         segments = {segment.name for manifest in self._kept.values() for segment in manifest.segments}
-        _remove_files(self._replay_folder, besides=segments)
+        _remove(self._replay_folder, besides=segments)
 
     def _newest_whole(self, report: Report, *, with_replay: bool) -> tuple[Path, Manifest, Any] | None:
         folders = self._folders()[::-1]
@@ -261,38 +252,14 @@ class CheckpointStore:
         return readable
 
 
-def checkpoint_folders(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first. Links are none."""
-    paths = [path for path in folder.iterdir() if not path.is_symlink()] if folder.is_dir() else []
-    matches = [match for path in paths if (match := _FOLDER_NAME.fullmatch(path.name))]
-    matches.sort(key=lambda match: (int(match[1]), int(match[2] or 0)))
-    return [folder / match[0] for match in matches]
-
-
-def newest_structure(folder: Path) -> Any:
-    """The newest whole state.json of the checkpoints in a folder; None without any."""
-    for path in checkpoint_folders(folder)[::-1]:
-        with contextlib.suppress(DamagedError, OSError, ValueError):
-            data = read_file(path / STRUCTURE_FILE)
-            if sha256(data) == _read_manifest(path).files[STRUCTURE_FILE]:
-                return parse_json(data)
-    return None
-
-
-def _remove_files(folder: Path, besides: Container[str] = ()) -> None:
-    """Delete what bears a name of ours. What cannot be deleted stays."""
+def _remove(folder: Path, besides: Container[str] | None = None) -> None:
+    """Delete what bears a name of ours, and the folder where nothing is to be left; a link is left alone."""
     with contextlib.suppress(OSError):
-        for path in folder.iterdir():
-            if path.name not in besides and _OWN_FILE.fullmatch(path.name):
+        for path in [] if folder.is_symlink() else folder.iterdir():
+            if path.name not in (besides or ()) and _OWN_FILE.fullmatch(path.name):
                 with contextlib.suppress(OSError):
                     os.unlink(path)
-
-
-def _remove(folder: Path) -> None:
-    """Delete a folder of ours, unless files of others are in it. A link is left alone."""
-    if not folder.is_symlink():
-        _remove_files(folder)
-        with contextlib.suppress(OSError):
+        if besides is None:
             os.rmdir(folder)
 
 

@@ -1,7 +1,6 @@
 """The files of a run or an agent, which may come from a stranger: opened, read, checked and written here.
 
-A link is never followed, a pipe never waited for, and a file of another size than its kind has is not read. What
-is written survives a kill or a full disk: it is there whole or not at all.
+A link is never followed, and a pipe never waited for. What is written survives a kill or a full disk.
 """
 
 import contextlib
@@ -15,60 +14,30 @@ import stat
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from wn_rl.errors import UserError, say
+from wn_rl.errors import say
 
 MAX_JSON, MAX_LINES, MAX_TENSORS = 2**26, 2**30, 2**32  # bytes of a file
-_MAX_INT = 2**63
 _LOG_TAIL_BYTES = 4096
-# What a system that cannot do a thing answers: a network file system without locks, say.
-_CANNOT = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
-
-
-class RefusedFileError(OSError, UserError):
-    """A file that is not read or written, whatever is in it."""
-
-    def __str__(self) -> str:
-        return f"{self.filename} is not used: {self.strerror}"
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write every byte; a full disk may take a part of them and then raise OSError."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+_CANNOT = errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL  # what a network disk may answer
 
 
 @contextlib.contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, flags, 0o644)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def opened(path: Path, flags: int = os.O_RDONLY, limit: int | None = None) -> Iterator[int]:
-    """Context manager: the descriptor of a regular file of at most limit bytes.
+def opened(path: Path, flags: int = os.O_RDONLY, limit: int = 2**63) -> Iterator[int]:
+    """Context manager: the descriptor of a regular file of at most limit bytes, or with O_DIRECTORY of a folder.
 
     Raises:
-        RefusedFileError: it is a link, a pipe, a device or too large.
-        OSError: there is none, or the system refuses.
+        PermissionError: it is a link, a pipe, a device or too large.
     """
-    try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise RefusedFileError(errno.ELOOP, "it is a link, and links are not followed", str(path)) from None
-        raise
+    is_folder = bool(flags & os.O_DIRECTORY)
+    if not is_folder and path.is_symlink():
+        raise PermissionError(errno.EPERM, "it is a link", str(path))
+    descriptor = os.open(path, flags if is_folder else flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     try:
         found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise RefusedFileError(errno.EINVAL, "it is not a regular file", str(path))
-        if limit is not None and found.st_size > limit:
-            raise RefusedFileError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(path))
+        if not is_folder and (not stat.S_ISREG(found.st_mode) or found.st_size > limit):
+            raise PermissionError(errno.EPERM, "it is not a regular file of a usual size", str(path))
         yield descriptor
     finally:
         os.close(descriptor)
@@ -80,95 +49,68 @@ def read_file(path: Path, limit: int = MAX_JSON) -> bytes:
         return file.read()
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file holds. OSError: see `opened`. ValueError: see `parse_json`."""
-    return parse_json(read_file(path))
-
-
 def parse_json(data: bytes | str) -> Any:
-    """A JSON value whose numbers Python's float can hold. ValueError, in one line, otherwise."""
-    try:
-        return json.loads(data, parse_int=_integer, parse_float=_float, parse_constant=_refuse)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    """A JSON value. ValueError or RecursionError: it is none, or has an integer of more than 64 bits."""
+    return json.loads(data, parse_int=_integer)
 
 
 def _integer(digits: str) -> int:
-    number = int(digits) if len(digits) <= len(str(-_MAX_INT)) else _MAX_INT
-    return number if abs(number) <= _MAX_INT else _refuse(digits)
+    if abs(float(digits)) >= 2**63:
+        raise ValueError(f"{digits:.20}... is too large")
+    return int(digits)
 
 
-def _float(digits: str) -> float:
-    number = float(digits)
-    return number if math.isfinite(number) else _refuse(digits)
-
-
-def _refuse(number: str) -> NoReturn:
-    raise ValueError(f"{number:.20} is not a number that can be used")
-
-
-def require_form(value: Any, form: Any, place: str) -> None:
+def require_form(value: Any, form: Any, place: str = "") -> None:
     """ValueError, with its place, unless a JSON value has a form.
 
-    form: a type; a tuple of types; [the form of every item]; {str: the form of every value}; or the forms by name
-    of what a dict must have, where other names are left alone. A bool is no int, and an int is a float.
-
-    >>> require_form({"step": 1.5}, {"step": int}, "row")
-    Traceback (most recent call last):
-    ValueError: step of row must be of type int
+    form: a type, or a tuple of types; [the form of each item]; {str: the form of each value}; or the forms, by name,
+    of what a dict must have at least. A bool is no int, an int is a float, and a float is finite.
     """
-    if isinstance(form, list | dict):
-        if not isinstance(value, type(form)):
-            raise ValueError(f"{place} must be of type {type(form).__name__}")
-        if isinstance(form, list):
-            form = dict.fromkeys(range(len(value)), form[0])
-        for name in value if str in form else form:
-            if isinstance(value, dict) and name not in value:
-                raise ValueError(f"{place} has no {name}")
-            require_form(value[name], form.get(str, form.get(name)), f"{name!s:.40} of {place}")
-        return
-    kinds = form if isinstance(form, tuple) else (form,)
-    if type(value) not in kinds and not (type(value) is int and float in kinds):
-        words = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
-        raise ValueError(f"{place} must be of type {words}")
+    kinds = form if isinstance(form, tuple) else (type(form) if isinstance(form, list | dict) else form,)
+    is_fit = type(value) in kinds or (type(value) is int and float in kinds)
+    if not is_fit or (type(value) is float and not math.isfinite(value)):
+        raise ValueError(f"{place or 'it'} must be of type {' or '.join(kind.__name__ for kind in kinds)}")
+    items = dict(enumerate(value)) if isinstance(form, list) else value
+    forms = dict.fromkeys(items, form[0]) if isinstance(form, list) else form
+    forms = dict.fromkeys(items, form[str]) if isinstance(form, dict) and str in form else forms
+    for name, inner in forms.items() if isinstance(forms, dict) else ():
+        if name not in items:
+            raise ValueError(f"{place or 'it'} has no {name}")
+        require_form(items[name], inner, f"{place} {name}".strip()[:80])
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write every byte; a full disk may take a part of them and then raise OSError."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def write_synced(path: Path, data: bytes) -> None:
     """Make a new file and wait until the disk has it. FileExistsError if there is one of that name."""
-    with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
+    with opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
         write_all(descriptor, data)
         os.fsync(descriptor)
 
 
-@cache
-def _warn(what: str, error: str) -> None:
-    """Once for each cause: it holds for the whole disk."""
-    say(f"warning: {what} ({error})")
+say_once = cache(say)
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names in a folder: a rename is only then safe. A disk that cannot is said."""
-    with _opened(folder, os.O_RDONLY) as descriptor:
-        try:
-            os.fsync(descriptor)
-        except OSError as error:
-            if error.errno not in _CANNOT:
-                raise
-            _warn("this disk cannot sync folders: a power failure may undo the last checkpoint", error.strerror)
-
-
-def lock_file(descriptor: int) -> None:
-    """Lock a file for this process alone. A disk that cannot lock is said.
-
-    Raises:
-        BlockingIOError: another process has it.
-    """
+@contextlib.contextmanager
+def if_possible(what: str) -> Iterator[None]:
+    """Context manager: what the disk cannot do is said, once."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     except OSError as error:
         if error.errno not in _CANNOT:
             raise
-        _warn("this disk cannot lock files: start no second process in the folder", error.strerror)
+        say_once(f"warning: this disk cannot {what} ({error.strerror})")
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder: a rename is only then safe."""
+    with opened(folder, os.O_DIRECTORY) as descriptor, if_possible("sync folders: a power cut may lose files"):
+        os.fsync(descriptor)
 
 
 @contextlib.contextmanager
@@ -177,9 +119,27 @@ def alone_in(folder: Path) -> Iterator[None]:
 
     On a file system that cannot lock a folder (NFS), no process waits.
     """
-    with _opened(folder, os.O_RDONLY) as descriptor:
+    with opened(folder, os.O_DIRECTORY) as descriptor:
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Context manager: a file that this process alone has locked, with its number in it.
+
+    Raises:
+        BlockingIOError: another process has it; its number is the error's strerror.
+    """
+    with opened(path, os.O_RDWR | os.O_CREAT) as descriptor:
+        try:
+            with if_possible("lock files: start no second process in this folder"):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(error.errno, os.read(descriptor, 32).decode(errors="replace").strip()) from None
+        os.ftruncate(descriptor, 0)
+        write_all(descriptor, f"{os.getpid()}\n".encode())
         yield
 
 

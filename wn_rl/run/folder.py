@@ -1,30 +1,20 @@
 """The folder of a run: its name, its files, and the lock that lets one process at a time work in it."""
 
 import contextlib
+import hashlib
 import itertools
 import json
-import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from wn_rl.config import Config, from_json
-from wn_rl.errors import UserError, in_one_line
+from wn_rl.errors import UserError, refusing
 from wn_rl.registry import command_line, did_you_mean
-from wn_rl.run.files import (
-    MAX_LINES,
-    lock_file,
-    opened,
-    parse_json,
-    read_file,
-    read_json,
-    replace_file,
-    require_form,
-    write_all,
-)
+from wn_rl.run.files import MAX_LINES, locked, parse_json, read_file, replace_file, require_form, sha256
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 
@@ -32,16 +22,9 @@ Row = dict[str, Any]
 """One line of metrics.jsonl; every row has its "step"."""
 
 _LOCK_FILE = ".lock"
-_OWN = (
-    *(_LOCK_FILE, "config.json", "metrics.jsonl", "evaluations.jsonl", "status.json", "best_network.safetensors"),
-    *("checkpoints", "checkpoints/replay", "videos", "tensorboard", "wandb"),
-)
-_DEBRIS = re.compile(
-    r"\.(config|status)\.json\.\d+\.tmp|\.best_network\.safetensors\.\d+\.tmp"
-)  # of a killed process
-
-_VERSIONS = {"versions": {str: (str, type(None))}, "machine": str}
-_RECORD: dict[str, Any] = {"config": dict, "command": [str], "sessions": [{"step": int, **_VERSIONS}], **_VERSIONS}
+_DEBRIS = re.compile(r"\.[a-z_]+\.(json|safetensors)\.\d+\.tmp")  # of a process that was killed
+_SESSION: dict[str, Any] = {"versions": {str: (str, type(None))}, "machine": str}
+_RECORD = {"config": dict, "command": [str], "sessions": [{"step": int, **_SESSION}], **_SESSION}
 
 
 def default_name(suite: str, game: str, parameterization: str, seed: int, parent: Path = Path("runs")) -> str:
@@ -107,9 +90,9 @@ class RunFolder:
 
     def require_own(self) -> None:
         """UserError if a part of the run is a link: what it leads to is not the run's to read or write."""
-        for name in _OWN:
-            if (self.path / name).is_symlink():
-                raise UserError(f"{self.shown / name} is a link: put the file or folder itself in its place")
+        for path in (*self.path.glob("*"), self.checkpoints / "replay"):
+            if path.is_symlink():
+                raise UserError(f"{path} is a link: put the file or folder itself in its place")
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -125,12 +108,9 @@ class RunFolder:
         with contextlib.ExitStack() as stack:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(opened(self.path / _LOCK_FILE, os.O_RDWR | os.O_CREAT))
-                lock_file(file)
-                os.truncate(file, 0)
-                write_all(file, f"{os.getpid()}\n".encode())
+                stack.enter_context(locked(self.path / _LOCK_FILE))
             except BlockingIOError as error:
-                owner = os.read(file, 32).decode(errors="replace").strip() or "unknown"
+                owner = error.strerror or "unknown"
                 raise UserError(f"{self.shown} is in use by another run (process {owner})") from error
             except OSError as error:
                 failed = "written" if self.path.is_dir() else "made"
@@ -143,14 +123,14 @@ class RunFolder:
     def read_config(self) -> dict[str, Any]:
         """What config.json holds. UserError if it is damaged, or there is no run: then it lists the nearest."""
         try:
-            record = read_json(self.config_file)
-            require_form(record, {name: form for name, form in _RECORD.items() if name in record}, "it")
-        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            data = read_file(self.config_file)
+        except OSError as error:
             beside = {file.parent.name for file in self.path.parent.glob("*/config.json")}
             raise UserError(f"there is no run in {self.shown}{did_you_mean(self.path.name, beside)}") from error
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{self.shown / 'config.json'} is damaged: {in_one_line(error)}") from error
-        return dict(record)
+        with refusing(f"{self.config_file} is damaged"):
+            record: dict[str, Any] = parse_json(data)
+            require_form(record, {name: form for name, form in _RECORD.items() if name in record})
+            return record
 
     def write_status(self, status: Status, step: int, message: str = "") -> None:
         """Record how far the run is and how it ended, in status.json. OSError: the folder was removed, say."""
@@ -165,15 +145,30 @@ class RunFolder:
             OSError: the file could not be read.
         """
         try:
-            found = read_json(self.status_file)
-            require_form(found, {"status": str, "step": int, "message": str}, "it")
-            if found["status"] not in get_args(Status):
-                raise ValueError(f"{found['status']!r} is no status")
+            data = read_file(self.status_file)
         except FileNotFoundError:
             return RunStatus("not started", 0, "")
-        except ValueError as error:
-            raise UserError(f"status.json is damaged: {in_one_line(error)}") from error
-        return RunStatus(found["status"], found["step"], found["message"])
+        with refusing("status.json is damaged"):
+            found = parse_json(data)
+            require_form(found, {"status": str, "step": int, "message": str})
+            if found["status"] not in get_args(Status):
+                raise ValueError(f"{found['status']!r} is no status")
+            return RunStatus(found["status"], found["step"], found["message"])
+
+    def require_unchanged(self, settings: Mapping[str, Any]) -> None:
+        """UserError if the newest checkpoint is of other settings (names with dots) or other rows of metrics."""
+        for file in sorted(self.checkpoints.glob("step_*/manifest.json"), reverse=True):
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+                manifest, state = parse_json(read_file(file)), read_file(file.with_name("state.json"))
+                if manifest["files"]["state.json"] == sha256(state):
+                    record, saved = parse_json(state)["tracker"]["jsonl"], dict(manifest["identity"])
+                    break
+        else:
+            return
+        for name in sorted(saved.keys() & settings.keys()):
+            if saved[name] != settings[name]:
+                raise UserError(f"{self.shown}: {name} was {saved[name]!r} in training, and is {settings[name]!r}")
+        digest_of_rows(self.metrics_file, record)
 
     def is_finished(self) -> bool:
         """Whether status.json says that the run reached its last step."""
@@ -189,15 +184,33 @@ class RunFolder:
             UserError: there are no metrics, or they are damaged.
         """
         try:
-            rows = [parse_json(line) for line in read_file(self.metrics_file, MAX_LINES).split(b"\n")[:-1]]
-            for number, row in enumerate(rows, 1):
-                require_form(row, {str: (int, float, str, bool, type(None))}, f"line {number}")
-                require_form(row, {"step": int}, f"line {number}")
+            whole = read_file(self.metrics_file, MAX_LINES).split(b"\n")[:-1]
         except OSError as error:
             raise UserError(f"{self.shown} has no metrics: {error.strerror}") from None
-        except ValueError as error:
-            raise UserError(f"metrics.jsonl is damaged: {in_one_line(error)}") from error
-        return rows
+        with refusing("metrics.jsonl is damaged"):
+            rows = [parse_json(line) for line in whole]
+            require_form(rows, [{"step": int}], "line")
+            return rows
+
+
+def digest_of_rows(path: Path, record: Any) -> Any:
+    """The digest, which can be continued, of the rows of metrics.jsonl that a checkpoint's record counts on.
+
+    Raises:
+        UserError: the file lacks some of them, or they were changed.
+    """
+    require_form(record, {"offset": int, "pending": [str]}, "the record of metrics in the checkpoint")
+    offset = max(0, record["offset"])
+    data = read_file(path, MAX_LINES)[:offset] if path.exists() else b""
+    if len(data) < offset:
+        raise UserError(
+            f"{path} has {len(data):,} bytes, and had {offset:,} at the checkpoint: rows are lost; "
+            "put the file back to resume this run"
+        )
+    digest = hashlib.sha256(data)
+    if record.get("sha256", digest.hexdigest()) != digest.hexdigest():
+        raise UserError(f"{path} was changed: its first {offset:,} bytes do not match the checkpoint's digest")
+    return digest
 
 
 def open_run(path: str | Path) -> tuple[RunFolder, dict[str, Any], Config]:

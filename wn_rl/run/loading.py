@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,12 @@ from wn_rl.agents.evaluation import make_evaluation_environments
 from wn_rl.agents.experiment import make_online_network
 from wn_rl.config import Config
 from wn_rl.envs.base import EnvironmentSpec
-from wn_rl.errors import UserError, in_one_line, say
+from wn_rl.errors import UserError, refusing, say
 from wn_rl.machine import resolve_device
 from wn_rl.nn import fold
-from wn_rl.run.checkpoint import CheckpointError, CheckpointStore, newest_structure
-from wn_rl.run.folder import RunFolder, open_run
+from wn_rl.run.checkpoint import CheckpointError, CheckpointStore
+from wn_rl.run.folder import open_run
 from wn_rl.run.tensor_files import read_best_network, run_identity
-from wn_rl.run.tracking import digest_of_rows
 
 
 def evaluation_spec(config: Config) -> EnvironmentSpec:
@@ -30,28 +29,19 @@ def evaluation_spec(config: Config) -> EnvironmentSpec:
 
 
 def network_with(make: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
-    """What make gives, with these parameters and buffers. No memory is taken for the sizes that a file claims.
+    """What make gives, with these parameters and buffers; no memory is taken for sizes that a file claims.
 
     Raises:
         UserError: it cannot be made, or its parameters and buffers are others.
     """
-    try:
+    with refusing("the network could not be built"):
         with torch.device("meta"):
             network = make()
         own = network.state_dict()
         if any(name in own and own[name].dtype != tensor.dtype for name, tensor in tensors.items()):
             raise ValueError("the weights have other types of numbers")
         network.load_state_dict(tensors, assign=True)
-    except Exception as error:  # whatever torch says of impossible sizes
-        raise UserError(f"the network could not be built: {in_one_line(error)}") from None
-    return network
-
-
-def require_rows(folder: RunFolder) -> None:
-    """UserError if the rows of metrics that the newest checkpoint counts on are not those that were written."""
-    match newest_structure(folder.checkpoints):
-        case {"tracker": {"jsonl": record}}:
-            digest_of_rows(folder.metrics_file, record)
+        return network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,14 +75,11 @@ def load_run(run_dir: str | Path, which: str = "best", device: str = "cpu") -> L
     set_tf32(config.learning.precision == "tf32", place)
     spec = evaluation_spec(config)
     wanted = run_identity(config, spec)
-    tensors: Any = {}
     if which == "best" and folder.best_network.exists():
         tensors, step = read_best_network(folder.best_network, wanted)
     elif loaded := CheckpointStore(folder.checkpoints, wanted).load_state(say):
-        which, step = "latest", loaded[0]
-        match loaded[1]:
-            case {"experiment": {"learner": {"online": tensors}}}:
-                pass
+        with refusing(f"the checkpoint of {folder.shown} cannot be used"):
+            which, step, tensors = "latest", loaded[0], loaded[1]["experiment"]["learner"]["online"]
     else:
         raise CheckpointError(f"{folder.shown} has no checkpoint yet")
     network_with(lambda: make_online_network(config, spec), tensors)

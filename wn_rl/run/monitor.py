@@ -68,8 +68,9 @@ class Monitor:
         self._stop = stop
         self._last_log = self._last_evaluation = self._last_save = 0  # in steps
         self.saved_step: int | None = None  # of the newest checkpoint
-        self.best_score: float | None = None  # of the file
-        self._unsaved: tuple[float, dict[str, Tensor], dict[str, str]] | None = None  # a better network
+        self.best_score: float | None = None
+        self._saved_score: float | None = None  # of best_network
+        self._unsaved: tuple[dict[str, Tensor], dict[str, str]] | None = None  # what best_network should be
         self._seconds_before = 0.0
         self._total = Stopwatch()
         self._training = Stopwatch()  # without evaluations and checkpoints, for frames_per_second
@@ -121,36 +122,27 @@ class Monitor:
                 "eval/return_std": episodes.return_std,
                 "eval/length_mean": episodes.length_mean,
                 "eval/episodes": len(episodes.returns),
-                "eval/best": self._highest,
+                "eval/best": self.best_score,
                 "held_out_q": None if dqn.held_out_states is None else networks.max_q(dqn.held_out_states),
             }
         )
         self._last_evaluation = dqn.num_steps
 
-    @property
-    def _highest(self) -> float | None:
-        return self.best_score if self._unsaved is None else self._unsaved[0]
-
     def _keep_best(self, dqn: DQN, score: float | None) -> None:
-        if score is not None and (self._highest is None or score > self._highest):
+        """Write the network of the highest score. What a full disk refuses is kept, and tried again."""
+        if score is not None and (self.best_score is None or score > self.best_score):
+            self.best_score = score
             own = run_identity(self._config, dqn.environments.spec)
             metadata = {"step": str(dqn.num_steps), "eval/return_mean": repr(score)}
             metadata["identity"] = json.dumps(own, sort_keys=True)
             tensors = dqn.learner.networks.online.state_dict()
-            self._unsaved = score, {name: tensor.clone() for name, tensor in tensors.items()}, metadata
-        self._save_best()
-
-    def _save_best(self) -> None:
-        """Write the best network, if that is not done; what a full disk refuses is tried again."""
-        if self._unsaved is None:
-            return
-        score, tensors, metadata = self._unsaved
-        try:
-            write_network_file(self._folder.best_network, tensors, metadata)
-        except OSError as error:
-            say(f"warning: the best network could not be saved: {error}")
-        else:
-            self.best_score, self._unsaved = score, None
+            self._unsaved = {name: tensor.clone() for name, tensor in tensors.items()}, metadata
+        if self._unsaved is not None:
+            try:
+                write_network_file(self._folder.best_network, *self._unsaved)
+                self._saved_score, self._unsaved = self.best_score, None
+            except OSError as error:
+                say(f"warning: the best network could not be saved: {error}")
 
     def _record(self, dqn: DQN) -> None:
         path = self._folder.videos / f"step_{dqn.num_steps:012d}.mp4"
@@ -170,7 +162,7 @@ class Monitor:
         check_finite(dqn)
         if not self._folder.config_file.exists():
             raise UserError(f"{self._folder.config_file} was removed while the run went on")
-        self._save_best()
+        self._keep_best(dqn, None)
         self._last_save = dqn.num_steps
         state = {
             "experiment": state_of(dqn),
@@ -189,7 +181,7 @@ class Monitor:
             "last_log": self._last_log,
             "last_test": self._last_evaluation,
             "last_save": self._last_save,
-            "best_score": self.best_score,
+            "best_score": self._saved_score,
             "seconds": self._elapsed(),
         }
 
@@ -198,7 +190,7 @@ class Monitor:
         require_form(state, _STATE, "the record of the run")
         self._last_log, self._last_evaluation = state["last_log"], state["last_test"]
         self._last_save = self.saved_step = state["last_save"]
-        self.best_score = state["best_score"]
+        self.best_score = self._saved_score = state["best_score"]
         self._seconds_before = state["seconds"]
         self._total = Stopwatch()
         self._training = Stopwatch()

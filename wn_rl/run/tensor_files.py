@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from wn_rl.config import Config, identity
 from wn_rl.envs.base import EnvironmentSpec
-from wn_rl.errors import UserError, in_one_line
-from wn_rl.run.files import MAX_TENSORS, parse_json, read_file, replace_file, require_form
+from wn_rl.errors import UserError, refusing
+from wn_rl.run.files import MAX_TENSORS, parse_json, read_file, replace_file
 
 STRUCTURE_FILE = "state.json"
 TENSORS_FILE = "tensors.safetensors"
@@ -32,19 +30,6 @@ _DTYPES = {
     *(torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64),
 }
 _MAX_JSON_INT = 2**63  # a larger one goes as hexadecimal: Python limits the decimal digits that it parses
-
-
-# What safetensors, and Python, say of bytes that are no state.
-_DAMAGES = (
-    SafetensorError,
-    KeyError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    struct.error,
-    RecursionError,
-    RuntimeError,
-)
 
 
 class StateError(ValueError):
@@ -67,19 +52,8 @@ def pack(state: Any) -> dict[str, bytes]:
 
 def unpack(files: dict[str, bytes]) -> Any:
     """The state that `pack` made the files of. StateError: they are damaged."""
-    try:
-        return _decode(parse_json(files[STRUCTURE_FILE]), unpack_tensors(files[TENSORS_FILE]))
-    except _DAMAGES as error:
-        raise StateError(f"not a saved state: {in_one_line(error)}") from error
-
-
-def unpack_tensors(data: bytes) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. StateError: it is damaged."""
-    try:
-        tensors: dict[str, Tensor] = safetensors.torch.load(data)
-        return tensors
-    except _DAMAGES as error:
-        raise StateError(f"not a file of tensors: {in_one_line(error)}") from error
+    with refusing("not a saved state", StateError):
+        return _decode(parse_json(files[STRUCTURE_FILE]), safetensors.torch.load(files[TENSORS_FILE]))
 
 
 def _encode(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
@@ -160,35 +134,27 @@ def write_network_file(path: Path, tensors: dict[str, Tensor], metadata: dict[st
 
 def read_network_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and metadata that `write_network_file` wrote. UserError: the file is damaged."""
-    try:
+    with refusing(f"{path} is damaged"):
         data = read_file(path, MAX_TENSORS)
-        tensors = unpack_tensors(data)
+        tensors: dict[str, Tensor] = safetensors.torch.load(data)
         metadata = dict(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {}))
         if metadata.pop("sha256", None) != _digest(tensors, metadata):
             raise ValueError("it does not match its digest")
-    except (*_DAMAGES, OSError) as error:
-        raise UserError(f"{path} is damaged: {in_one_line(error)}") from None
-    return tensors, metadata
+        return tensors, metadata
 
 
-def read_best_network(path: Path, wanted: dict[str, Any] | Config) -> tuple[dict[str, Tensor], int]:
-    """The tensors of the network of a run's best evaluation, and its step.
-
-    wanted: the run's `run_identity`; of a config alone, whatever its environment shows.
+def read_best_network(path: Path, wanted: dict[str, Any]) -> tuple[dict[str, Tensor], int]:
+    """The tensors of the network of a run's best evaluation, and its step. wanted: the run's `run_identity`.
 
     Raises:
         UserError: the file is damaged, or of a run with another config or environment.
     """
     tensors, metadata = read_network_file(path)
-    try:
-        saved, step = parse_json(metadata["identity"]), int(metadata["step"])
-        require_form(saved, dict, "its identity")
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path} is not the best network of a run: {in_one_line(error)}") from None
-    difference = difference_of_identity(saved, identity(wanted) if isinstance(wanted, Config) else wanted)
-    if difference:
-        raise UserError(f"the network {path} {difference}")
-    return tensors, step
+    with refusing(f"{path} is not the best network of a run"):
+        difference = difference_of_identity(dict(parse_json(metadata["identity"])), wanted)
+        if difference:
+            raise UserError(f"the network {path} {difference}")
+        return tensors, int(metadata["step"])
 
 
 SPACES = "environment.spaces"

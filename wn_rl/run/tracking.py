@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from wn_rl.errors import UserError
 from wn_rl.registry import TRACKERS
-from wn_rl.run.files import MAX_LINES, opened, read_file, require_form, write_all
+from wn_rl.run.files import opened, write_all
+from wn_rl.run.folder import digest_of_rows
 from wn_rl.run.guard import GuardedTracker
 from wn_rl.run.sinks import ConsoleSink, Report, Row, RunInfo, Sink, TensorBoardSink
 from wn_rl.run.wandb_sink import WandbSink, new_wandb_state
@@ -87,6 +88,8 @@ class JsonlTracker:
         if not data:
             return
         try:
+            if not self._offset:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
             with opened(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as descriptor:
                 if os.fstat(descriptor).st_size < self._offset:
                     raise FileNotFoundError("its rows are gone")
@@ -100,28 +103,6 @@ class JsonlTracker:
         self._offset += len(data)
         self._digest.update(data)
         self._pending.clear()
-
-
-def digest_of_rows(path: Path, state: dict[str, Any]) -> Any:
-    """The digest of the rows that a state of `JsonlTracker` counts on, which can be continued.
-
-    Raises:
-        UserError: the file lacks some of them, or they were changed.
-    """
-    require_form(state, {"offset": int, "pending": [str]}, "the record of metrics in the checkpoint")
-    offset = max(0, state["offset"])
-    data = read_file(path, MAX_LINES)[:offset] if path.exists() else b""
-    if len(data) < offset:
-        raise UserError(
-            f"{path} has {len(data):,} bytes, and had {offset:,} at the checkpoint: rows are lost; "
-            "put the file back to resume this run"
-        )
-    digest = hashlib.sha256(data)
-    if state.get("sha256", digest.hexdigest()) != digest.hexdigest():
-        raise UserError(
-            f"{path} was changed since the checkpoint: its first {offset:,} bytes do not match their digest"
-        )
-    return digest
 
 
 class Trackers:

@@ -16,10 +16,10 @@ from wn_rl.agents.dqn import DQN, Targets, q_learning
 from wn_rl.agents.evaluation import Interrupted
 from wn_rl.agents.experiment import make_dqn, restore
 from wn_rl.config import Config, to_json
-from wn_rl.errors import UserError, in_one_line, say
+from wn_rl.errors import UserError, in_one_line, refusing, say
 from wn_rl.machine import machine_line, resolve_device, versions
 from wn_rl.registry import command_line
-from wn_rl.run.checkpoint import CheckpointError, CheckpointStore
+from wn_rl.run.checkpoint import CheckpointStore
 from wn_rl.run.files import require_form
 from wn_rl.run.folder import RunFolder, Status, write_json
 from wn_rl.run.monitor import Monitor
@@ -105,12 +105,8 @@ def train_in(
 
     Raises:
         CheckpointError: every checkpoint is damaged, or belongs to another run; nothing was changed.
-        UserError: there is no memory for such a run.
     """
-    try:
-        dqn = make_dqn(config, resolve_device(config.device), targets)
-    except (MemoryError, OverflowError, RuntimeError) as error:
-        raise UserError(f"the run could not be built: {in_one_line(error)}") from error
+    dqn = make_dqn(config, resolve_device(config.device), targets)
     with folder.lock():
         if not resume:
             folder.require_new()  # again: another run may have begun here since
@@ -210,17 +206,11 @@ class Session:
             say("no checkpoint was reached before the run stopped: it starts again from step 0")
             return
         step, state = loaded
-        try:
+        with refusing(f"the checkpoint of step {step:,} cannot be used"):
             require_form(state, {"experiment": dict, "monitor": dict, "tracker": {str: dict}}, "its state")
             lost = restore(self.dqn, state["experiment"])
             self.monitor.load_state_dict(state["monitor"])
             self.tracker.load_state_dict(state["tracker"])
-        except UserError:
-            raise
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"the checkpoint of step {step:,} cannot be used: {in_one_line(error)}"
-            ) from error
         say(f"resuming at step {step:,}")
         if lost:
             say(
