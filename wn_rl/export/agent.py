@@ -90,8 +90,8 @@ def write_agent(agent: Agent, folder: Path) -> None:
     write_network_file(folder / WEIGHTS, tensors, {"format": "pt", CONFIG: digest})
 
 
-def read_agent(folder: Path) -> Agent:
-    """The agent that `write_agent` wrote.
+def read_agent(folder: Path, *, is_cache: bool = False) -> Agent:
+    """The agent that `write_agent` wrote. is_cache: the hub's package made the folder, of links to its files.
 
     Raises:
         UserError: a file is missing, damaged, changed or of another version.
@@ -99,9 +99,10 @@ def read_agent(folder: Path) -> Agent:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():  # the reader of a pipe would wait forever
             raise UserError(f"there is no exported agent in {folder}: it has no file {name}")
-    tensors, metadata = read_network_file(folder / WEIGHTS)
+    config, weights = ((folder / name).resolve() if is_cache else folder / name for name in (CONFIG, WEIGHTS))
+    tensors, metadata = read_network_file(weights)
     with refusing(f"{folder / CONFIG} is not valid"):
-        data = read_file(folder / CONFIG)
+        data = read_file(config)
         record = _checked(parse_json(data))
         if metadata.get(CONFIG) != sha256(data):
             raise ValueError("it was changed after the export")
@@ -150,4 +151,6 @@ def load_exported(path_or_id: str | Path, *, revision: str | None = None) -> Age
         UserError: there is neither such a folder nor such a repository, or its files are damaged.
     """
     folder = Path(path_or_id)
-    return read_agent(folder if folder.is_dir() else download(str(path_or_id), [CONFIG, WEIGHTS], revision))
+    if folder.is_dir():
+        return read_agent(folder)
+    return read_agent(download(str(path_or_id), [CONFIG, WEIGHTS], revision), is_cache=True)

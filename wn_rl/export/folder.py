@@ -66,7 +66,7 @@ def export(
 def exported_files(folder: Path) -> list[str]:
     """The names of an exported agent's files. UserError unless the agent can be read from them."""
     read_agent(folder)
-    return [name for name in FILES if (folder / name).is_file()]
+    return [name for name in FILES if (folder / name).is_file() and not (folder / name).is_symlink()]
 
 
 def write_onnx(agent: Agent, path: Path) -> None:

@@ -63,7 +63,7 @@ def _integer(digits: str) -> int:
 def require_form(value: Any, form: Any, place: str = "") -> None:
     """ValueError, with its place, unless a JSON value has a form.
 
-    form: a type, or a tuple of types; [the form of each item]; {str: the form of each value}; or the forms, by name,
+    form: a type, or a tuple of types; [the form of each item]; {str: the form of each value}; or the forms by name
     of what a dict must have at least. A bool is no int, an int is a float, and a float is finite.
     """
     kinds = form if isinstance(form, tuple) else (type(form) if isinstance(form, list | dict) else form,)
