@@ -37,15 +37,15 @@ class Env(gymnasium.Env):
     def step(self, action):
         Env.total += 1
         if Env.total > 700:
-            {what}
-        return np.zeros(3, np.float32), 1.0, Env.total % 9 == 0, False, {{}}
+            WHAT
+        return np.zeros(3, np.float32), 1.0, Env.total % 9 == 0, False, {}
 gymnasium.register("Odd-v0", Env)
 """
 
 
 def odd_run(folder: Path, what: str, *more: str) -> subprocess.CompletedProcess[str]:
     """A run, in a process, whose environment does a thing after 700 steps, 350 of which are before training."""
-    (folder / "odd.py").write_text(MODULE.format(what=what))
+    (folder / "odd.py").write_text(MODULE.replace("WHAT", what))
     arguments = ["train", "--env-id", "odd:Odd-v0", *QUICK[2:], "--track", "jsonl", "--run-dir", "run", *more]
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, cwd=folder)
 
@@ -172,7 +172,7 @@ def test_a_disk_that_cannot_lock_or_sync_folders_is_a_warning(
 
 def test_a_spec_that_changed_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert odd_run(tmp_path, "pass", "--keep-replay").returncode == 0
-    (tmp_path / "odd.py").write_text(MODULE.format(what="pass").replace("(3,", "(5,"))
+    (tmp_path / "odd.py").write_text(MODULE.replace("WHAT", "pass").replace("(3,", "(5,"))
     for name, *more in (["evaluate"], ["resume", "--steps", "700"]):
         arguments = command("--import", "odd", name, "run", *more)
         done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, timeout=120)
@@ -185,7 +185,7 @@ HANG = "time.sleep(1000)"
 
 
 def test_a_lane_that_hangs_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "odd.py").write_text(MODULE.format(what=HANG))
+    (tmp_path / "odd.py").write_text(MODULE.replace("WHAT", HANG))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(gymnasium_processes, "LANE_SECONDS", 3.0)
     importlib.import_module("odd")
@@ -204,7 +204,7 @@ def test_a_lane_that_hangs_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_lanes_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
-    (tmp_path / "odd.py").write_text(MODULE.format(what="Path(f'lane{os.getpid()}').touch(); " + HANG))
+    (tmp_path / "odd.py").write_text(MODULE.replace("WHAT", "Path(f'lane{os.getpid()}').touch(); " + HANG))
     arguments = ["train", "--env-id", "odd:Odd-v0", *QUICK[2:], "--steps", "5000", "--evaluation.period", "0"]
     more = ["--num-envs", "2", "--environment.processes", "--run-dir", "run"]
     with open(tmp_path / "said", "w") as said:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 from run_tools import QUICK, wn_rl
 
 from wn_rl import cli
@@ -21,7 +22,7 @@ from wn_rl.report.read import read_run
 from wn_rl.run.checkpoint import _digest
 from wn_rl.run.files import read_file, sha256
 from wn_rl.run.loading import load_run
-from wn_rl.run.tensor_files import unpack_tensors, write_network_file
+from wn_rl.run.tensor_files import write_network_file
 
 HOSTILE = [
     *(None, True, -1, 0, 10**12, 2**63 - 1, 10**400, 0.5, 1e308, float("inf"), float("nan"), "", "x" * 200_000),
@@ -100,7 +101,7 @@ def forge(folder: Path) -> None:
             if metadata.pop("config.json", None):
                 metadata["config.json"] = sha256(read_file(folder / "config.json"))
             metadata.pop("sha256", None)
-            write_network_file(path, unpack_tensors(data), metadata)
+            write_network_file(path, safetensors.torch.load(data), metadata)
     for path in sorted(folder.glob("checkpoints/step_*/manifest.json")):
         with contextlib.suppress(Exception):
             state = json.loads(read_file(path.with_name("state.json")))

@@ -21,7 +21,7 @@ from wn_rl.report.findings import Findings, NormCurve
 from wn_rl.report.read import series
 from wn_rl.report.stats import MIN_SEEDS, Estimate, FloatArray
 from wn_rl.report.words import game_title, slug
-from wn_rl.run.folder import open_run
+from wn_rl.run.folder import RunFolder, open_run
 
 FOREGROUND = "#1f2429"
 """Of text and axes; in a page it becomes the colour of the page's text."""
@@ -186,8 +186,8 @@ def plot_learning_curves(runs: Sequence[str | Path], *, baseline: float | None =
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     for place, run in enumerate(runs):
+        rows = RunFolder(Path(run)).read_rows()
         folder, _, config = open_run(run)
-        rows = folder.read_rows()
         folder.require_unchanged(flat(config))
         axes.plot(*series(rows, "train/return_last_100"), color=f"C{place}", alpha=0.5, linewidth=1)
         _, deviations = series(rows, "eval/return_std")
