@@ -164,9 +164,10 @@ class CheckpointStore:
         _remove(dropped)
 
     def _folders(self) -> list[Path]:
-        """The checkpoints on disk, oldest first. Links are none."""
-        paths = [path for path in self.folder.iterdir() if not path.is_symlink()] if self.folder.is_dir() else []
-        matches = [match for path in paths if (match := _FOLDER_NAME.fullmatch(path.name))]
+        """The checkpoints on disk, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        matches = [match for path in self.folder.iterdir() if (match := _FOLDER_NAME.fullmatch(path.name))]
         matches.sort(key=lambda match: (int(match[1]), int(match[2] or 0)))
         return [self.folder / match[0] for match in matches]
 

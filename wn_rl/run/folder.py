@@ -90,7 +90,7 @@ class RunFolder:
 
     def require_own(self) -> None:
         """UserError if a part of the run is a link: what it leads to is not the run's to read or write."""
-        for path in (*self.path.glob("*"), self.checkpoints / "replay"):
+        for path in (*self.path.glob("*"), *self.checkpoints.glob("*")):
             if path.is_symlink():
                 raise UserError(f"{path} is a link: put the file or folder itself in its place")
 
@@ -158,16 +158,16 @@ class RunFolder:
     def require_unchanged(self, settings: Mapping[str, Any]) -> None:
         """UserError if the newest checkpoint is of other settings (names with dots) or other rows of metrics."""
         for file in sorted(self.checkpoints.glob("step_*/manifest.json"), reverse=True):
-            with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            with contextlib.suppress(Exception):  # of a damaged one the one before is compared
                 manifest, state = parse_json(read_file(file)), read_file(file.with_name("state.json"))
                 if manifest["files"]["state.json"] == sha256(state):
                     record, saved = parse_json(state)["tracker"]["jsonl"], dict(manifest["identity"])
                     break
         else:
             return
-        for name in sorted(saved.keys() & settings.keys()):
-            if saved[name] != settings[name]:
-                raise UserError(f"{self.shown}: {name} was {saved[name]!r} in training, and is {settings[name]!r}")
+        pairs = [(name, saved[name], settings[name]) for name in sorted(saved.keys() & settings.keys())]
+        if differing := [f"{name} is {other!r}, not {own!r}" for name, other, own in pairs if other != own]:
+            raise UserError(f"the checkpoint {file.parent} is of another run: {'; '.join(differing)}")
         digest_of_rows(self.metrics_file, record)
 
     def is_finished(self) -> bool:
