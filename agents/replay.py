@@ -203,8 +203,7 @@ class Replay:
     def write_rows(self, start: int, columns: Columns) -> None:
         """Put rows back as `read_rows` gave them, in order; the last call's end is the new num_rows.
 
-        Raises:
-            ValueError: they are rows of another replay.
+        ValueError: they are rows of another replay.
         """
         stop = start + len(columns["first"])
         form = {name: (column.dtype, column.shape[1:]) for name, column in self._columns.items()}

@@ -14,13 +14,10 @@ def say(line: str) -> None:
     print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr, flush=True)
 
 
-_SHOWN = 1000  # characters of an error; what a file claims may be longer
-
-
 def in_one_line(text: object) -> str:
     """An error or a text without its line breaks, and without the middle of what is too long to read."""
     line = " ".join(str(text).split())
-    return line if len(line) <= _SHOWN else f"{line[: _SHOWN // 2]} ... {line[-_SHOWN // 2 :]}"
+    return line if len(line) <= 1000 else f"{line[:500]} ... {line[-500:]}"
 
 
 @contextlib.contextmanager

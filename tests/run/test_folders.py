@@ -124,7 +124,7 @@ def test_a_score_that_was_edited_is_noticed(tmp_path: Path, capsys: pytest.Captu
     ):
         capsys.readouterr()
         assert wn_rl(*arguments) == 2
-        assert "do not match the checkpoint's digest" in capsys.readouterr().err
+        assert "lacks rows that it had at the checkpoint, or has others" in capsys.readouterr().err
 
 
 def test_a_best_network_that_a_full_disk_refused_is_written_later(

@@ -114,7 +114,8 @@ class CheckpointStore:
         """
         if not self._kept and self._folders():
             raise CheckpointError(f"{self.folder} has checkpoints already: load one before saving another")
-        self._kept = {path: manifest for path, manifest in self._kept.items() if self._is_there(path, manifest)}
+        if not self.has_replay:  # all of it was removed while the run went on
+            self._kept = {}
         files = pack(state)
         target = self._new_folder(step)
         try:
@@ -170,10 +171,6 @@ class CheckpointStore:
         matches = [match for path in self.folder.iterdir() if (match := _FOLDER_NAME.fullmatch(path.name))]
         matches.sort(key=lambda match: (int(match[1]), int(match[2] or 0)))
         return [self.folder / match[0] for match in matches]
-
-    def _is_there(self, path: Path, manifest: Manifest) -> bool:
-        """Whether a checkpoint of this run was not removed since."""
-        return path.is_dir() and all((self._replay_folder / each.name).exists() for each in manifest.segments)
 
     def _new_folder(self, step: int) -> Path:
         """A name after those of all copies of the step: a resumed run that stops at once saves it again."""

@@ -25,10 +25,9 @@ _CANNOT = errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL  # what a netw
 
 @contextlib.contextmanager
 def opened(path: Path, flags: int = os.O_RDONLY, limit: int = 2**63) -> Iterator[int]:
-    """Context manager: the descriptor of a regular file of at most limit bytes, or with O_DIRECTORY of a folder.
+    """Context manager: the descriptor of a regular file, or with O_DIRECTORY of a folder.
 
-    Raises:
-        PermissionError: it is a link, a pipe, a device or too large.
+    PermissionError: the file is a link, a pipe or a device, or has more bytes than the limit.
     """
     is_folder = bool(flags & os.O_DIRECTORY)
     if not is_folder and path.is_symlink():
@@ -50,14 +49,8 @@ def read_file(path: Path, limit: int = MAX_JSON) -> bytes:
 
 
 def parse_json(data: bytes | str) -> Any:
-    """A JSON value. ValueError or RecursionError: it is none, or has an integer of more than 64 bits."""
-    return json.loads(data, parse_int=_integer)
-
-
-def _integer(digits: str) -> int:
-    if abs(float(digits)) >= 2**63:
-        raise ValueError(f"{digits:.20}... is too large")
-    return int(digits)
+    """A JSON value; an integer of more than 64 bits comes as a float. ValueError or RecursionError: it is none."""
+    return json.loads(data, parse_int=lambda digits: int(digits) if len(digits) <= 20 else float(digits))
 
 
 def require_form(value: Any, form: Any, place: str = "") -> None:
@@ -129,8 +122,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 def locked(path: Path) -> Iterator[None]:
     """Context manager: a file that this process alone has locked, with its number in it.
 
-    Raises:
-        BlockingIOError: another process has it; its number is the error's strerror.
+    BlockingIOError: another process has it, whose number is the strerror.
     """
     with opened(path, os.O_RDWR | os.O_CREAT) as descriptor:
         try:

@@ -194,22 +194,13 @@ class RunFolder:
 
 
 def digest_of_rows(path: Path, record: Any) -> Any:
-    """The digest, which can be continued, of the rows of metrics.jsonl that a checkpoint's record counts on.
-
-    Raises:
-        UserError: the file lacks some of them, or they were changed.
-    """
-    require_form(record, {"offset": int, "pending": [str]}, "the record of metrics in the checkpoint")
+    """The digest, to be continued, of the rows that a checkpoint counts on. UserError: the file has others."""
+    require_form(record, {"offset": int, "pending": [str]}, "the checkpoint's record of metrics")
     offset = max(0, record["offset"])
     data = read_file(path, MAX_LINES)[:offset] if path.exists() else b""
-    if len(data) < offset:
-        raise UserError(
-            f"{path} has {len(data):,} bytes, and had {offset:,} at the checkpoint: rows are lost; "
-            "put the file back to resume this run"
-        )
     digest = hashlib.sha256(data)
-    if record.get("sha256", digest.hexdigest()) != digest.hexdigest():
-        raise UserError(f"{path} was changed: its first {offset:,} bytes do not match the checkpoint's digest")
+    if len(data) < offset or record.get("sha256", digest.hexdigest()) != digest.hexdigest():
+        raise UserError(f"{path} lacks rows that it had at the checkpoint, or has others: put the file back")
     return digest
 
 
