@@ -201,8 +201,14 @@ class Replay:
         return {name: column[slots].cpu() for name, column in self._columns.items()}
 
     def write_rows(self, start: int, columns: Columns) -> None:
-        """Put rows back as `read_rows` gave them, in order; the last call's end is the new num_rows."""
+        """Put rows back as `read_rows` gave them, in order; the last call's end is the new num_rows.
+
+        ValueError: they are rows of another replay.
+        """
         stop = start + len(columns["first"])
+        form = {name: (column.dtype, column.shape[1:]) for name, column in self._columns.items()}
+        if {name: (column.dtype, column.shape[1:]) for name, column in columns.items()} != form or start < 0:
+            raise ValueError("these are not rows of this replay")
         keep = max(start, stop - self.ring_rows)
         slots = torch.arange(keep, stop, device=self._frames.device) % self.ring_rows
         for name, column in self._columns.items():

@@ -1,17 +1,18 @@
 """Any environment registered with Gymnasium that has discrete actions and shows vectors or images.
 
 A name is what `gymnasium.make` takes: `CartPole-v1`, `namespace/Name-v0`, or `module:Name-v0`, where importing
-the module registers it. Gymnasium's own limit of steps cuts an episode, and so does `max_episode_frames`.
+the module registers it. A name may come from a stranger's file, so that it imports nothing: the module must be
+imported before. Gymnasium's own limit of steps cuts an episode, and so does `max_episode_frames`.
 
 Every episode starts with `reset(seed=...)`, so its seed and the actions so far are its state: a saved episode is
 restored by playing it again, up to where it was. This requires only that the seed decides an
 episode. Where it does not, an episode that was stopped is lost and the next one begins; `spec.repeatable` says so.
 """
 
-import importlib
 import importlib.util
 import math
 import struct
+import sys
 import zlib
 from dataclasses import dataclass, replace
 from functools import cache
@@ -69,7 +70,7 @@ def full_name(env_id: str) -> str:
     """The id with its version, and with its module if one was given.
 
     Raises:
-        ValueError: there is no such module or id.
+        ValueError: there is no such id, or its module is not imported.
     """
     module, colon, _ = env_id.rpartition(":")
     return module + colon + _registered(env_id).id
@@ -77,15 +78,18 @@ def full_name(env_id: str) -> str:
 
 def _registered(env_id: str) -> EnvSpec:
     module, _, name = env_id.rpartition(":")
+    if module and module not in sys.modules:
+        raise ValueError(
+            f"the environment {env_id} needs the module {module}, which is not imported: if you trust it, "
+            f"use wn-rl --import {module} ..., or import it in your program"
+        )
     try:
-        if module:
-            importlib.import_module(module)
         namespace, bare_name, version = parse_env_id(name)
         if version is None:
             version = find_highest_version(namespace, bare_name)
         return gymnasium.spec(get_env_id(namespace, bare_name, version))
     except (gymnasium.error.Error, ImportError) as error:
-        hint = "" if module else " (MODULE:ID imports the module that registers it)"
+        hint = "" if module else " (--env-id MODULE:ID imports the module that registers it)"
         raise ValueError(f"unknown gymnasium environment {env_id!r}: {_in_a_line(error)}{hint}") from error
 
 

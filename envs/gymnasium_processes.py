@@ -5,8 +5,10 @@ What a lane shows is the same as with `Lanes` of `GymnasiumLane`.
 """
 
 import contextlib
+import fcntl
 import multiprocessing
 import os
+import signal
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,6 +26,8 @@ from wn_rl.envs.gymnasium_lanes import Description, GymnasiumLane
 
 # An error comes through; Gymnasium warns of its traceback too, which is for errors of the environment's own.
 _SAID_TWICE = r"(?s).*ERROR: (Received the following|Raising the last|.*(InvalidOutput|FloatingPointError): )"
+LANE_SECONDS = 300.0  # for an answer; a lane that takes longer hangs
+RESTORE_SECONDS = 3600.0  # for playing a saved episode again
 
 
 class GymnasiumProcesses(Environments):
@@ -46,7 +50,8 @@ class GymnasiumProcesses(Environments):
         self._started = self._sent = False
 
     def reset(self) -> Step:
-        observation, _ = self._ask(self._vector.reset, options={"anew": True})
+        self._ask(self._vector.reset_async, options={"anew": True})
+        observation, _ = self._ask(self._vector.reset_wait, timeout=LANE_SECONDS)
         self._over[:] = False
         self._started = True
         return first_step(observation)
@@ -62,20 +67,20 @@ class GymnasiumProcesses(Environments):
         if not self._sent:
             raise RuntimeError("send comes before recv")
         self._sent = False
-        observation, reward, terminated, truncated, _ = self._ask(self._vector.step_wait)
+        observation, reward, terminated, truncated, _ = self._ask(self._vector.step_wait, timeout=LANE_SECONDS)
         first, self._over = self._over, terminated | truncated
         return Step(observation, reward.astype(np.float32), (~terminated).astype(np.float32), first)
 
     def render(self) -> NDArray[np.uint8]:
-        picture: NDArray[np.uint8] = self._ask(self._vector.call, "picture", of_lane=0)[0]
+        picture: NDArray[np.uint8] = self._call("picture", 0)[0]
         return picture
 
     def state_dict(self) -> dict[str, Any]:
-        return {"lanes": list(self._ask(self._vector.call, "state_dict"))}
+        return {"lanes": list(self._call("state_dict"))}
 
     def load_state_dict(self, state: dict[str, Any]) -> list[int]:
-        lost = self._ask(self._vector.call, "load_one_of", state["lanes"])
-        self._over = np.array(self._ask(self._vector.get_attr, "over"))
+        lost = self._call("load_one_of", state["lanes"], seconds=RESTORE_SECONDS)
+        self._over = np.array(self._call("over"))
         self._started = True
         return [lane for lane, is_lost in enumerate(lost) if is_lost]
 
@@ -87,23 +92,41 @@ class GymnasiumProcesses(Environments):
                 self.recv()
             self._ask(self._vector.close)
 
+    def _call(self, name: str, *arguments: Any, seconds: float = LANE_SECONDS) -> Any:
+        """What the lanes have, or answer, under a name."""
+        self._ask(self._vector.call_async, name, *arguments)
+        return self._ask(self._vector.call_wait, timeout=seconds)
+
     def _ask(self, question: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """What the vector class answers. RuntimeError: a lane's process has died; the others are ended too."""
+        """What the vector class answers. RuntimeError: a lane has died or hangs; the others are ended too."""
         try:
             return question(*arguments, **named)
-        except (EOFError, OSError) as error:
-            processes = self._vector.processes
-            deadline = time.monotonic() + 1  # the pipe may close before the process has ended
-            while not (deaths := _deaths(processes)) and time.monotonic() < deadline:
-                time.sleep(0.01)
-            if not deaths:  # an error of the environment's own
-                raise
+        except (EOFError, OSError, multiprocessing.TimeoutError) as error:
+            if isinstance(error, multiprocessing.TimeoutError):
+                hung = [str(lane) for lane, pipe in enumerate(self._vector.parent_pipes) if not pipe.poll()]
+                words = f"lane {' and '.join(hung)} gave no answer within {named['timeout']:g} seconds"
+            else:
+                deadline = time.monotonic() + 1  # the pipe may close before the process has ended
+                while not (deaths := _deaths(self._vector.processes)) and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                if not deaths:  # an error of the environment's own
+                    raise
+                words = f"the process of lane {' and '.join(deaths)} has died"
             # Gymnasium would wait for answers that never come, and ask dead processes to close.
-            for process in processes:
+            for process in self._vector.processes:
                 process.kill()
                 process.join()
             self._vector.closed = True
-            raise RuntimeError(f"the process of lane {' and '.join(deaths)} has died") from error
+            raise RuntimeError(words) from error
+
+
+def _end_with_the_run() -> None:
+    """Let the system kill this process when the run, whose pipe this is, has ended; only Linux can."""
+    run = multiprocessing.parent_process()
+    if run is not None and hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(run.sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(run.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(run.sentinel, fcntl.F_SETFL, fcntl.fcntl(run.sentinel, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _deaths(processes: Sequence[Any]) -> list[str]:
@@ -119,6 +142,7 @@ class _LaneOfMany(gymnasium.Env[NDArray[Any], np.int64]):
     ) -> None:
         if os.getpid() != parent:
             os.setsid()  # the terminal's signals are for the run, which saves and then ends us
+            _end_with_the_run()
         self._lane = lane
         self._lanes = Lanes(lambda _: GymnasiumLane(description, max_episode_frames), 1, seed, first_lane=lane)
         spec = description.spec
@@ -136,8 +160,11 @@ class _LaneOfMany(gymnasium.Env[NDArray[Any], np.int64]):
 
     def step(self, action: np.int64) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
         """Play one step, or start the next episode."""
-        self._lanes.send(np.array([action]))
-        step = self._lanes.recv()
+        try:
+            self._lanes.send(np.array([action]))
+            step = self._lanes.recv()
+        except SystemExit as stop:  # the process would end as if it were closed
+            raise RuntimeError(f"the environment raised SystemExit {stop}") from stop
         over, terminated = self.over, not step.discount[0]
         return step.observation[0], float(step.reward[0]), terminated, over and not terminated, {}
 

@@ -20,6 +20,7 @@ def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """W&B's folders and the working directory are the test's own."""
     for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "wandb-home"))
+    monkeypatch.delenv("WN_RL_IMPORT", raising=False)  # which a command sets for those it starts
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(1)
 

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 
 from wn_rl import __version__
-from wn_rl.errors import say
+from wn_rl.errors import in_one_line, say
 from wn_rl.registry import import_extensions
 
 # Name: (what follows it, what it does). `wn-rl x` is `run` of wn_rl/commands/x.py, imported when it is called.
@@ -69,15 +69,21 @@ def _run(arguments: Sequence[str] | None) -> None:
         say(f"wn-rl: there is no command {arguments[0]!r}: choose from {', '.join(COMMANDS)}")
         sys.exit(2)
     try:
-        sys.exit(importlib.import_module(f"wn_rl.commands.{arguments[0]}").run(arguments[1:]))
+        code = importlib.import_module(f"wn_rl.commands.{arguments[0]}").run(arguments[1:])
     except BrokenPipeError:
         raise
     except (ValueError, OSError, FloatingPointError) as error:
-        say(f"wn-rl {arguments[0]}: {error}")
-        sys.exit(2 if isinstance(error, _MISTAKES) else 1)
+        say(f"wn-rl {arguments[0]}: {in_one_line(error)}")
+        code = 2 if isinstance(error, _MISTAKES) else 1
+    except SystemExit as stop:
+        if {"-h", "--help"} & {*arguments} or any(word.startswith("--tyro-") for word in arguments):
+            raise
+        say(f"wn-rl {arguments[0]}: a part of the program ended itself with code {stop.code}")
+        code = 1
     except KeyboardInterrupt as stop:
         say("stopped at once")
-        sys.exit(getattr(stop, "exit_code", 130))
+        code = getattr(stop, "exit_code", 130)
+    sys.exit(code)
 
 
 def _import_extensions(arguments: list[str]) -> list[str]:

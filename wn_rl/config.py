@@ -393,6 +393,9 @@ def from_json(values: dict[str, Any]) -> Config:
     try:
         parts = {name: kind(**_whole(kind, values[name])) for name, kind in nested.items()}
         rest = {name: value for name, value in _whole(Config, values).items() if name not in nested}
+        for name, allowed in (("game", str), ("device", str), ("run_name", str | None), ("group", str | None)):
+            if not isinstance(rest[name], allowed):
+                raise TypeError(f"{name} is {rest[name]!r}")
         return Config(**{**rest, "track": tuple(rest["track"]), **parts})
     except UnknownNameError as error:
         raise ValueError(f"the saved config: {error}; a name of your own needs --import as before") from error

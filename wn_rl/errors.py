@@ -1,6 +1,8 @@
 """The error that a user can fix, and how a user is told."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 
 
 class UserError(ValueError):
@@ -8,13 +10,25 @@ class UserError(ValueError):
 
 
 def say(line: str) -> None:
-    """Print one line on standard error, apart from the output of a command."""
-    print(line, file=sys.stderr, flush=True)
+    """Print one line on standard error, apart from the output of a command; control characters are escaped."""
+    print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr, flush=True)
 
 
 def in_one_line(text: object) -> str:
-    """An error or a text without its line breaks."""
-    return " ".join(str(text).split())
+    """An error or a text without its line breaks, and without the middle of what is too long to read."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= 1000 else f"{line[:500]} ... {line[-500:]}"
+
+
+@contextlib.contextmanager
+def refusing(words: str, kind: type[Exception] = UserError) -> Iterator[None]:
+    """Context manager: whatever Python, numpy or torch says of malformed data becomes an error of one line."""
+    try:
+        yield
+    except (UserError, kind):
+        raise
+    except Exception as error:
+        raise kind(f"{words}: {in_one_line(error)}") from error
 
 
 def counted(number: int, noun: str) -> str:

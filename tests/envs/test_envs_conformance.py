@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import own_environments  # noqa: F401  (it registers what GAMES and tests name)
 import pytest
 from environment_tools import (
     actions_for,

@@ -85,7 +85,11 @@ def test_a_hub_that_refuses_is_one_line(folder: Path, api: Any, capsys: pytest.C
 def test_an_agent_is_loaded_from_the_hub_by_its_two_files(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    download = create_autospec(huggingface_hub.snapshot_download, return_value=str(folder))
+    cache = tmp_path / "snapshot"  # of links, as the hub's package makes it
+    cache.mkdir()
+    for name in FILES[1:]:
+        (cache / name).symlink_to(folder / name)
+    download = create_autospec(huggingface_hub.snapshot_download, return_value=str(cache))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert load_exported("me/agent", revision="v1").name == "a small network"
     download.assert_called_once_with("me/agent", revision="v1", allow_patterns=FILES[1:])

@@ -18,6 +18,7 @@ from wn_rl.agents.dqn import Learner
 from wn_rl.agents.episodes import Episodes
 from wn_rl.agents.evaluation import Interrupted
 from wn_rl.config import identity
+from wn_rl.envs import make
 from wn_rl.presets import minatar
 from wn_rl.run import monitor
 from wn_rl.run.checkpoint import CheckpointStore
@@ -201,7 +202,9 @@ def test_rows_of_training_and_of_tests(clock: list[float], monkeypatch: pytest.M
         evaluation_network=lambda: "acting", evaluated_state=online.state_dict, max_q=lambda states: 2.5 * states
     )
     monkeypatch.setattr(monitor, "take_metrics", lambda dqn: {})
+    environments = make(config.suite, config.game, config.environment, num_envs=1, seed=0)
     experiment: Any = SimpleNamespace(learner=SimpleNamespace(networks=networks), held_out_states=None)
+    experiment.environments = environments
     for step in range(0, 601, 50):
         experiment.num_steps, experiment.num_frames = step, 4 * step
         watch(experiment)

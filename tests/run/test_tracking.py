@@ -112,7 +112,7 @@ def test_a_record_shorter_than_the_checkpoint_counts_on_is_refused(tmp_path: Pat
     state = tracker.state_dict()
     tracker.close(0)
     os.truncate(tmp_path / "metrics.jsonl", 10)
-    with pytest.raises(UserError, match=r"metrics\.jsonl has 10 bytes") as caught:
+    with pytest.raises(UserError, match=r"metrics\.jsonl lacks rows") as caught:
         make(tmp_path).load_state_dict(state)
     assert "\n" not in str(caught.value)
     assert (tmp_path / "metrics.jsonl").stat().st_size == 10
@@ -234,7 +234,7 @@ def test_a_sink_that_hangs_is_switched_off_and_the_run_never_waits(
     for step in range(rows):
         tracker.log(training_row(step))
     tracker.close(0)
-    assert said == [f"warning: slow is switched off: {reason}; metrics.jsonl has every row"]
+    assert said == [f"warning: slow is switched off: {reason}; metrics.jsonl goes on"]
 
 
 # Console

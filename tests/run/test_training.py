@@ -49,7 +49,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on(
     assert wn_rl(*TRAIN, "--run-dir", str(run)) == 1
     said = capsys.readouterr().err
     assert "no space left on device; the checkpoint before it is kept" in said
-    assert f"make room, then resume it with: wn-rl resume {run}" in said
+    assert f"mend that, then resume it with: wn-rl resume {run}" in said
     assert status_of(run)["status"] == "failed"
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)

@@ -4,7 +4,6 @@ import contextlib
 import io
 import itertools
 import re
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -76,14 +75,16 @@ def open_network(
     which: the network of a run; None: the best. An agent has only one.
 
     Raises:
-        UserError: the folder holds neither, its files are damaged, the agent names no game or one whose module is
-            not imported yet, or which is given for an agent.
+        UserError: the folder holds neither, its files are damaged, the agent names no game or one that it cannot
+            play, or which is given for an agent.
+        ValueError: the game is unknown, or its module is not imported.
     """
     from wn_rl.export.agent import WEIGHTS, read_agent
     from wn_rl.machine import resolve_device
-    from wn_rl.run.loading import load_run
+    from wn_rl.run.loading import evaluation_spec, load_run
 
     folder = RunFolder(path)
+    folder.require_own()
     if not (path / WEIGHTS).exists():
         run = load_run(path, which or "best", device)
         return folder, run.config, run.network, run.name
@@ -93,9 +94,10 @@ def open_network(
     if "config" not in agent.run:
         raise UserError(f"{path} does not say which game it plays: no run of wn-rl trained it")
     config = from_json(agent.run["config"])
-    module = str(config.game).rpartition(":")[0]
-    if module and module not in sys.modules:  # a user may import what a file names, the file alone may not
-        raise UserError(f"the game of {path} needs a module; if you trust it, use wn-rl --import {module} ...")
+    spec = evaluation_spec(config)
+    given = config.network.stack, *spec.frame_shape, spec.num_actions, spec.dtype, spec.scale
+    if given != (*agent.preprocess.stacked_shape, len(agent.actions), agent.dtype, agent.preprocess.scale):
+        raise UserError(f"{path} does not fit {config.game}, whose observations or actions are others")
     return folder, config, agent.network.to(resolve_device(device)), agent.name
 
 

@@ -31,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
     from wn_rl.run.loading import load_run
 
     folder = RunFolder(options.run)
-    loaded, record = load_run(options.run, options.network, open_game=False), folder.read_config()
+    record, loaded = folder.read_config(), load_run(options.run, options.network, open_game=False)
     record.pop("command", None)  # it may name local paths
     config, spec = loaded.config, loaded.spec
     agent = Agent(loaded.network, config.network.name, spec.dtype, spec.action_meanings, loaded.name, record)

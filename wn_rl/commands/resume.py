@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from wn_rl.commands._shared import RunPath, parse_flags
-from wn_rl.config import Accelerate, Config, TrackerNames, to_json
+from wn_rl.config import Accelerate, Config, TrackerNames, flat, to_json
 from wn_rl.errors import say
 from wn_rl.run.folder import open_run
 
@@ -46,16 +46,18 @@ def run(arguments: Sequence[str]) -> int:
     from wn_rl.run.training import last_session, set_torch_threads, train_in
 
     folder, record, config = open_run(options.run)
+    folder.require_unchanged(flat(config))
     changed = _changed(config, options)
     if changed.steps < config.steps:
         raise ValueError(f"--steps {changed.steps} is less than the run's {config.steps}: a run can only grow")
     if folder.is_finished() and changed.steps == config.steps:
-        say(f"{folder.path} is finished at {config.steps:,} steps; --steps N makes it longer")
+        say(f"{folder.shown} is finished at {config.steps:,} steps; --steps N makes it longer")
         return 0
     changed = set_torch_threads(changed)
-    before = {**last_session(record)["versions"], **vars(config)}
+    recorded = last_session(record).get("versions", {})
+    before = {**recorded, **vars(config)}
     now = {**versions(), **vars(changed)}
-    for name in (*last_session(record)["versions"], "device", "accelerate", "torch_threads"):
+    for name in (*recorded, "device", "accelerate", "torch_threads"):
         if before[name] != now.get(name):
             say(f"warning: {name} was {before[name]}, is {now.get(name)}: the run may not be the same bit for bit")
     return train_in(changed, folder, {**record, "config": to_json(changed)}, resume=True).exit_code

@@ -6,14 +6,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from wn_rl.commands._shared import parse_flags
 from wn_rl.config import Config
+from wn_rl.errors import in_one_line
 from wn_rl.presets import default_preset, preset_for_frames
-from wn_rl.registry import PRESETS, SUITES
+from wn_rl.registry import PRESETS, SUITES, import_extensions
 from wn_rl.run.folder import default_name
 
 
@@ -54,6 +55,8 @@ def read_flags(arguments: Sequence[str]) -> Train:
     config = options.config
     if options.env_id is not None and (config.suite, config.game) != ("gymnasium", options.env_id):
         raise ValueError("--env-id is a game of the suite gymnasium: give it without GAME and --suite")
+    if config.suite == "gymnasium":
+        _import_module_of(config.game)
     game = envs.normalize_game(config.suite, config.game)
     return dataclasses.replace(options, config=dataclasses.replace(config, game=game))
 
@@ -83,10 +86,20 @@ def _preset_of(arguments: Sequence[str]) -> Config:
     return _preset(name, tyro.MISSING)
 
 
+def _import_module_of(game: Any) -> None:
+    """Import the module that a flag names in MODULE:ID. ValueError: there is none."""
+    module = str(game).rpartition(":")[0]
+    try:
+        import_extensions([module] if module else [])
+    except ImportError as error:
+        raise ValueError(f"unknown gymnasium environment {game!r}: {in_one_line(error)}") from error
+
+
 def _preset_for_environment(game: str, channels: str) -> str:
     """By its observations. ValueError: the environment is unknown or cannot be trained on."""
     from wn_rl.envs import gymnasium_lanes, normalize_game
 
+    _import_module_of(game)
     return preset_for_frames(
         gymnasium_lanes.describe(normalize_game("gymnasium", game), channels).spec.frame_shape
     )

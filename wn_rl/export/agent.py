@@ -4,7 +4,6 @@ The files may come from a stranger: their values are checked, and reading them r
 """
 
 import copy
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +12,21 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from wn_rl.errors import UserError, in_one_line
+from wn_rl.errors import UserError, refusing
 from wn_rl.export.hub import download
 from wn_rl.nn import Preprocess, fold, make_network
-from wn_rl.run.files import sha256
+from wn_rl.run.files import parse_json, read_file, require_form, sha256
 from wn_rl.run.folder import write_json
+from wn_rl.run.loading import network_with
 from wn_rl.run.tensor_files import read_network_file, write_network_file
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _FORMAT = {"format": "wn_rl.agent", "version": 2}
-_TYPES = {
-    **{"name": str, "architecture": str, "frame_shape": list, "stack": int, "scale": float},
-    **{"dtype": str, "actions": list, "run": dict},
+_FORM = {
+    **{"name": str, "architecture": str, "frame_shape": [int], "stack": int, "scale": float},
+    **{"dtype": str, "actions": [str], "run": dict},
 }
+_LONGEST_TEXT = 200  # characters of a name
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ def write_agent(agent: Agent, folder: Path) -> None:
     write_network_file(folder / WEIGHTS, tensors, {"format": "pt", CONFIG: digest})
 
 
-def read_agent(folder: Path) -> Agent:
-    """The agent that `write_agent` wrote.
+def read_agent(folder: Path, *, is_cache: bool = False) -> Agent:
+    """The agent that `write_agent` wrote. is_cache: the hub's package made the folder, of links to its files.
 
     Raises:
         UserError: a file is missing, damaged, changed or of another version.
@@ -98,15 +99,14 @@ def read_agent(folder: Path) -> Agent:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():  # the reader of a pipe would wait forever
             raise UserError(f"there is no exported agent in {folder}: it has no file {name}")
-    tensors, metadata = read_network_file(folder / WEIGHTS)
-    try:
-        data = (folder / CONFIG).read_bytes()
-        record = _checked(json.loads(data))
+    config, weights = ((folder / name).resolve() if is_cache else folder / name for name in (CONFIG, WEIGHTS))
+    tensors, metadata = read_network_file(weights)
+    with refusing(f"{folder / CONFIG} is not valid"):
+        data = read_file(config)
+        record = _checked(parse_json(data))
         if metadata.get(CONFIG) != sha256(data):
             raise ValueError("it was changed after the export")
         network = _build(record, tensors)
-    except (ValueError, RecursionError, OSError) as error:
-        raise UserError(f"{folder / CONFIG} is not valid: {in_one_line(error)}") from None
     return Agent(
         network, record["architecture"], record["dtype"], tuple(record["actions"]), record["name"], record["run"]
     )
@@ -116,16 +116,12 @@ def _checked(record: Any) -> dict[str, Any]:
     """A config.json whose values have the types that they must have. ValueError otherwise."""
     if not isinstance(record, dict) or {**record, **_FORMAT} != record:
         raise ValueError("it is not that of an agent which this version of wn-rl exports")
-    for field, kind in _TYPES.items():
-        if type(record.get(field)) is not kind:
-            raise ValueError(f"{field} must be of type {kind.__name__}")
-    if not all(type(size) is int for size in record["frame_shape"]):
-        raise ValueError("frame_shape must hold integers")
+    require_form(record, _FORM)
     if record["dtype"] not in ("uint8", "float32"):
         raise ValueError("dtype must be uint8 or float32")
     texts = (record["name"], *record["actions"])  # these are printed, and a terminal acts on other characters
-    if not all(isinstance(text, str) and text.isprintable() for text in texts):
-        raise ValueError("name and actions must be printable texts")
+    if not all(text.isprintable() and len(text) <= _LONGEST_TEXT for text in texts):
+        raise ValueError(f"name and actions must be printable texts of at most {_LONGEST_TEXT} characters")
     return record
 
 
@@ -135,17 +131,13 @@ def _build(record: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Sequential:
     Raises:
         UserError: there is no such architecture, or it does not have such weights.
     """
-    if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
-        raise UserError("the weights are not float32")
     frame_shape, stack, scale = tuple(record["frame_shape"]), record["stack"], record["scale"]
     sizes = {"frame_shape": frame_shape, "stack": stack, "num_actions": len(record["actions"])}
-    try:
-        with torch.device("meta"):  # so that no memory is taken for sizes that a file claims
-            network = make_network(record["architecture"], **sizes, scale=scale, parameterization="normal")
-        plain = cast(nn.Sequential, fold(network))
-        plain.load_state_dict(tensors, assign=True)
-    except Exception as error:  # whatever torch says of impossible sizes
-        raise UserError(f"the network could not be built: {in_one_line(error)}") from None
+
+    def make() -> nn.Module:
+        return fold(make_network(record["architecture"], **sizes, scale=scale, parameterization="normal"))
+
+    plain = cast(nn.Sequential, network_with(make, tensors))
     plain[0] = Preprocess(frame_shape, stack, scale)
     return plain
 
@@ -159,4 +151,6 @@ def load_exported(path_or_id: str | Path, *, revision: str | None = None) -> Age
         UserError: there is neither such a folder nor such a repository, or its files are damaged.
     """
     folder = Path(path_or_id)
-    return read_agent(folder if folder.is_dir() else download(str(path_or_id), [CONFIG, WEIGHTS], revision))
+    if folder.is_dir():
+        return read_agent(folder)
+    return read_agent(download(str(path_or_id), [CONFIG, WEIGHTS], revision), is_cache=True)

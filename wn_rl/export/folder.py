@@ -18,11 +18,15 @@ from torch import nn
 
 from wn_rl.errors import UserError, say
 from wn_rl.export.agent import CONFIG, WEIGHTS, Agent, read_agent, write_agent
-from wn_rl.run.files import replace_file, sync_folder
+from wn_rl.run.files import MAX_LINES, parse_json, read_file, replace_file, require_form, sync_folder
 
 CARD, CURVE, ONNX = "README.md", "curve.png", "model.onnx"
 FILES = (CARD, CONFIG, CURVE, ONNX, WEIGHTS)
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # torch's exporter needs the first two, the check the last
+_EVALUATION = {
+    **{"policy": str, "protocol": str, "epsilon": float, "returns": [float]},
+    **{"return_mean": float, "return_std": float},
+}
 PLAIN_LAYERS = (nn.Conv2d, nn.Linear, nn.ReLU, nn.Tanh, nn.Flatten)  # which torch prints as they are made
 
 
@@ -62,7 +66,7 @@ def export(
 def exported_files(folder: Path) -> list[str]:
     """The names of an exported agent's files. UserError unless the agent can be read from them."""
     read_agent(folder)
-    return [name for name in FILES if (folder / name).is_file()]
+    return [name for name in FILES if (folder / name).is_file() and not (folder / name).is_symlink()]
 
 
 def write_onnx(agent: Agent, path: Path) -> None:
@@ -105,12 +109,13 @@ def _evaluations(run_dir: Path, network: str) -> list[dict[str, Any]]:
     """
     file = run_dir / "evaluations.jsonl"
     largest: dict[tuple[str, str, float], dict[str, Any]] = {}
-    for number, line in enumerate(file.read_text().splitlines() if file.exists() else [], start=1):
+    for number, line in enumerate(read_file(file, MAX_LINES).splitlines() if file.exists() else [], start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
+            require_form(row, _EVALUATION)
             key = (row["policy"], row["protocol"], row["epsilon"])
             size = len(row["returns"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, RecursionError):
             say(f"warning: line {number} of {file} is damaged and left out")
             continue
         if row["policy"] in (network, "random policy") and size >= len(largest.get(key, row)["returns"]):

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
 
 from wn_rl.compare.arms import Arm
+from wn_rl.config import flat
 from wn_rl.report.comparison import rate_of
 from wn_rl.report.findings import Findings, NormCurve
 from wn_rl.report.read import series
@@ -196,7 +197,8 @@ def plot_learning_curves(runs: str | Path | Sequence[str | Path], *, baseline: f
     axes = figure.add_subplot()
     for place, run in enumerate([runs] if isinstance(runs, (str, Path)) else runs):
         rows = RunFolder(Path(run)).read_rows()
-        _, _, config = open_run(run)
+        folder, _, config = open_run(run)
+        folder.require_unchanged(flat(config))
         axes.plot(*series(rows, "train/return_last_100"), color=f"C{place}", alpha=0.5, linewidth=1)
         _, deviations = series(rows, "eval/return_std")
         style: Any = {"color": f"C{place}", "marker": "o", "markersize": 4, "capsize": 2}

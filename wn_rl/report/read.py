@@ -162,6 +162,7 @@ def read_run(folder: Path) -> Run:
         raise UserError(f"config.json has no {error.args[0]}") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"config.json does not describe a run: {error}") from error
+    files.require_unchanged(settings)
     return Run(folder, record, settings, rows, status, suite, game, arm, seed, steps, period)
 
 

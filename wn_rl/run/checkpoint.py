@@ -14,17 +14,16 @@ import dataclasses
 import json
 import os
 import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
 from wn_rl.agents.replay import Replay
-from wn_rl.errors import UserError
-from wn_rl.run.files import sha256, sync_folder, write_synced
+from wn_rl.errors import UserError, refusing
+from wn_rl.run.files import MAX_TENSORS, parse_json, read_file, require_form, sha256, sync_folder, write_synced
 from wn_rl.run.segments import Segment, read_segments, write_segments
 from wn_rl.run.sinks import Report
-from wn_rl.run.tensor_files import StateError, difference_of_identity, pack, unpack
+from wn_rl.run.tensor_files import STRUCTURE_FILE, TENSORS_FILE, StateError, difference_of_identity, pack, unpack
 
 FORMAT = 1
 KEPT = 2  # checkpoints
@@ -33,6 +32,11 @@ _FOLDER_NAME = re.compile(r"step_(\d{12})(?:-(\d+))?")
 _MANIFEST_FILE = "manifest.json"
 _TEMPORARY = ".writing"
 _DROPPED = ".dropped"
+_OWN_FILE = re.compile(r"rows_\d{12}\.safetensors|manifest\.json|state\.json|tensors\.safetensors")
+_FORM = {
+    **{"format": int, "step": int, "identity": dict, "files": {STRUCTURE_FILE: str, TENSORS_FILE: str}},
+    **{"oldest_row": int, "segments": [{"name": str, "first": int, "stop": int, "sha256": str}]},
+}
 
 
 class DamagedError(Exception):
@@ -60,18 +64,19 @@ class Manifest:
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
         """The manifest that `to_bytes` wrote. DamagedError if it is another, or could not be read."""
-        try:
-            body = json.loads(data)
-            digest = body.pop("sha256")
-            if _digest(body) != digest:
+        with refusing("its manifest could not be read", DamagedError):
+            body = parse_json(data)
+            require_form(body, {"sha256": str, "format": int})
+            if body.pop("sha256") != _digest(body):
                 raise DamagedError("its manifest does not match its digest")
-            version = body.pop("format")
-            if version != FORMAT:
-                raise DamagedError(f"it has format {version}, and this version of wn-rl reads {FORMAT}")
+            if body["format"] != FORMAT:
+                raise DamagedError(f"it has format {body['format']}, and this version of wn-rl reads {FORMAT}")
+            require_form(body, _FORM)
+            del body["format"]
             segments = tuple(Segment(**segment) for segment in body.pop("segments"))
+            if not all(map(_OWN_FILE.fullmatch, (*body["files"], *(segment.name for segment in segments)))):
+                raise DamagedError("its manifest names files of others")
             return cls(**body, segments=segments)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise DamagedError("its manifest could not be read") from error
 
 
 def _digest(body: dict[str, Any]) -> str:
@@ -109,6 +114,8 @@ class CheckpointStore:
         """
         if not self._kept and self._folders():
             raise CheckpointError(f"{self.folder} has checkpoints already: load one before saving another")
+        if not self.has_replay:  # all of it was removed while the run went on
+            self._kept = {}
         files = pack(state)
         target = self._new_folder(step)
         try:
@@ -116,7 +123,7 @@ class CheckpointStore:
             self._remove_orphans()
             self._kept = dict([*self._kept.items(), (target, self._write(target, step, files, replay))][-KEPT:])
         except OSError as error:
-            shutil.rmtree(target, ignore_errors=True)
+            _remove(target)
             self._remove_orphans()
             reason = error.strerror or error
             raise CheckpointError(
@@ -152,10 +159,10 @@ class CheckpointStore:
         """Free the disk of a finished run's replay. Its checkpoints stay, to be evaluated and played."""
         dropped = self.folder / _DROPPED
         if self.has_replay:
-            shutil.rmtree(dropped, ignore_errors=True)
+            _remove(dropped)
             os.replace(self._replay_folder, dropped)  # at once, so that no damage is seen after a kill
             sync_folder(self.folder)
-        shutil.rmtree(dropped, ignore_errors=True)
+        _remove(dropped)
 
     def _folders(self) -> list[Path]:
         """The checkpoints on disk, oldest first."""
@@ -198,12 +205,9 @@ class CheckpointStore:
         """Remove what no kept checkpoint needs. What could not be removed, the next save tries again."""
         for path in (*self._folders(), self.folder / _TEMPORARY, self.folder / _DROPPED):
             if path not in self._kept:
-                shutil.rmtree(path, ignore_errors=True)
+                _remove(path)
         segments = {segment.name for manifest in self._kept.values() for segment in manifest.segments}
-        with contextlib.suppress(OSError):
-            for path in self._replay_folder.iterdir():
-                if path.name not in segments:
-                    os.unlink(path)
+        _remove(self._replay_folder, besides=segments)
 
     def _newest_whole(self, report: Report, *, with_replay: bool) -> tuple[Path, Manifest, Any] | None:
         folders = self._folders()[::-1]
@@ -246,12 +250,23 @@ class CheckpointStore:
         return readable
 
 
+def _remove(folder: Path, besides: Container[str] | None = None) -> None:
+    """Delete what bears a name of ours, and the folder where nothing is to be left; a link is left alone."""
+    with contextlib.suppress(OSError):
+        for path in [] if folder.is_symlink() else folder.iterdir():
+            if path.name not in (besides or ()) and _OWN_FILE.fullmatch(path.name):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+        if besides is None:
+            os.rmdir(folder)
+
+
 def _read_manifest(folder: Path) -> Manifest:
-    return Manifest.from_bytes((folder / _MANIFEST_FILE).read_bytes())
+    return Manifest.from_bytes(read_file(folder / _MANIFEST_FILE))
 
 
 def _read_state(folder: Path, manifest: Manifest) -> Any:
-    files = {name: (folder / name).read_bytes() for name in manifest.files}
+    files = {name: read_file(folder / name, MAX_TENSORS) for name in manifest.files}
     for name, data in files.items():
         if sha256(data) != manifest.files[name]:
             raise DamagedError(f"its file {name} does not match its digest")

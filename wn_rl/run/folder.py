@@ -1,21 +1,20 @@
 """The folder of a run: its name, its files, and the lock that lets one process at a time work in it."""
 
 import contextlib
-import fcntl
+import hashlib
 import itertools
 import json
-import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from wn_rl.config import Config, from_json
-from wn_rl.errors import UserError
+from wn_rl.errors import UserError, refusing
 from wn_rl.registry import command_line, did_you_mean
-from wn_rl.run.files import replace_file
+from wn_rl.run.files import MAX_LINES, locked, parse_json, read_file, replace_file, require_form, sha256
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 
@@ -23,6 +22,9 @@ Row = dict[str, Any]
 """One line of metrics.jsonl; every row has its "step"."""
 
 _LOCK_FILE = ".lock"
+_DEBRIS = re.compile(r"\.[a-z_]+\.(json|safetensors)\.\d+\.tmp")  # of a process that was killed
+_SESSION: dict[str, Any] = {"versions": {str: (str, type(None))}, "machine": str}
+_RECORD = {"config": dict, "command": [str], "sessions": [{"step": int, **_SESSION}], **_SESSION}
 
 
 def default_name(suite: str, game: str, parameterization: str, seed: int, parent: Path = Path("runs")) -> str:
@@ -64,7 +66,8 @@ class RunFolder:
     """Where everything of one run lies. Making the object touches nothing on disk."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.shown = path  # for messages
+        self.path = path = path.absolute()  # an environment may change the working directory
         self.config_file = path / "config.json"
         self.metrics_file = path / "metrics.jsonl"
         self.status_file = path / "status.json"
@@ -76,55 +79,62 @@ class RunFolder:
         """UserError if the folder is not empty; for a run, the message says how to resume it."""
         if self.config_file.exists():
             raise UserError(
-                f"{self.path} holds a run already: resume it with `{command_line('resume', str(self.path))}`"
+                f"{self.shown} holds a run already: resume it with `{command_line('resume', str(self.shown))}`"
             )
         if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path} is a file: choose a new folder with --run-dir")
-        # A run that was killed before it began leaves a lock alone.
-        if self.path.is_dir() and any(entry.name != _LOCK_FILE for entry in self.path.iterdir()):
-            raise UserError(f"{self.path} is not empty: choose a new folder with --run-dir")
+            raise UserError(f"{self.shown} is a file: choose a new folder with --run-dir")
+        names = [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
+        # A run that was killed before it began leaves a lock, and a part of its config, alone.
+        if any(name != _LOCK_FILE and not _DEBRIS.fullmatch(name) for name in names):
+            raise UserError(f"{self.shown} is not empty: choose a new folder with --run-dir")
+
+    def require_own(self) -> None:
+        """UserError if a part of the run is a link: what it leads to is not the run's to read or write."""
+        for path in (*self.path.glob("*"), *self.checkpoints.glob("*")):
+            if path.is_symlink():
+                raise UserError(f"{path} is a link: put the file or folder itself in its place")
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Context manager: no other process can lock the folder, which is made if it does not exist.
 
-        The system frees the lock when the process ends, however it ends.
+        The system frees the lock when the process ends, however it ends. What a killed process left half written
+        is removed.
 
         Raises:
             UserError: another process has it, or the folder could not be made or written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / _LOCK_FILE).open("a+", errors="replace")
-        except OSError as error:
-            failed = "written" if self.path.is_dir() else "made"
-            raise UserError(f"the run folder {self.path} could not be {failed}: {error.strerror}") from error
-        with file:
+        self.require_own()
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.path / _LOCK_FILE))
             except BlockingIOError as error:
-                file.seek(0)
-                owner = file.read(32).strip() or "unknown"
-                raise UserError(f"{self.path} is in use by another run (process {owner})") from error
-            file.truncate(0)
-            print(os.getpid(), file=file, flush=True)
+                owner = error.strerror or "unknown"
+                raise UserError(f"{self.shown} is in use by another run (process {owner})") from error
+            except OSError as error:
+                failed = "written" if self.path.is_dir() else "made"
+                raise UserError(f"the run folder {self.shown} could not be {failed}: {error.strerror}") from error
+            for path in self.path.iterdir():
+                if _DEBRIS.fullmatch(path.name):
+                    path.unlink()
             yield
 
     def read_config(self) -> dict[str, Any]:
         """What config.json holds. UserError if it is damaged, or there is no run: then it lists the nearest."""
         try:
-            config = json.loads(self.config_file.read_bytes())
+            data = read_file(self.config_file)
         except OSError as error:
             beside = {file.parent.name for file in self.path.parent.glob("*/config.json")}
-            raise UserError(f"there is no run in {self.path}{did_you_mean(self.path.name, beside)}") from error
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{self.config_file} is damaged: {error}") from error
-        if not isinstance(config, dict):
-            raise UserError(f"{self.config_file} is damaged: it is not a JSON object")
-        return config
+            raise UserError(f"there is no run in {self.shown}{did_you_mean(self.path.name, beside)}") from error
+        with refusing(f"{self.config_file} is damaged"):
+            record: dict[str, Any] = parse_json(data)
+            require_form(record, {name: form for name, form in _RECORD.items() if name in record})
+            return record
 
     def write_status(self, status: Status, step: int, message: str = "") -> None:
-        """Record how far the run is and how it ended, in status.json."""
+        """Record how far the run is and how it ended, in status.json. OSError: the folder was removed, say."""
+        self.path.stat()
         write_json(self.status_file, {"status": status, "step": step, "message": message})
 
     def read_status(self) -> RunStatus:
@@ -135,12 +145,30 @@ class RunFolder:
             OSError: the file could not be read.
         """
         try:
-            found = json.loads(self.status_file.read_bytes())
-            return RunStatus(str(found["status"]), int(found["step"]), str(found["message"]))
+            data = read_file(self.status_file)
         except FileNotFoundError:
             return RunStatus("not started", 0, "")
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"status.json is damaged: {error}") from error
+        with refusing("status.json is damaged"):
+            found = parse_json(data)
+            require_form(found, {"status": str, "step": int, "message": str})
+            if found["status"] not in get_args(Status):
+                raise ValueError(f"{found['status']!r} is no status")
+            return RunStatus(found["status"], found["step"], found["message"])
+
+    def require_unchanged(self, settings: Mapping[str, Any]) -> None:
+        """UserError if the newest checkpoint is of other settings (names with dots) or other rows of metrics."""
+        for file in sorted(self.checkpoints.glob("step_*/manifest.json"), reverse=True):
+            with contextlib.suppress(Exception):  # of a damaged one the one before is compared
+                manifest, state = parse_json(read_file(file)), read_file(file.with_name("state.json"))
+                if manifest["files"]["state.json"] == sha256(state):
+                    record, saved = parse_json(state)["tracker"]["jsonl"], dict(manifest["identity"])
+                    break
+        else:
+            return
+        pairs = [(name, saved[name], settings[name]) for name in sorted(saved.keys() & settings.keys())]
+        if differing := [f"{name} is {other!r}, not {own!r}" for name, other, own in pairs if other != own]:
+            raise UserError(f"the checkpoint {file.parent} is of another run: {'; '.join(differing)}")
+        digest_of_rows(self.metrics_file, record)
 
     def is_finished(self) -> bool:
         """Whether status.json says that the run reached its last step."""
@@ -156,25 +184,35 @@ class RunFolder:
             UserError: there are no metrics, or they are damaged.
         """
         try:
-            whole = self.metrics_file.read_text().split("\n")[:-1]
-            rows = [json.loads(line) for line in whole]
+            whole = read_file(self.metrics_file, MAX_LINES).split(b"\n")[:-1]
         except OSError as error:
-            raise UserError(f"{self.path} has no metrics: {error.strerror}") from None
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"metrics.jsonl is damaged: {error}") from error
-        if any(not isinstance(row, dict) or not isinstance(row.get("step"), int) for row in rows):
-            raise UserError("metrics.jsonl is damaged: it has a row without a step")
-        return rows
+            raise UserError(f"{self.shown} has no metrics: {error.strerror}") from None
+        with refusing("metrics.jsonl is damaged"):
+            rows = [parse_json(line) for line in whole]
+            require_form(rows, [{"step": int}], "line")
+            return rows
+
+
+def digest_of_rows(path: Path, record: Any) -> Any:
+    """The digest, to be continued, of the rows that a checkpoint counts on. UserError: the file has others."""
+    require_form(record, {"offset": int, "pending": [str]}, "the checkpoint's record of metrics")
+    offset = max(0, record["offset"])
+    data = read_file(path, MAX_LINES)[:offset] if path.exists() else b""
+    digest = hashlib.sha256(data)
+    if len(data) < offset or record.get("sha256", digest.hexdigest()) != digest.hexdigest():
+        raise UserError(f"{path} lacks rows that it had at the checkpoint, or has others: put the file back")
+    return digest
 
 
 def open_run(path: str | Path) -> tuple[RunFolder, dict[str, Any], Config]:
     """The folder of an existing run, its config.json and the config in it.
 
     Raises:
-        UserError: there is no run, or its config.json is damaged or of something else.
+        UserError: there is no run, a part of it is a link, or its config.json is damaged or of something else.
         ValueError: the config is invalid.
     """
     folder = RunFolder(Path(path))
+    folder.require_own()
     record = folder.read_config()
     if "config" not in record:
         raise UserError(f"{folder.config_file} is not the config of a run")

@@ -84,4 +84,4 @@ class GuardedTracker:
         if not self._is_over:
             self._is_over = True
             reason = in_one_line(reason)
-            self._report(f"warning: {self._name} is switched off: {reason}; metrics.jsonl has every row")
+            self._report(f"warning: {self._name} is switched off: {reason}; metrics.jsonl goes on")

@@ -1,27 +1,47 @@
 """The network that a run made, read from its folder."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from wn_rl.agents.accelerate import set_tf32
 from wn_rl.agents.evaluation import make_evaluation_environments
 from wn_rl.agents.experiment import make_online_network
-from wn_rl.config import Config, identity
+from wn_rl.config import Config
 from wn_rl.envs.base import EnvironmentSpec
-from wn_rl.errors import UserError, say
+from wn_rl.errors import UserError, refusing, say
 from wn_rl.machine import resolve_device
 from wn_rl.nn import fold
 from wn_rl.run.checkpoint import CheckpointError, CheckpointStore
 from wn_rl.run.folder import RunFolder, open_run
-from wn_rl.run.tensor_files import read_best_network
+from wn_rl.run.tensor_files import read_best_network, run_identity
 
 
-def checkpoint_store(config: Config, path: Path) -> CheckpointStore:
-    """The checkpoints of the run at path."""
-    return CheckpointStore(RunFolder(path).checkpoints, identity(config))
+def evaluation_spec(config: Config) -> EnvironmentSpec:
+    """What the game of a config gives and takes."""
+    environments = make_evaluation_environments(config, num_envs=1, seed=0)
+    environments.close()
+    return environments.spec
+
+
+def network_with(make: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
+    """What make gives, with these parameters and buffers; no memory is taken for sizes that a file claims.
+
+    Raises:
+        UserError: it cannot be made, or its parameters and buffers are others.
+    """
+    with refusing("the network could not be built"):
+        with torch.device("meta"):
+            network = make()
+        own = network.state_dict()
+        if any(name in own and own[name].dtype != tensor.dtype for name, tensor in tensors.items()):
+            raise ValueError("the weights have other types of numbers")
+        network.load_state_dict(tensors, assign=True)
+        return network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,20 +76,19 @@ def load_run(
     folder, record, config = open_run(run_dir)
     place = resolve_device(device)
     set_tf32(config.learning.precision == "tf32", place)
-    if not open_game and "spec" in record:
-        spec = _recorded_spec(folder, record["spec"])
-    else:
-        environments = make_evaluation_environments(config, num_envs=1, seed=0)
-        environments.close()
-        spec = environments.spec
-    online = make_online_network(config, spec)
+    recorded = None if open_game else record.get("spec")
+    spec = evaluation_spec(config) if recorded is None else _recorded_spec(folder, recorded)
+    wanted = run_identity(config, spec)
     if which == "best" and folder.best_network.exists():
-        tensors, step = read_best_network(folder.best_network, config)
-    elif loaded := checkpoint_store(config, folder.path).load_state(say):
-        which, step, learner = "latest", loaded[0], loaded[1]["experiment"]["learner"]
-        tensors = learner.get("average", learner["online"])
+        tensors, step = read_best_network(folder.best_network, wanted)
+    elif loaded := CheckpointStore(folder.checkpoints, wanted).load_state(say):
+        with refusing(f"the checkpoint of {folder.shown} cannot be used"):
+            which, step, learner = "latest", loaded[0], loaded[1]["experiment"]["learner"]
+            tensors = learner.get("average", learner["online"])
     else:
-        raise CheckpointError(f"{folder.path} has no checkpoint yet")
+        raise CheckpointError(f"{folder.shown} has no checkpoint yet")
+    network_with(lambda: make_online_network(config, spec), tensors)
+    online = make_online_network(config, spec)
     online.load_state_dict(tensors)
     network = cast(nn.Sequential, fold(online).to(place))
     return LoadedRun(config, network, f"{which} network, step {step:,}", spec)

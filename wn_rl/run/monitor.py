@@ -6,19 +6,19 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from wn_rl.agents.dqn import DQN
-from wn_rl.agents.episodes import Episodes
 from wn_rl.agents.evaluation import Interrupted, run_epoch_evaluation
 from wn_rl.agents.experiment import check_finite, state_of, take_metrics
-from wn_rl.config import Config, identity
-from wn_rl.errors import say
+from wn_rl.config import Config
+from wn_rl.errors import UserError, say
 from wn_rl.run.checkpoint import CheckpointError, CheckpointStore
+from wn_rl.run.files import require_form
 from wn_rl.run.folder import RunFolder
 from wn_rl.run.play import record_episode
 from wn_rl.run.signals import StopRequest
-from wn_rl.run.tensor_files import write_network_file
+from wn_rl.run.tensor_files import run_identity, write_network_file
 from wn_rl.run.tracking import Tracker
 from wn_rl.seeding import derive_seed
 
@@ -48,6 +48,12 @@ def crossed(period: int, before: int, now: int) -> bool:
     return now // period > before // period
 
 
+_STATE = {
+    **{"last_log": int, "last_test": int, "last_save": int},
+    **{"best_score": (float, type(None)), "seconds": float},
+}
+
+
 class Monitor:
     """Called after each step of training: logs, evaluates and saves when due.
 
@@ -63,6 +69,8 @@ class Monitor:
         self._last_log = self._last_evaluation = self._last_save = 0  # in steps
         self.saved_step: int | None = None  # of the newest checkpoint
         self.best_score: float | None = None
+        self._saved_score: float | None = None  # of best_network
+        self._unsaved: tuple[dict[str, Tensor], dict[str, str]] | None = None  # what best_network should be
         self._seconds_before = 0.0
         self._total = Stopwatch()
         self._training = Stopwatch()  # without evaluations and checkpoints, for frames_per_second
@@ -106,7 +114,7 @@ class Monitor:
         video_period = config.evaluation.video_period
         if video_period and (dqn.num_steps // config.evaluation.period) % video_period == 0:
             self._record(dqn, network)
-        self._keep_best(dqn, episodes)
+        self._keep_best(dqn, episodes.return_mean)
         self._tracker.log(
             {
                 "step": dqn.num_steps,
@@ -122,21 +130,21 @@ class Monitor:
         )
         self._last_evaluation = dqn.num_steps
 
-    def _keep_best(self, dqn: DQN, episodes: Episodes) -> None:
-        score = episodes.return_mean
-        if score is None or (self.best_score is not None and score <= self.best_score):
-            return
-        self.best_score = score
-        metadata = {
-            "step": str(dqn.num_steps),
-            "eval/return_mean": repr(score),
-            "identity": json.dumps(identity(self._config), sort_keys=True),
-        }
-        try:
-            state = dqn.learner.networks.evaluated_state()
-            write_network_file(self._folder.best_network, state, metadata)
-        except OSError as error:
-            say(f"warning: the best network could not be saved: {error}")
+    def _keep_best(self, dqn: DQN, score: float | None) -> None:
+        """Write the network of the highest score. What a full disk refuses is kept, and tried again."""
+        if score is not None and (self.best_score is None or score > self.best_score):
+            self.best_score = score
+            own = run_identity(self._config, dqn.environments.spec)
+            metadata = {"step": str(dqn.num_steps), "eval/return_mean": repr(score)}
+            metadata["identity"] = json.dumps(own, sort_keys=True)
+            tensors = dqn.learner.networks.evaluated_state()
+            self._unsaved = {name: tensor.clone() for name, tensor in tensors.items()}, metadata
+        if self._unsaved is not None:
+            try:
+                write_network_file(self._folder.best_network, *self._unsaved)
+                self._saved_score, self._unsaved = self.best_score, None
+            except OSError as error:
+                say(f"warning: the best network could not be saved: {error}")
 
     def _record(self, dqn: DQN, network: nn.Module) -> None:
         path = self._folder.videos / f"step_{dqn.num_steps:012d}.mp4"
@@ -154,6 +162,9 @@ class Monitor:
 
     def _save(self, dqn: DQN) -> None:
         check_finite(dqn)
+        if not self._folder.config_file.exists():
+            raise UserError(f"{self._folder.config_file} was removed while the run went on")
+        self._keep_best(dqn, None)
         self._last_save = dqn.num_steps
         state = {
             "experiment": state_of(dqn),
@@ -172,15 +183,16 @@ class Monitor:
             "last_log": self._last_log,
             "last_test": self._last_evaluation,
             "last_save": self._last_save,
-            "best_score": self.best_score,
+            "best_score": self._saved_score,
             "seconds": self._elapsed(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state that `state_dict` gave."""
+        """Continue from a state that `state_dict` gave. ValueError: it is none."""
+        require_form(state, _STATE, "the record of the run")
         self._last_log, self._last_evaluation = state["last_log"], state["last_test"]
         self._last_save = self.saved_step = state["last_save"]
-        self.best_score = state["best_score"]
+        self.best_score = self._saved_score = state["best_score"]
         self._seconds_before = state["seconds"]
         self._total = Stopwatch()
         self._training = Stopwatch()

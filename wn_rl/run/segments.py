@@ -7,7 +7,8 @@ from pathlib import Path
 import safetensors.torch
 
 from wn_rl.agents.replay import Replay
-from wn_rl.run.files import sha256, sha256_of_file, sync_folder, write_synced
+from wn_rl.errors import refusing
+from wn_rl.run.files import MAX_TENSORS, read_file, sha256, sha256_of_file, sync_folder, write_synced
 
 SEGMENT_BYTES = 128 * 2**20  # of one file; saving and loading take about three times as much memory
 
@@ -50,8 +51,9 @@ def write_segments(folder: Path, replay: Replay, start: int) -> Iterable[Segment
 
 
 def read_segments(folder: Path, segments: Iterable[Segment], oldest_row: int, replay: Replay) -> None:
-    """Give the rows from oldest_row on to the replay."""
+    """Give the rows from oldest_row on to the replay. UserError: they are not rows of such a replay."""
     for segment in segments:
-        columns = safetensors.torch.load((folder / segment.name).read_bytes())
-        start = max(segment.first, oldest_row)
-        replay.write_rows(start, {name: column[start - segment.first :] for name, column in columns.items()})
+        with refusing(f"{folder / segment.name} cannot be used"):
+            columns = safetensors.torch.load(read_file(folder / segment.name, MAX_TENSORS))
+            start = max(segment.first, oldest_row)
+            replay.write_rows(start, {name: column[start - segment.first :] for name, column in columns.items()})

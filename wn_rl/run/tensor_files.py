@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from wn_rl.config import Config, identity
-from wn_rl.errors import UserError
-from wn_rl.run.files import replace_file
+from wn_rl.envs.base import EnvironmentSpec
+from wn_rl.errors import UserError, refusing
+from wn_rl.run.files import MAX_TENSORS, parse_json, read_file, replace_file
 
 STRUCTURE_FILE = "state.json"
 TENSORS_FILE = "tensors.safetensors"
@@ -53,11 +52,8 @@ def pack(state: Any) -> dict[str, bytes]:
 
 def unpack(files: dict[str, bytes]) -> Any:
     """The state that `pack` made the files of. StateError: they are damaged."""
-    try:
-        tensors = safetensors.torch.load(files[TENSORS_FILE])
-        return _decode(json.loads(files[STRUCTURE_FILE]), tensors)
-    except (SafetensorError, KeyError, ValueError, TypeError, struct.error, RecursionError) as error:
-        raise StateError(f"not a saved state: {type(error).__name__}: {error}") from error
+    with refusing("not a saved state", StateError):
+        return _decode(parse_json(files[STRUCTURE_FILE]), safetensors.torch.load(files[TENSORS_FILE]))
 
 
 def _encode(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
@@ -138,36 +134,47 @@ def write_network_file(path: Path, tensors: dict[str, Tensor], metadata: dict[st
 
 def read_network_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and metadata that `write_network_file` wrote. UserError: the file is damaged."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
-    if metadata.pop("sha256", None) != _digest(tensors, metadata):
-        raise UserError(f"{path} is damaged: it does not match its digest")
-    return tensors, metadata
+    with refusing(f"{path} is damaged"):
+        data = read_file(path, MAX_TENSORS)
+        tensors: dict[str, Tensor] = safetensors.torch.load(data)
+        metadata = dict(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {}))
+        if metadata.pop("sha256", None) != _digest(tensors, metadata):
+            raise ValueError("it does not match its digest")
+        return tensors, metadata
 
 
-def read_best_network(path: Path, config: Config) -> tuple[dict[str, Tensor], int]:
-    """The tensors of the network of a run's best evaluation, and its step.
+def read_best_network(path: Path, wanted: dict[str, Any]) -> tuple[dict[str, Tensor], int]:
+    """The tensors of the network of a run's best evaluation, and its step. wanted: the run's `run_identity`.
 
     Raises:
-        UserError: the file is damaged, or of a run with another config.
+        UserError: the file is damaged, or of a run with another config or environment.
     """
     tensors, metadata = read_network_file(path)
-    difference = difference_of_identity(json.loads(metadata["identity"]), identity(config))
-    if difference:
-        raise UserError(f"the network {path} {difference}")
-    return tensors, int(metadata["step"])
+    with refusing(f"{path} is not the best network of a run"):
+        difference = difference_of_identity(dict(parse_json(metadata["identity"])), wanted)
+        if difference:
+            raise UserError(f"the network {path} {difference}")
+        return tensors, int(metadata["step"])
+
+
+SPACES = "environment.spaces"
+
+
+def run_identity(config: Config, spec: EnvironmentSpec) -> dict[str, Any]:
+    """What a checkpoint or a saved network shares with its run: `identity`, and what the game shows and takes."""
+    shown = f"{spec.dtype} {list(spec.frame_shape)} times {spec.scale:.6g}"
+    return {**identity(config), SPACES: f"{shown}, {spec.num_actions} actions"}
 
 
 def difference_of_identity(saved: dict[str, Any], wanted: dict[str, Any]) -> str | None:
-    """Why a file with a saved `wn_rl.config.identity` does not belong to a run; None if it does."""
-    if saved.keys() != wanted.keys():
+    """Why a file with a saved `run_identity` does not belong to a run; None if it does.
+
+    The spaces are compared where both have them.
+    """
+    if not {SPACES} >= saved.keys() ^ wanted.keys():
         return (
             "was saved by another version of wn_rl, whose settings have other names: use that version for this run"
         )
-    pairs = [(name, saved[name], wanted[name]) for name in sorted(wanted)]
+    pairs = [(name, saved[name], wanted[name]) for name in sorted(saved.keys() & wanted.keys())]
     differing = [f"{name} is {other!r}, not {own!r}" for name, other, own in pairs if other != own]
     return f"is of another run: {'; '.join(differing)}" if differing else None

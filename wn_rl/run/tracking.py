@@ -4,6 +4,7 @@ A row is a flat dict with "step" and some of what docs/metrics.md lists. A missi
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -13,7 +14,8 @@ from typing import Any, Protocol
 
 from wn_rl.errors import UserError
 from wn_rl.registry import TRACKERS
-from wn_rl.run.files import write_all
+from wn_rl.run.files import opened, write_all
+from wn_rl.run.folder import digest_of_rows
 from wn_rl.run.guard import GuardedTracker
 from wn_rl.run.sinks import ConsoleSink, Report, Row, RunInfo, Sink, TensorBoardSink
 from wn_rl.run.wandb_sink import WandbSink, new_wandb_state
@@ -42,6 +44,7 @@ class JsonlTracker:
         self._path = path
         self._report = report
         self._offset = 0  # bytes of whole rows in the file
+        self._digest = hashlib.sha256()  # of these
         self._pending: list[str] = []
 
     def log(self, row: Row) -> None:
@@ -55,27 +58,28 @@ class JsonlTracker:
         """Nothing: the file is in the run's folder."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Put the rows on the disk; their bytes, and the rows that are not written yet."""
+        """Put the rows on the disk; their bytes and digest, and the rows that are not written yet.
+
+        Raises:
+            UserError: rows that were written are gone.
+        """
         self._write_pending(quietly=True)
-        with contextlib.suppress(OSError), self._path.open("rb") as file:
-            os.fsync(file)
-        return {"offset": self._offset, "pending": list(self._pending)}
+        with contextlib.suppress(OSError), opened(self._path) as descriptor:
+            os.fsync(descriptor)
+        if self._offset and (not self._path.exists() or self._path.stat().st_size < self._offset):
+            raise UserError(f"{self._path} was removed or cut while the run went on")
+        return {"offset": self._offset, "pending": list(self._pending), "sha256": self._digest.hexdigest()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Cut the file back to where it was. UserError: the file is shorter than that, so rows are lost."""
+        """Cut the file back to where it was. UserError: rows are lost or changed."""
+        self._digest = digest_of_rows(self._path, state)
         self._offset, self._pending = state["offset"], list(state["pending"])
-        size = self._path.stat().st_size if self._path.exists() else 0
-        if size < self._offset:
-            raise UserError(
-                f"{self._path} has {size:,} bytes, and had {self._offset:,} at the checkpoint: rows are lost; "
-                "put the file back to resume this run"
-            )
-        if size:
-            os.truncate(self._path, self._offset)
+        with contextlib.suppress(FileNotFoundError), opened(self._path, os.O_WRONLY) as descriptor:
+            os.ftruncate(descriptor, self._offset)
 
     def close(self, exit_code: int) -> None:
         """Write what is left."""
-        self.state_dict()
+        self._write_pending(quietly=True)
         if self._pending:
             self._report(f"{self._path} lacks the last {len(self._pending)} rows: the disk is full")
 
@@ -84,16 +88,20 @@ class JsonlTracker:
         if not data:
             return
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab") as file:
-                file.truncate(self._offset)  # a part of a row, from a write that failed
-                write_all(file.fileno(), data)
+            if not self._offset:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+            with opened(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as descriptor:
+                if os.fstat(descriptor).st_size < self._offset:
+                    raise FileNotFoundError("its rows are gone")
+                os.ftruncate(descriptor, self._offset)  # a part of a row, from a write that failed
+                write_all(descriptor, data)
         except OSError as error:
             if not quietly:
                 reason = error.strerror or error
                 self._report(f"warning: {self._path} could not be written ({reason}); its rows are kept in memory")
             return
         self._offset += len(data)
+        self._digest.update(data)
         self._pending.clear()
 
 

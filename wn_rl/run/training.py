@@ -17,14 +17,16 @@ from wn_rl.agents.evaluation import Interrupted
 from wn_rl.agents.experiment import make_dqn, restore
 from wn_rl.config import Config, to_json
 from wn_rl.envs.base import InvalidOutput
-from wn_rl.errors import say
+from wn_rl.errors import UserError, in_one_line, refusing, say
 from wn_rl.machine import machine_line, resolve_device, versions
 from wn_rl.registry import command_line
+from wn_rl.run.checkpoint import CheckpointStore
+from wn_rl.run.files import require_form
 from wn_rl.run.folder import RunFolder, Status, write_json
-from wn_rl.run.loading import checkpoint_store
 from wn_rl.run.monitor import Monitor
 from wn_rl.run.signals import StopNow, StopRequest
 from wn_rl.run.sinks import RunInfo
+from wn_rl.run.tensor_files import run_identity
 from wn_rl.run.tracking import make_trackers
 
 
@@ -109,7 +111,7 @@ def train_in(
     with folder.lock():
         if not resume:
             folder.require_new()  # again: another run may have begun here since
-        say(f"run folder: {folder.path}")
+        say(f"run folder: {folder.shown}")
         say(f"settings: {json.dumps(record['config'])}")
         outcome = Session(config, dqn, folder).run(record, resume=resume)
     say(outcome.message)
@@ -131,7 +133,7 @@ class Session:
             report=say,
         )
         self.tracker = make_trackers(config.track, info)
-        self.store = checkpoint_store(config, folder.path)
+        self.store = CheckpointStore(folder.checkpoints, run_identity(config, dqn.environments.spec))
         self.stop = StopRequest()
         self.monitor = Monitor(config, folder, self.tracker, self.store, self.stop)
 
@@ -174,23 +176,27 @@ class Session:
 
     def _train(self) -> Outcome:
         dqn, monitor = self.dqn, self.monitor
-        advice = "resume it with: " + command_line("resume", str(self.folder.path))
+        advice = "resume it with: " + command_line("resume", str(self.folder.shown))
         try:
             dqn.run(self.config.steps, monitor)
         except Interrupted:
             words = "nothing was saved" if monitor.saved_step is None else f"saved at step {monitor.saved_step:,}"
             code = 128 + (self.stop.signal_number or signal.SIGINT)
             return Outcome("interrupted", code, f"{words}; {advice}")
-        except Exception as error:
-            if not isinstance(error, (FloatingPointError, InvalidOutput)):
+        except StopNow:
+            raise
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # an environment may raise any of them
+            if not isinstance(error, FloatingPointError | UserError | InvalidOutput):
                 traceback.print_exc()  # a fault of the program or the machine: say where
+            is_kept = monitor.saved_step is not None and self.folder.checkpoints.is_dir()
+            kept = "the last checkpoint is kept" if is_kept else "no checkpoint was saved"
+            reason = in_one_line(error if isinstance(error, Exception) else f"{type(error).__name__} {error}")
             code = 2 if isinstance(error, InvalidOutput) else 1
-            kept = "no checkpoint was saved" if monitor.saved_step is None else "the last checkpoint is kept"
-            return Outcome("failed", code, f"stopped at step {dqn.num_steps:,}: {error}; {kept}")
+            return Outcome("failed", code, f"stopped at step {dqn.num_steps:,}: {reason}; {kept}")
         if monitor.saved_step != dqn.num_steps:
-            return Outcome("failed", 1, f"the last checkpoint could not be written: make room, then {advice}")
+            return Outcome("failed", 1, f"the last checkpoint could not be written: mend that, then {advice}")
         kept = "" if self.config.keep_replay else " (without its replay: --keep-replay lets a run be lengthened)"
-        return Outcome("finished", 0, f"finished {dqn.num_steps:,} steps in {self.folder.path}{kept}")
+        return Outcome("finished", 0, f"finished {dqn.num_steps:,} steps in {self.folder.shown}{kept}")
 
     def _write_status(self, status: Status, message: str) -> None:
         """Write status.json; a full disk must not end the run."""
@@ -206,9 +212,11 @@ class Session:
             say("no checkpoint was reached before the run stopped: it starts again from step 0")
             return
         step, state = loaded
-        lost = restore(self.dqn, state["experiment"])
-        self.monitor.load_state_dict(state["monitor"])
-        self.tracker.load_state_dict(state["tracker"])
+        with refusing(f"the checkpoint of step {step:,} cannot be used"):
+            require_form(state, {"experiment": dict, "monitor": dict, "tracker": {str: dict}}, "its state")
+            lost = restore(self.dqn, state["experiment"])
+            self.monitor.load_state_dict(state["monitor"])
+            self.tracker.load_state_dict(state["tracker"])
         say(f"resuming at step {step:,}")
         if lost:
             say(

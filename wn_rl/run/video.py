@@ -39,6 +39,7 @@ def video_writer(path: Path, fps: float) -> Iterator[Callable[[Picture], None]]:
         ValueError: a picture has another type, or another shape than the first, or there was none.
         OSError: ffmpeg failed, on a full disk for example.
     """
+    path = path.absolute()  # an environment may change the working directory
     _require_video_path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
     shape: tuple[int, ...] = ()

@@ -10,6 +10,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.preprocessing import is_image_space
 from torch import nn
 
+from wn_rl.config import identity
 from wn_rl.errors import UserError
 from wn_rl.nn import make_network
 from wn_rl.run.folder import open_run
@@ -34,7 +35,7 @@ def model_from_run(run: str | Path, env: Any, **settings: Any) -> DQN:
     folder, _, config = open_run(run)
     if not folder.best_network.exists():
         raise UserError(f"{run} has no best network yet: it was not evaluated")
-    tensors, step = read_best_network(folder.best_network, config)
+    tensors, step = read_best_network(folder.best_network, identity(config))
     policy: dict[str, Any] = {
         "parameterization": config.parameterization,
         "log_scale": config.network.log_scale,

@@ -1,0 +1,222 @@
+"""What a run does about links, a folder that moves away, a poor disk, and environments that end themselves."""
+
+import dataclasses
+import errno
+import fcntl
+import importlib
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from resume_tools import command
+from run_tools import QUICK, wn_rl
+
+from wn_rl.envs import gymnasium_processes, make
+from wn_rl.presets import vectors
+from wn_rl.run import files, monitor
+from wn_rl.run.loading import load_run
+from wn_rl.run.tensor_files import read_network_file
+
+TRAIN = ["train", "breakout", *QUICK, "--track", "jsonl", "--device", "cpu"]
+MODULE = """
+import os, shutil, sys, time
+from pathlib import Path
+import gymnasium, numpy as np
+from gymnasium import spaces
+Path("imported").touch()
+class Env(gymnasium.Env):
+    observation_space, action_space = spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(2)
+    total = 0
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(3, np.float32), {}
+    def step(self, action):
+        Env.total += 1
+        if Env.total > 700:
+            WHAT
+        return np.zeros(3, np.float32), 1.0, Env.total % 9 == 0, False, {}
+gymnasium.register("Odd-v0", Env)
+"""
+
+
+def odd_run(folder: Path, what: str, *more: str) -> subprocess.CompletedProcess[str]:
+    """A run, in a process, whose environment does a thing after 700 steps, 350 of which are before training."""
+    (folder / "odd.py").write_text(MODULE.replace("WHAT", what))
+    arguments = ["train", "--env-id", "odd:Odd-v0", *QUICK[2:], "--track", "jsonl", "--run-dir", "run", *more]
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, cwd=folder)
+
+
+def test_a_folder_of_a_run_imports_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert odd_run(tmp_path, "pass").returncode == 0
+    (tmp_path / "imported").unlink()
+    for name in ("evaluate", "play", "resume", "export"):
+        more = {"resume": ["--steps", "700"], "export": ["--out", "agent", "--no-onnx"]}.get(name, [])
+        assert wn_rl(name, "run", *more) == 2
+        said = capsys.readouterr().err
+        assert "needs the module odd, which is not imported: if you trust it, use wn-rl --import odd ..." in said
+        assert said.count("\n") == 1
+    with pytest.raises(ValueError, match="needs the module odd"):
+        make("gymnasium", "odd:Odd-v0", vectors("CartPole-v1").environment, num_envs=1, seed=0)
+    assert not (tmp_path / "imported").exists()
+    arguments = command("--import", "odd", "evaluate", "run", "--episodes", "1")
+    assert subprocess.run(arguments, cwd=tmp_path, timeout=120).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "said"),
+    [
+        ("os.chdir('/')", 0, "finished 600 steps in run"),
+        ("shutil.rmtree('run', ignore_errors=True)", 1, "config.json was removed while the run went on"),
+        ("os.path.exists('run/metrics.jsonl') and os.unlink('run/metrics.jsonl')", 1, "was removed or cut"),
+        ("os.path.exists('run/checkpoints') and shutil.rmtree('run/checkpoints')", 0, "finished"),
+        ("sys.exit(0)", 1, "SystemExit 0; no checkpoint was saved"),
+        ("raise KeyboardInterrupt", 1, "KeyboardInterrupt"),
+    ],
+)
+def test_what_an_environment_does_to_its_run_is_noticed(what: str, code: int, said: str, tmp_path: Path) -> None:
+    done = odd_run(tmp_path, what, "--steps", "600", "--keep-replay")
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr.splitlines()[-1]
+    if code == 0:
+        arguments = command("--import", "odd", "resume", "run", "--steps", "610")
+        assert subprocess.run(arguments, cwd=tmp_path, timeout=120).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "checkpoints/replay", "metrics.jsonl", ".lock", "videos"])
+def test_a_link_in_a_run_is_refused_and_what_it_leads_to_stays(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    assert wn_rl(*TRAIN, "--keep-replay", "--run-dir", str(run)) == 0
+    (run / "videos").mkdir(exist_ok=True)
+    (run / name).rename(outside)
+    (run / name).symlink_to(outside)
+    before = [(path.name, path.stat().st_mtime_ns) for path in sorted(outside.rglob("*"))]
+    for arguments in (["resume", str(run), "--steps", "700"], ["evaluate", str(run)], ["play", str(run)]):
+        capsys.readouterr()
+        assert wn_rl(*arguments) == 2
+        assert "is a link" in capsys.readouterr().err
+    assert [(path.name, path.stat().st_mtime_ns) for path in sorted(outside.rglob("*"))] == before
+
+
+def test_files_of_others_stay(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert wn_rl(*TRAIN, "--keep-replay", "--run-dir", str(run)) == 0
+    (run / "checkpoints" / "replay" / "notes.txt").write_text("mine")
+    assert wn_rl("resume", str(run), "--steps", "700", "--no-keep-replay") == 0
+    assert "notes.txt" in {path.name for path in run.rglob("*")}
+    (run / "evaluations.jsonl").symlink_to(tmp_path / "outside")
+    assert wn_rl("report", str(run), "--out", str(tmp_path / "report"), "--no-videos") == 0
+
+
+def test_a_score_that_was_edited_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert wn_rl(*TRAIN, "--keep-replay", "--run-dir", str(run)) == 0
+    text = (run / "metrics.jsonl").read_text()
+    (run / "metrics.jsonl").write_text(text.replace('"eval/episodes": ', '"eval/episodes": 1', 1))
+    for arguments in (
+        ["resume", str(run), "--steps", "700"],
+        ["report", str(run), "--out", str(tmp_path / "report")],
+    ):
+        capsys.readouterr()
+        assert wn_rl(*arguments) == 2
+        assert "lacks rows that it had at the checkpoint, or has others" in capsys.readouterr().err
+
+
+def test_a_best_network_that_a_full_disk_refused_is_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, str]] = []
+
+    def write(path: Path, tensors: Any, metadata: dict[str, str], real: Any = monitor.write_network_file) -> None:
+        calls.append(metadata)
+        if len(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, tensors, metadata)
+
+    monkeypatch.setattr(monitor, "write_network_file", write)
+    assert wn_rl(*TRAIN, "--run-dir", "run") == 0
+    assert len(calls) > 1
+    assert calls[0] == calls[1] == {**read_network_file(Path("run/best_network.safetensors"))[1]} or len(calls) > 2
+    assert load_run("run").name.startswith("best network")
+
+
+def test_a_run_that_was_killed_in_its_first_write_starts_again(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.json.12345.tmp").write_text("{")
+    assert wn_rl(*TRAIN, "--run-dir", str(tmp_path / "run")) == 0
+    assert not list((tmp_path / "run").glob(".config*"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL])
+def test_a_disk_that_cannot_lock_or_sync_folders_is_a_warning(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    def fsync(file: int, real: Callable[[int], None] = os.fsync) -> None:
+        refuse() if os.path.isdir(f"/proc/self/fd/{file}") else real(file)
+
+    files.say_once.cache_clear()
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert wn_rl(*TRAIN, "--run-dir", str(tmp_path / "run")) == 0
+    said = capsys.readouterr().err
+    assert said.count("this disk cannot lock files") == said.count("this disk cannot sync folders") == 1
+
+
+def test_a_spec_that_changed_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert odd_run(tmp_path, "pass", "--keep-replay").returncode == 0
+    (tmp_path / "odd.py").write_text(MODULE.replace("WHAT", "pass").replace("(3,", "(5,"))
+    for name, *more in (["evaluate"], ["resume", "--steps", "700"]):
+        arguments = command("--import", "odd", name, "run", *more)
+        done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+        assert done.returncode == 2
+        assert "environment.spaces is 'float32 [3] times 1, 2 actions', not 'float32 [5] times 1" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+HANG = "time.sleep(1000)"
+
+
+def test_a_lane_that_hangs_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "odd.py").write_text(MODULE.replace("WHAT", HANG))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(gymnasium_processes, "LANE_SECONDS", 3.0)
+    importlib.import_module("odd")
+    rules = dataclasses.replace(vectors("odd:Odd-v0").environment, processes=True)
+    environments = make("gymnasium", "odd:Odd-v0", rules, num_envs=2, seed=0)
+    environments.reset()
+
+    def play() -> None:
+        for _ in range(1000):
+            environments.send(np.zeros(2, np.int64))
+            environments.recv()
+
+    with pytest.raises(RuntimeError, match="lane 0 and 1 gave no answer within 3 seconds"):
+        play()
+    environments.close()
+
+
+def test_lanes_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(MODULE.replace("WHAT", "Path(f'lane{os.getpid()}').touch(); " + HANG))
+    arguments = ["train", "--env-id", "odd:Odd-v0", *QUICK[2:], "--steps", "5000", "--evaluation.period", "0"]
+    more = ["--num-envs", "2", "--environment.processes", "--run-dir", "run"]
+    with open(tmp_path / "said", "w") as said:
+        run = subprocess.Popen(command(*arguments, *more), stdout=said, stderr=said, cwd=tmp_path)
+        deadline = time.monotonic() + 120
+        while len(lanes := list(tmp_path.glob("lane*"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        run.kill()
+        run.wait()
+    assert len(lanes) == 2
+    deadline = time.monotonic() + 20
+    while alive := [lane for lane in lanes if Path("/proc", lane.name[4:]).exists()]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.1)
+    assert "Traceback" not in (tmp_path / "said").read_text()
