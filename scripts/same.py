@@ -86,7 +86,7 @@ PARTS = {
 }
 IGNORED = re.compile(
     r"metrics\.jsonl .* (frames_per_second|seconds)"
-    r"|.*/state\.json (monitor\.seconds|tracker\.jsonl\.offset)"  # bytes of metrics.jsonl, the digits of times too
+    r"|.*/state\.json (monitor\.seconds|tracker\.jsonl\.(offset|sha256))"  # of metrics.jsonl, the times too
     r"|.*/manifest\.json (files\.state\.json|sha256)"  # digests of these
     r"|.*/manifest\.json identity\..*|best_network\.safetensors metadata\.(identity|sha256)"  # of the config
     r"|config\.json (?!config\.).*|config\.json .*(path|dir|folder)"  # versions, commit, machine, command

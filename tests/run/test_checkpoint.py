@@ -1,5 +1,4 @@
 import ast
-import dataclasses
 import errno
 import json
 import math
@@ -22,8 +21,7 @@ from torch import Tensor
 
 import wn_rl.run.segments
 from wn_rl.run import checkpoint
-from wn_rl.run.checkpoint import CheckpointError, CheckpointStore, Manifest
-from wn_rl.run.files import sha256
+from wn_rl.run.checkpoint import CheckpointError, CheckpointStore
 from wn_rl.run.tensor_files import (
     StateError,
     difference_of_identity,
@@ -501,42 +499,6 @@ def test_a_full_disk(tmp_path: Path) -> None:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-FILES = ["manifest.json", "state.json", "tensors.safetensors", "replay"]
-
-
-def newest_file(folder: Path, name: str) -> Path:
-    """A file of the last checkpoint; replay: its last segment."""
-    return max((folder / "replay").iterdir()) if name == "replay" else newest(folder) / name
-
-
-@pytest.mark.parametrize("name", FILES)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_damage_is_noticed_and_the_one_before_is_used(two_saved: Path, name: str, data: st.DataObject) -> None:
-    path = newest_file(two_saved, name)
-    whole = path.read_bytes()
-    try:
-        path.write_bytes(damaged(whole, data))
-        lines: list[str] = []
-        if assert_whole(load(two_saved, lines.append)) == 9:  # space in JSON may change and mean the same
-            assert name == "manifest.json"
-        else:
-            [line] = lines
-            assert "warning: the checkpoint" in line
-            assert "step_000000000009" in line
-    finally:
-        path.write_bytes(whole)
-
-
-def damaged(whole: bytes, data: st.DataObject) -> bytes:
-    """Cut short, or with one bit flipped."""
-    place = data.draw(st.integers(0, len(whole) - 1), label="place")
-    if data.draw(st.booleans(), label="cut"):
-        return whole[:place]
-    flipped = whole[place] ^ (1 << data.draw(st.integers(0, 7), label="bit"))
-    return whole[:place] + bytes([flipped]) + whole[place + 1 :]
-
-
 def test_after_damage_the_run_goes_on_from_the_one_before(two_saved: Path) -> None:
     (newest(two_saved) / "state.json").write_text("{}")
     store, ring = resumed(two_saved)
@@ -544,15 +506,6 @@ def test_after_damage_the_run_goes_on_from_the_one_before(two_saved: Path) -> No
     for rows in (8, 9, 13):  # the first has fewer rows than the damaged one, the second as many
         save_at(store, ring, rows)
         assert_whole(load(two_saved), rows)
-
-
-def test_if_all_are_damaged_that_is_an_error(two_saved: Path) -> None:
-    for path in two_saved.glob("step_*/manifest.json"):
-        path.write_text("[" * 100_000)
-    lines: list[str] = []
-    with pytest.raises(CheckpointError, match="can be used: each one is damaged"):
-        load(two_saved, lines.append)
-    assert len(lines) == 2
 
 
 def test_a_manifest_of_another_format_is_not_used(two_saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -568,16 +521,6 @@ class Bomb:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch exploded",)
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_missing_or_a_pickle_is_damage_and_nothing_is_run(two_saved: Path, name: str) -> None:
-    path = newest_file(two_saved, name)
-    path.unlink()
-    assert_whole(load(two_saved, ignore), 6)
-    path.write_bytes(pickle.dumps(Bomb()))
-    assert_whole(load(two_saved, ignore), 6)
-    assert not Path("exploded").exists()  # tests run in a folder of their own
 
 
 def test_a_pickle_with_a_good_digest_is_refused_too() -> None:
@@ -704,19 +647,6 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_its_name_too(
     named = calls.index(("rename", "step_000000000008"))
     assert calls[named - 1] == ("sync", ".writing")
     assert calls[named + 1] == ("sync", "checkpoints")
-
-
-def test_a_state_that_cannot_be_read_is_passed_over_whatever_its_digest(folder: Path) -> None:
-    saved(folder, 4, 8)
-    path = folder / "step_000000000008"
-    manifest = Manifest.from_bytes((path / "manifest.json").read_bytes())
-    unreadable = b"no state"
-    (path / "state.json").write_bytes(unreadable)
-    files = {**manifest.files, "state.json": sha256(unreadable)}
-    (path / "manifest.json").write_bytes(dataclasses.replace(manifest, files=files).to_bytes())
-    said: list[str] = []
-    assert_whole(load(folder, said.append), 4)
-    assert "step_000000000008 is not used" in said[0]
 
 
 def test_a_file_of_another_version_or_run_is_named() -> None:

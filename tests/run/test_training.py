@@ -131,17 +131,6 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(
     assert status_of(run)["status"] == "finished"
 
 
-def test_the_best_network_of_another_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, other = tmp_path / "run", tmp_path / "other"
-    assert wn_rl(*TRAIN, "--run-dir", str(run)) == 0
-    assert wn_rl(*TRAIN, "--seed", "2", "--run-dir", str(other)) == 0
-    (run / "best_network.safetensors").write_bytes((other / "best_network.safetensors").read_bytes())
-    capsys.readouterr()
-    assert wn_rl("evaluate", str(run), "--episodes", "1") == 2
-    assert "of another run" in capsys.readouterr().err
-    assert wn_rl("evaluate", str(run), "--episodes", "1", "--network", "latest") == 0
-
-
 @pytest.fixture
 def stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     """A run that can be made longer, with what it said forgotten."""
