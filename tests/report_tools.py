@@ -74,7 +74,7 @@ def write_run(
 
 def write_arm(root: Path, curves: Curves, **settings: Any) -> None:
     """One run a curve, with seeds from 1."""
-    name = "-".join(str(value) for value in settings.values())
+    name = "-".join(str(value) for value in settings.values())[:150]
     for seed, scores in enumerate(curves, start=1):
         write_run(root / f"{name}-{seed}", scores, seed=seed, **settings)
 

@@ -8,7 +8,6 @@ import pytest
 
 from wn_rl import config as config_module
 from wn_rl.config import (
-    METHOD_OPTIONS,
     ROLES,
     Config,
     EnvironmentConfig,
@@ -19,7 +18,6 @@ from wn_rl.config import (
     flat,
     from_json,
     identity,
-    method_options,
     names_of,
     settings,
     to_json,
@@ -147,14 +145,6 @@ def test_what_a_checkpoint_must_share_is_all_that_decides_results_but_the_length
         {"evaluation": EvaluationConfig(epsilon=0.1)},
     )
     assert all(identity(dataclasses.replace(config, **change)) != identity(config) for change in others)
-
-
-def test_the_options_of_a_method_have_their_defaults() -> None:
-    none = dict.fromkeys(("output_scale", "log_scale", "max_v_norm"))
-    assert {"initialization": "auto", "override": "", **none} == METHOD_OPTIONS
-    network = NetworkConfig(override=("output=normal", "dense=batch_norm"))
-    assert method_options(dataclasses.asdict(network)) == {"override": "output=normal,dense=batch_norm"}
-    assert NetworkConfig(override="output=normal,dense=batch_norm") == network  # type: ignore[arg-type]
 
 
 def test_a_batch_of_one_has_no_statistics_whatever_the_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -342,30 +342,6 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _joined(value: Any) -> Any:
-    """Several words as one, as they are typed in an arm."""
-    return ",".join(value) if isinstance(value, list | tuple) else value
-
-
-METHOD_OPTIONS: dict[str, float | str | None] = {
-    setting.name: _joined(typing.cast(Any, setting.default))
-    for setting in dataclasses.fields(NetworkConfig)
-    if ROLES[f"network.{setting.name}"] is Role.METHOD
-}
-"""Fields of NetworkConfig that say how layers are parameterized, with their defaults: with the parameterization
-and the learning rate, what arms of a comparison differ in."""
-
-
-def method_options(network: Mapping[str, Any]) -> dict[str, float | str]:
-    """Those of `METHOD_OPTIONS` among a network's settings that are not at their defaults.
-
-    >>> method_options({"name": "mlp", "log_scale": 3.0, "initialization": "auto"})
-    {'log_scale': 3.0}
-    """
-    values = {name: _joined(network.get(name, default)) for name, default in METHOD_OPTIONS.items()}
-    return {name: value for name, value in values.items() if value != METHOD_OPTIONS[name]}
-
-
 def identity(config: Config) -> dict[str, Any]:
     """What a checkpoint or a saved network must share with a run to be loaded into it.
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wn_rl.commands.train import read_flags
-from wn_rl.compare.arms import Arm, parse_arms
+from wn_rl.compare.arms import METHOD_OPTIONS, Arm, method_options, parse_arms
 from wn_rl.compare.grid import Run, changed, expand, flags_of, look, prepare, write_grid
-from wn_rl.config import Config
+from wn_rl.config import Config, NetworkConfig
 from wn_rl.errors import UserError
 from wn_rl.presets import classic, laptop, minatar
 from wn_rl.registry import PARAMETERIZATIONS, PRESETS
@@ -292,3 +292,11 @@ def test_a_damaged_record_of_grids_is_refused(text: str, tmp_path: Path) -> None
     with pytest.raises(UserError, match=r"comparison\.json is damaged"):
         write_grid(make_grid(tmp_path, seeds=1), ["mine"])
     assert (tmp_path / "comparison.json").read_text() == text
+
+
+def test_the_options_of_a_method_have_their_defaults() -> None:
+    none = dict.fromkeys(("output_scale", "log_scale", "max_v_norm"))
+    assert {"initialization": "auto", "override": "", **none} == METHOD_OPTIONS
+    network = NetworkConfig(override=("output=normal", "dense=batch_norm"))
+    assert method_options(dataclasses.asdict(network)) == {"override": "output=normal,dense=batch_norm"}
+    assert NetworkConfig(override="output=normal,dense=batch_norm") == network  # type: ignore[arg-type]

@@ -3,14 +3,40 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+import typing
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from wn_rl.config import METHOD_OPTIONS
+from wn_rl.config import ROLES, NetworkConfig, Role
 from wn_rl.errors import UserError
 from wn_rl.registry import PARAMETERIZATIONS, did_you_mean
 
 _LABELS = {"weight_norm_mean_only_bn": "WN + mean-only BN"}
+
+
+def _joined(value: Any) -> Any:
+    """Several words as one, as they are typed in an arm."""
+    return ",".join(value) if isinstance(value, list | tuple) else value
+
+
+METHOD_OPTIONS: dict[str, float | str | None] = {
+    setting.name: _joined(typing.cast(Any, setting.default))
+    for setting in dataclasses.fields(NetworkConfig)
+    if ROLES[f"network.{setting.name}"] is Role.METHOD
+}
+"""Fields of NetworkConfig that say how layers are parameterized, with their defaults: with the parameterization
+and the learning rate, what arms of a comparison differ in."""
+
+
+def method_options(network: Mapping[str, Any]) -> dict[str, float | str]:
+    """Those of `METHOD_OPTIONS` among a network's settings that are not at their defaults.
+
+    >>> method_options({"name": "mlp", "log_scale": 3.0, "initialization": "auto"})
+    {'log_scale': 3.0}
+    """
+    values = {name: _joined(network.get(name, default)) for name, default in METHOD_OPTIONS.items()}
+    return {name: value for name, value in values.items() if value != METHOD_OPTIONS[name]}
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wn_rl.compare.arms import Arm
-from wn_rl.config import Config, Role, flat, method_options, names_of
+from wn_rl.compare.arms import Arm, method_options
+from wn_rl.config import Config, Role, flat, names_of
 from wn_rl.errors import UserError, in_one_line
 from wn_rl.registry import PRESETS, SUITES
 from wn_rl.run.folder import RunFolder, file_name, open_run, write_json
