@@ -37,6 +37,7 @@ WORK = ROOT / "build" / "same"
 AT_ONCE = 2  # runs, each on one core
 
 SHORT = """--device cpu --torch-threads 1 --seed 1 --run-name same --track jsonl --keep-replay
+    --network.initialization data_dependent
     --learning.epsilon-steps 300 --learning.target-period 80 --network.init-states 32
     --evaluation.held-out-states 16 --evaluation.video-period 0"""
 QUICK = f"""{SHORT} --steps 3000 --log-period 250 --checkpoint-period 600 --learning.replay-start 200
@@ -94,6 +95,8 @@ IGNORED = re.compile(
 )
 
 
+CHANGED_DEFAULTS = {"output_scale": "--network.output-scale 1"}  # for code that has the setting, the value before
+
 Array = tuple[str, tuple[int, ...], bytes]  # a tensor's type, shape and bytes
 Value = str | Array  # a str is JSON
 Values = dict[str, Value]
@@ -145,15 +148,17 @@ def _leaves(node: Any, place: str, tensors: Values) -> Iterator[tuple[str, Value
 
 
 def compare(one: Values, other: Values) -> dict[str, str]:
-    """For each part that differs, what does first. A setting that only one has is new, and no difference."""
+    """For each part that differs, what does first. What only `one` has beside a value of both is new.
+
+    It may be a setting, a metric, or a part of a checkpoint's state.
+    """
     found: dict[str, str] = {}
     rest = {**other, **one}
     for part, pattern in PARTS.items():  # the last takes all that is left
         names = fnmatch.filter(rest, pattern)
         for name in names:
             del rest[name]
-        # A setting that only one has is new.
-        compared = [name for name in names if name in other or not name.startswith("config.json ")]
+        compared = [name for name in names if name in other or not is_new(name, other)]
         differing = [name for name in compared if one.get(name) != other.get(name)]
         differing.sort(key=lambda name: ".learner." not in name)  # a weight that differs changes much else
         if not names:
@@ -161,6 +166,13 @@ def compare(one: Values, other: Values) -> dict[str, str]:
         for name in differing[:1]:
             found[part] = f"{name}: {_difference(one.get(name), other.get(name))} ({len(differing)} differ)"
     return found
+
+
+def is_new(name: str, other: Values) -> bool:
+    """Whether a name that `other` lacks is a new setting, metric or part of a state, and no row or file more."""
+    row = name.rpartition(": ")[0]
+    has_row = not name.startswith("metrics.jsonl ") or f"{row}: step" in other
+    return has_row and "replay/" not in name and name.startswith(("config.json ", "metrics.jsonl ", "checkpoints/"))
 
 
 def _difference(one: Value | None, other: Value | None) -> str:
@@ -188,7 +200,10 @@ def make_run(name: str, code: Path, folder: Path) -> None:
     for old in (folder, writing):
         shutil.rmtree(old, ignore_errors=True)
     log.unlink(missing_ok=True)
-    process = start(code, log, "-m", "wn_rl.cli", "train", *RUNS[name].split(), "--run-dir", str(writing))
+    settings = (code / "wn_rl" / "config.py").read_text()
+    flags = [flag for setting, flag in CHANGED_DEFAULTS.items() if setting in settings]
+    words = " ".join([RUNS[name], *flags]).split()
+    process = start(code, log, "-m", "wn_rl.cli", "train", *words, "--run-dir", str(writing))
     if name in KILLED and kill(process, writing):
         process = start(code, log, "-m", "wn_rl.cli", "resume", str(writing))
     elif name in KILLED:
