@@ -125,9 +125,8 @@ class CheckpointStore:
         except OSError as error:
             _remove(target)
             self._remove_orphans()
-            reason = error.strerror or error
             raise CheckpointError(
-                f"the checkpoint of step {step:,} could not be written to {self.folder}: {reason}"
+                f"the checkpoint of step {step:,} could not be written to {self.folder}: {error}"
             ) from error
         self._remove_orphans()
 
@@ -256,7 +255,7 @@ def _remove(folder: Path, besides: Container[str] | None = None) -> None:
         for path in [] if folder.is_symlink() else folder.iterdir():
             if path.name not in (besides or ()) and _OWN_FILE.fullmatch(path.name):
                 with contextlib.suppress(OSError):
-                    os.unlink(path)
+                    (os.rmdir if path.is_dir() and not path.is_symlink() else os.unlink)(path)
         if besides is None:
             os.rmdir(folder)
 
