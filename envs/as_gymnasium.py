@@ -25,7 +25,7 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64], EzPickle):
     see, but not scaled. Frames before the start of an episode are zero.
 
     Args:
-        suite, game, max_episode_frames, resize: as in `wn_rl.envs.make`.
+        suite, game, max_episode_frames, resize, repeat_action_probability, full_action_set: as in `wn_rl.envs.make`.
         stack: frames K in an observation.
         life_loss_terminates: whether a lost life ends an episode too. The next reset then continues the game and
             its stack, as in the training of DQN.
@@ -48,6 +48,8 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64], EzPickle):
         life_loss_terminates: bool = False,
         max_episode_frames: int = 108_000,
         resize: str = "area",
+        repeat_action_probability: float = 0.0,
+        full_action_set: bool = False,
         render_mode: str | None = "rgb_array",
     ) -> None:
         settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
@@ -61,6 +63,8 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64], EzPickle):
             life_loss_terminates=life_loss_terminates,
             max_episode_frames=max_episode_frames,
             resize=resize,
+            repeat_action_probability=repeat_action_probability,
+            full_action_set=full_action_set,
             emulator_threads=0,
             processes=False,
             channels="auto",

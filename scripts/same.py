@@ -172,7 +172,9 @@ def is_new(name: str, other: Values) -> bool:
     """Whether a name that `other` lacks is a new setting, metric or part of a state, and no row or file more."""
     row = name.rpartition(": ")[0]
     has_row = not name.startswith("metrics.jsonl ") or f"{row}: step" in other
-    return has_row and "replay/" not in name and name.startswith(("config.json ", "metrics.jsonl ", "checkpoints/"))
+    return (
+        has_row and "replay/" not in name and name.startswith(("config.json ", "metrics.jsonl ", "checkpoints/"))
+    )
 
 
 def _difference(one: Value | None, other: Value | None) -> str:

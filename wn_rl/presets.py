@@ -11,7 +11,6 @@ from wn_rl.config import (
     OptimizerConfig,
 )
 
-
 # Standard deviation of the first Q-values in presets for short runs. With the paper's 1 the values are too high for
 # most of such a run (docs/weight_normalization.md).
 OUTPUT_SCALE = 0.05

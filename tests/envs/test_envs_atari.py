@@ -107,7 +107,7 @@ def test_lives_are_compared_with_the_previous_step(before, lives, discounts):
     lane, rest = atari.AtariLane("breakout", EnvironmentConfig(), seed=1), iter(lives)
     out = np.empty(lane.spec.frame_shape, dtype=np.uint8)
     lane.reset(1, out)
-    lane._lives = lane._lives if before is None else before
+    lane.lives = lane.lives if before is None else before
     lane._ale = SimpleNamespace(
         act=lambda action: 0,
         game_over=lambda: False,

@@ -245,7 +245,7 @@ def test_every_name_is_its_own_normal_form(suite):
         ("atari", "Space Invaders", "space_invaders"),
         ("atari", "ALE/SpaceInvaders", "space_invaders"),
         ("atari", "SeaquestNoFrameskip-v4", "seaquest"),
-        ("minatar", "MinAtar/SpaceInvaders-v1", "space_invaders"),
+        ("minatar", "MinAtar/SpaceInvaders", "space_invaders"),
         ("classic", "CartPole-v1", "cartpole"),
         ("classic", "MountainCar", "mountain_car"),
     ],

@@ -18,6 +18,7 @@ from torch import nn
 
 from wn_rl.errors import UserError, say
 from wn_rl.export.agent import CONFIG, WEIGHTS, Agent, read_agent, write_agent
+from wn_rl.nn.layers import layers_of
 from wn_rl.run.files import MAX_LINES, parse_json, read_file, replace_file, require_form, sync_folder
 
 CARD, CURVE, ONNX = "README.md", "curve.png", "model.onnx"
@@ -46,6 +47,8 @@ def export(
     Raises:
         UserError: the folder is not empty, the network could not be exported, or packages are missing.
     """
+    if layers_of(agent.network):
+        raise UserError("layer norm is in no plain torch layer: an agent with it cannot be exported")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder} is not empty: choose a new folder")
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -76,8 +76,8 @@ def load_run(
     folder, record, config = open_run(run_dir)
     place = resolve_device(device)
     set_tf32(config.learning.precision == "tf32", place)
-    recorded = None if open_game else record.get("spec")
-    spec = evaluation_spec(config) if recorded is None else _recorded_spec(folder, recorded)
+    opens = open_game or "spec" not in record
+    spec = evaluation_spec(config) if opens else _recorded_spec(folder, record["spec"])
     wanted = run_identity(config, spec)
     if which == "best" and folder.best_network.exists():
         tensors, step = read_best_network(folder.best_network, wanted)
