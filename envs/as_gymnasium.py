@@ -25,7 +25,8 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64], EzPickle):
     see, but not scaled. Frames before the start of an episode are zero.
 
     Args:
-        suite, game, max_episode_frames, resize, repeat_action_probability, full_action_set: as in `wn_rl.envs.make`.
+        suite, game: as in `wn_rl.envs.make`. max_episode_frames, resize, repeat_action_probability,
+            full_action_set: rules, as there.
         stack: frames K in an observation.
         life_loss_terminates: whether a lost life ends an episode too. The next reset then continues the game and
             its stack, as in the training of DQN.

@@ -11,8 +11,8 @@ from wn_rl.config import (
     OptimizerConfig,
 )
 
-# Standard deviation of the first Q-values in presets for short runs. With the paper's 1 the values are too high for
-# most of such a run (docs/weight_normalization.md).
+# Standard deviation of the first Q-values in presets for short runs. With the paper's 1 the values are too high
+# for most of such a run (docs/weight_normalization.md).
 OUTPUT_SCALE = 0.05
 
 
@@ -36,8 +36,8 @@ def nature(game: str) -> Config:
 def fast(game: str) -> Config:
     """The paper's settings on a GPU: 64 lanes, still one update per four steps, each round one CUDA graph.
 
-    What differs from `paper`: lanes in lockstep, smaller first Q-values, and evaluations of 16 lanes, whose started
-    episodes all count.
+    What differs from `paper`: lanes in lockstep, smaller first Q-values, and evaluations of 16 lanes, whose
+    started episodes all count.
     """
     return Config(
         game,
