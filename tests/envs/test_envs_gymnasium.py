@@ -453,7 +453,7 @@ def test_a_killed_run_continues_bit_for_bit(tmp_path: Path) -> None:
     finish("train", *arguments, "--run-dir", whole)
     assert start_and_stop(["train", *arguments, "--run-dir", victim], signal.SIGKILL, victim, 4) == -9
     assert 0 < num_rows(victim) < num_rows(whole)
-    finish("resume", victim)
+    finish("--import", "own_environments", "resume", victim)
     assert_same_run(whole, victim)
 
 
