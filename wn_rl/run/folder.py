@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -125,6 +126,8 @@ class RunFolder:
         try:
             data = read_file(self.config_file)
         except OSError as error:
+            if os.path.lexists(self.config_file):
+                raise UserError(f"{self.config_file} cannot be read: {error.strerror}") from None
             beside = {file.parent.name for file in self.path.parent.glob("*/config.json")}
             raise UserError(f"there is no run in {self.shown}{did_you_mean(self.path.name, beside)}") from error
         with refusing(f"{self.config_file} is damaged"):
