@@ -55,8 +55,8 @@ def data_dependent_init(
     """One pass of the batch [B, ...] that gives every pre-activation mean 0 and variance 1 on it (eq. 4-5).
 
     v keeps its direction; g, b and the running statistics are set, in place, each layer before the next one
-    sees its output, the output layer included. From equal draws every parameterization then computes the same
-    function on the batch, in eval mode and in training mode. The modes are left as they were.
+    sees its output, the output layer included. From equal draws every parameterization without layer norm then
+    computes the same function on the batch, in eval mode and in training mode. The modes are left as they were.
 
     output_scale: the standard deviation of the last layer's outputs. Q-learning wants less than the paper's 1,
     since a maximum over values of unit variance is far from the returns (docs/weight_normalization.md).
