@@ -261,9 +261,14 @@ class Config:
     @property
     def initialization(self) -> str:
         """How the layers start: data_dependent or torch, the default of the parameterization resolved."""
-        if self.network.initialization != "auto":
-            return self.network.initialization
-        return "torch" if self.parameterization == "normal" else "data_dependent"
+        return resolved_initialization(self.network.initialization, self.parameterization)
+
+
+def resolved_initialization(initialization: str, parameterization: str) -> str:
+    """data_dependent or torch, for any value of --network.initialization."""
+    if initialization != "auto":
+        return initialization
+    return "torch" if parameterization == "normal" else "data_dependent"
 
 
 def _check_combinations(config: Config) -> None:

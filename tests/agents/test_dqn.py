@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nn_tools import PLAIN
 from probes import Chain
 from resume_tools import assert_same
 
@@ -28,7 +29,6 @@ from wn_rl.config import (
     NetworkConfig,
     OptimizerConfig,
 )
-from wn_rl.registry import PARAMETERIZATIONS
 from wn_rl.seeding import derive_seed
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -242,7 +242,7 @@ def test_a_restored_experiment_goes_on_as_if_nothing_had_happened() -> None:
 def test_parameterizations_start_from_the_same_function() -> None:
     values = []
     network = dataclasses.replace(CHAIN.network, initialization="data_dependent")
-    for parameterization in PARAMETERIZATIONS:
+    for parameterization in PLAIN:
         config = dataclasses.replace(CHAIN, steps=402, parameterization=parameterization, network=network)
         values.append(chain_values(trained(config)))
     for other in values[1:]:

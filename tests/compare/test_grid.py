@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from wn_rl.commands.train import read_flags
 from wn_rl.compare.arms import METHOD_OPTIONS, Arm, method_options, parse_arms
 from wn_rl.compare.grid import Run, changed, expand, flags_of, look, prepare, write_grid
-from wn_rl.config import Config, NetworkConfig
+from wn_rl.config import Config, NetworkConfig, to_json
 from wn_rl.errors import UserError
 from wn_rl.presets import classic, laptop, minatar
 from wn_rl.registry import PARAMETERIZATIONS, PRESETS
@@ -90,18 +90,19 @@ def test_arms_are_products_and_one_without_a_rate_takes_that_of_its_preset() -> 
 
 
 def test_arms_have_options_which_are_in_their_names_and_configs(tmp_path: Path) -> None:
-    """Of the paper: log-scale g, the bound on |v|, and layers that start as torch has them."""
-    texts = ("weight_norm+log-scale=3+max-v-norm=1.5:3e-4", "normal+initialization=torch:1e-3", "normal:1e-3")
+    """Of the paper: log-scale g, the bound on |v|, and normal layers that start as in section 3."""
+    weight_norm = "weight_norm+log-scale=3+max-v-norm=1.5:3e-4"
+    texts = (weight_norm, "normal+initialization=data_dependent:1e-3", "normal:1e-3")
     runs = make_grid(tmp_path, seeds=1, arms=texts)
     networks = [run.config.network for run in runs]
     assert [(net.log_scale, net.max_v_norm, net.initialization) for net in networks] == [
         (3.0, 1.5, "auto"),
-        (None, None, "torch"),
+        (None, None, "data_dependent"),
         (None, None, "auto"),
     ]
     assert [run.name for run in runs] == [
         "minatar-breakout-weight_norm-log_scale-3.0-max_v_norm-1.5-lr0.0003-seed1",
-        "minatar-breakout-normal-initialization-torch-lr0.001-seed1",
+        "minatar-breakout-normal-initialization-data_dependent-lr0.001-seed1",
         "minatar-breakout-normal-lr0.001-seed1",
     ]
 
@@ -298,5 +299,6 @@ def test_the_options_of_a_method_have_their_defaults() -> None:
     none = dict.fromkeys(("output_scale", "log_scale", "max_v_norm"))
     assert {"initialization": "auto", "override": "", **none} == METHOD_OPTIONS
     network = NetworkConfig(override=("output=normal", "dense=batch_norm"))
-    assert method_options(dataclasses.asdict(network)) == {"override": "output=normal,dense=batch_norm"}
+    config = dataclasses.replace(minatar("breakout"), network=network)
+    assert method_options(to_json(config))["override"] == "output=normal,dense=batch_norm"
     assert NetworkConfig(override="output=normal,dense=batch_norm") == network  # type: ignore[arg-type]

@@ -32,15 +32,15 @@ def test_arms_games_and_seeds_of_one_comparison(tmp_path: Path) -> None:
 
 
 def test_the_baseline_is_the_plainest_of_normal_layers(tmp_path: Path) -> None:
-    torch_start = dataclasses.replace(minatar("breakout").network, initialization="torch")
-    write_run(tmp_path / "a", [1.0], network=torch_start)
+    from_data = dataclasses.replace(minatar("breakout").network, initialization="data_dependent")
+    write_run(tmp_path / "a", [1.0], network=from_data)
     write_run(tmp_path / "b", [1.0], parameterization="weight_norm")
-    assert comparison_of(tmp_path).baseline == Arm("normal", options=(("initialization", "torch"),))
+    assert comparison_of(tmp_path).baseline == Arm("normal", options=(("initialization", "data_dependent"),))
     write_run(tmp_path / "c", [1.0])
     comparison = comparison_of(tmp_path)
     assert comparison.baseline == NORMAL
     labels = [method.label for method in comparison.methods]
-    assert labels == ["normal", "normal (initialization torch)", "weight norm"]
+    assert labels == ["normal", "normal (initialization data_dependent)", "weight norm"]
 
 
 def test_runs_of_different_length_are_never_in_one_comparison(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,8 @@ from report_tools import write_run
 from run_tools import write_rows
 
 from wn_rl.compare.arms import Arm
-from wn_rl.config import NetworkConfig
 from wn_rl.errors import UserError
+from wn_rl.presets import minatar
 from wn_rl.report.read import read_run, read_runs, series
 
 
@@ -26,16 +27,18 @@ def test_a_run_says_what_it_was_and_scored(tmp_path: Path) -> None:
     ("parameterization", "options", "label"),
     [
         ("weight_norm", {"log_scale": 3.0}, "weight norm (log scale 3)"),
-        ("normal", {"initialization": "torch"}, "normal (initialization torch)"),
+        ("normal", {"initialization": "data_dependent"}, "normal (initialization data_dependent)"),
+        ("normal", {"initialization": "torch"}, "normal"),
+        ("weight_norm", {"initialization": "data_dependent"}, "weight norm"),
     ],
 )
 def test_options_make_another_method(
     parameterization: str, options: dict[str, Any], label: str, tmp_path: Path
 ) -> None:
-    network = NetworkConfig(name="minatar_cnn", stack=1, **options)
+    network = dataclasses.replace(minatar("breakout").network, **options)
     folder = write_run(tmp_path / "a", [1.0], parameterization=parameterization, network=network)
     method = read_run(folder).arm.method
-    assert method == Arm(parameterization, None, tuple(options.items()))
+    assert method == Arm(parameterization, None, tuple(options.items()) if "(" in label else ())
     assert method.label == label
 
 

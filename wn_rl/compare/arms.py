@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wn_rl.config import ROLES, NetworkConfig, Role
+from wn_rl.config import ROLES, Config, NetworkConfig, Role, resolved_initialization
 from wn_rl.errors import UserError
-from wn_rl.registry import PARAMETERIZATIONS, did_you_mean
+from wn_rl.registry import PARAMETERIZATIONS, PRESETS, did_you_mean
 
 _LABELS = {"weight_norm_mean_only_bn": "WN + mean-only BN"}
 
@@ -29,14 +29,23 @@ METHOD_OPTIONS: dict[str, float | str | None] = {
 and the learning rate, what arms of a comparison differ in."""
 
 
-def method_options(network: Mapping[str, Any]) -> dict[str, float | str]:
-    """Those of `METHOD_OPTIONS` among a network's settings that are not at their defaults.
+def method_options(config: Mapping[str, Any]) -> dict[str, float | str]:
+    """Those of `METHOD_OPTIONS` in which a run, by its config as JSON values, differs from its preset.
 
-    >>> method_options({"name": "mlp", "log_scale": 3.0, "initialization": "auto"})
+    >>> from wn_rl.config import to_json
+    >>> method_options(to_json(Config("breakout", network=NetworkConfig(log_scale=3.0))))
     {'log_scale': 3.0}
     """
-    values = {name: _joined(network.get(name, default)) for name, default in METHOD_OPTIONS.items()}
-    return {name: value for name, value in values.items() if value != METHOD_OPTIONS[name]}
+    name, network, game = config["parameterization"], config["network"], str(config["game"])
+    preset = (PRESETS[config["preset"]](game) if config.get("preset") in PRESETS else Config(game)).network
+    own = {option: _joined(network.get(option, getattr(preset, option))) for option in METHOD_OPTIONS}
+    usual = {option: _joined(getattr(preset, option)) for option in METHOD_OPTIONS}
+    starts = [resolved_initialization(values["initialization"], name) for values in (own, usual)]
+    return {
+        option: value
+        for option, value in own.items()
+        if value != usual[option] and (option != "initialization" or starts[0] != starts[1])
+    }
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class Arm:
 
 
 def _plain(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
+    return f"{value:g}" if isinstance(value, float | int) else str(value)
 
 
 def parse_arms(texts: Iterable[str]) -> tuple[Arm, ...]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wn_rl.compare.arms import Arm, method_options
-from wn_rl.config import Config, Role, flat, names_of
+from wn_rl.config import Config, Role, flat, names_of, to_json
 from wn_rl.errors import UserError, in_one_line
 from wn_rl.registry import PRESETS, SUITES
 from wn_rl.run.folder import RunFolder, file_name, open_run, write_json
@@ -114,7 +114,7 @@ def _cell(base: Config, arm: Arm, seed: int, out: Path) -> Run:
     if arm.learning_rate is not None:
         values["optimizer.learning_rate"] = arm.learning_rate
     config = changed(base, {"parameterization": arm.parameterization, "seed": seed, **values})
-    options = (f"{name}-{value}" for name, value in method_options(vars(config.network)).items())
+    options = (f"{name}-{value}" for name, value in method_options(to_json(config)).items())
     method = "-".join([config.parameterization, *options])
     name = f"{config.suite}-{file_name(config.game)}-{method}-lr{config.learning_rate!r}-seed{seed}"
     return run_beside_others(config, name, out)

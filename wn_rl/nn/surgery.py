@@ -180,6 +180,7 @@ def reparameterize(
     example: an input, or a tuple of arguments, for one pass per layer in eval mode. A layer is left too if the
     module then raises an error or has other outputs.
 
+    Weights that are projected or spectral have an `after_update`, to be called after each step of an optimizer.
     Build optimizers afterwards: the parameters are new. On a CPU, large dense layers support only first
     derivatives from then on, see `Layers`. ValueError: an unknown parameterization, a log_scale that does not
     belong to it, a row of zeros under a log-scale g, or an unknown name to skip; then the module is unchanged.

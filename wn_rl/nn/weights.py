@@ -144,10 +144,11 @@ class SpectralNorm(TensorLike):
 
     def _right(self) -> Tensor:
         """The right vector [in * ...] that belongs to u."""
-        return F.normalize(self.v.detach().flatten(1).T @ self.u, dim=0)
+        # Sums instead of products of matrices, which autocast would round.
+        return F.normalize((self.v.detach().flatten(1) * self.u[:, None]).sum(0), dim=0)
 
     def _sigma(self, right: Tensor) -> Tensor:
-        return torch.dot(self.u, self.v.flatten(1) @ right).clamp(min=torch.finfo(self.v.dtype).tiny)
+        return (self.v.flatten(1) * right * self.u[:, None]).sum().clamp(min=torch.finfo(self.v.dtype).tiny)
 
     def forward(self) -> Tensor:
         return self.v * (self.c / self._sigma(self._right()))
@@ -170,7 +171,7 @@ class SpectralNorm(TensorLike):
     @torch.no_grad()
     def after_update(self) -> None:
         """One power iteration."""
-        self.u.copy_(F.normalize(self.v.flatten(1) @ self._right(), dim=0))
+        self.u.copy_(F.normalize((self.v.flatten(1) * self._right()).sum(1), dim=0))
 
 
 class Normalized(TensorLike):

@@ -156,7 +156,7 @@ def read_run(folder: Path) -> Run:
         settings = flat(record["config"])
         suite, game, parameterization = (str(settings[name]) for name in ("suite", "game", "parameterization"))
         seed, steps, period = (int(settings[name]) for name in ("seed", "steps", "evaluation.period"))
-        options = tuple(method_options(record["config"]["network"]).items())
+        options = tuple(method_options(record["config"]).items())
         arm = Arm(parameterization, float(settings["optimizer.learning_rate"]), options)
     except KeyError as error:
         raise UserError(f"config.json has no {error.args[0]}") from error

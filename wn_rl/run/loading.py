@@ -83,6 +83,10 @@ def load_run(
         tensors, step = read_best_network(folder.best_network, wanted)
     elif loaded := CheckpointStore(folder.checkpoints, wanted).load_state(say):
         with refusing(f"the checkpoint of {folder.shown} cannot be used"):
+            if which == "best" and loaded[1]["monitor"]["best_score"] is not None:
+                raise ValueError(
+                    f"{folder.best_network.name} is missing; --network latest takes the newest network"
+                )
             which, step, learner = "latest", loaded[0], loaded[1]["experiment"]["learner"]
             tensors = learner.get("average", learner["online"])
     else:

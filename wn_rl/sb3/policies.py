@@ -15,7 +15,7 @@ from stable_baselines3.dqn.policies import DQNPolicy, MultiInputPolicy, QNetwork
 from torch import Tensor, nn
 
 from wn_rl.envs.gymnasium_lanes import are_channels_last
-from wn_rl.nn import Dense, default_init, make_network, reparameterize
+from wn_rl.nn import PARAMETERIZATIONS, Dense, default_init, make_network, reparameterize
 
 ADAMAX_BETAS = (0.5, 0.999)  # Salimans & Kingma 2016, section 5.4: Adamax with momentum 0.5
 
@@ -62,6 +62,11 @@ class _Layers:
         log_scale: float | None = None,
         **settings: Any,
     ) -> None:
+        if PARAMETERIZATIONS[
+            parameterization
+        ].frees_output:  # its weights change after updates, or it frees a layer
+            usable = ", ".join(name for name in PARAMETERIZATIONS if not PARAMETERIZATIONS[name].frees_output)
+            raise ValueError(f"{parameterization} needs updates of ours, not SB3's: choose from {usable}")
         self.parameterization = parameterization  # before SB3's constructor, which builds the networks
         self.log_scale = log_scale
         super().__init__(*arguments, **settings)
