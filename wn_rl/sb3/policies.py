@@ -62,9 +62,7 @@ class _Layers:
         log_scale: float | None = None,
         **settings: Any,
     ) -> None:
-        if PARAMETERIZATIONS[
-            parameterization
-        ].frees_output:  # its weights change after updates, or it frees a layer
+        if PARAMETERIZATIONS[parameterization].frees_output:  # such weights change after updates too
             usable = ", ".join(name for name in PARAMETERIZATIONS if not PARAMETERIZATIONS[name].frees_output)
             raise ValueError(f"{parameterization} needs updates of ours, not SB3's: choose from {usable}")
         self.parameterization = parameterization  # before SB3's constructor, which builds the networks
