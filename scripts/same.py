@@ -95,7 +95,8 @@ IGNORED = re.compile(
 )
 
 
-CHANGED_DEFAULTS = {"output_scale": "--network.output-scale 1"}  # for code that has the setting, the value before
+# Of code that has the setting, which presets now choose: as the initialization gives it.
+CHANGED_DEFAULTS = {"output_scale": "--network.output-scale None"}
 
 Array = tuple[str, tuple[int, ...], bytes]  # a tensor's type, shape and bytes
 Value = str | Array  # a str is JSON
