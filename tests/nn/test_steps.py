@@ -131,8 +131,15 @@ def assert_near(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
         )
 
 
+def require_kernel(parameterization: str, kind: str) -> None:
+    """Skip what the kernel does not update: `make_step` compiles the plain step for it."""
+    if kind == "kernel" and parameterization.startswith(("projected", "spectral")):
+        pytest.skip("there is no kernel for weights that change after an update")
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_step_from_held_weights_is_that_of_autograd(case: Case, kind: str) -> None:
+    require_kernel(case.parameterization, kind)
     assert_near(after_five_updates(case, "adamax", kind), after_five_updates(case, "adamax", None))
 
 
@@ -160,6 +167,7 @@ def test_a_network_learns_by_its_held_weights(kind: str) -> None:
 def test_held_weights_are_those_of_the_parameters_after_each_step(
     parameterization: str, dtype: torch.dtype, kind: str
 ) -> None:
+    require_kernel(parameterization, kind)
     network = network_of(Case(parameterization))
     hold_weights(network, dtype)
     optimizer = make_optimizer("adamax", network.parameters(), 0.01)
