@@ -34,13 +34,17 @@ def make_evaluation_environments(config: Config, *, num_envs: int, seed: int) ->
 
 @contextlib.contextmanager
 def evaluation_players(
-    config: Config, network: nn.Module, *, num_envs: int, seed: int
+    config: Config, network: nn.Module, *, num_envs: int, seed: int, needs_values: bool = False
 ) -> Iterator[tuple[Actor, Environments]]:
-    """Context manager: environments of evaluations and an actor for them; network is in eval mode."""
+    """Context manager: an actor (see it for needs_values), and environments of evaluations for it.
+
+    The network is in eval mode.
+    """
     environments = make_evaluation_environments(config, num_envs=num_envs, seed=seed)
     try:
         actor_seed, spec = derive_seed(seed, "test_actor"), environments.spec
-        actor = Actor(network, num_envs, spec, stack=config.network.stack, seed=actor_seed, needs_values=True)
+        stack = config.network.stack
+        actor = Actor(network, num_envs, spec, stack=stack, seed=actor_seed, needs_values=needs_values)
         yield actor, environments
     finally:
         environments.close()
@@ -48,9 +52,10 @@ def evaluation_players(
 
 def run_epoch_evaluation(config: Config, network: nn.Module, *, seed: int, tick: Callable[[], None]) -> Episodes:
     """One `epoch` evaluation as the config says; network is in eval mode. tick may raise."""
-    rules, learning = config.evaluation, config.learning
-    values = Overestimation(rules.num_envs, learning.discount, learning.clip_rewards)
-    with evaluation_players(config, network, num_envs=rules.num_envs, seed=seed) as (actor, environments):
+    rules, learning, lanes = config.evaluation, config.learning, config.evaluation.num_envs
+    values = Overestimation(lanes, learning.discount, learning.clip_rewards)
+    players = evaluation_players(config, network, num_envs=lanes, seed=seed, needs_values=True)
+    with players as (actor, environments):
         episodes = evaluate_steps(actor, environments, rules.epsilon, rules.steps, tick, values)
     return dataclasses.replace(episodes, overestimation=values.mean())
 

@@ -18,22 +18,20 @@ from wn_rl.registry import SUITES, did_you_mean
 __all__ = ["SUITES", "Suite", "games", "make", "normalize_game"]
 
 
-STICKY = {"atari": 0.25, "minatar": 0.1}  # the probability in versions of Gymnasium's ids other than v4
-
-
 @dataclass(frozen=True)
 class Suite:
     """Where games come from.
 
-    pixels: whether screens are resized, and emulators may run in threads. action_rules: whether actions may be
-    repeated at random, and all of them be offered. gymnasium: whether lanes may run in processes. full_name: a
-    game's own name, where `games` does not list all; ValueError: there is no such game.
+    pixels: whether screens are resized, and emulators may run in threads. sticky: the probability with which
+    Gymnasium's ids of these games repeat an action, v4 excepted; None: the rules of actions have no effect.
+    gymnasium: whether lanes may run in processes. full_name: a game's own name, where `games` does not list all;
+    ValueError: there is no such game.
     """
 
     games: Callable[[], list[str]]
     make: Callable[[str, Rules, int, int], Environments]
     pixels: bool = False
-    action_rules: bool = False
+    sticky: float | None = None
     gymnasium: bool = False
     full_name: Callable[[str], str] | None = None
 
@@ -51,8 +49,8 @@ def _make_gymnasium(description: Description, rules: Rules, num_envs: int, seed:
     return Lanes(lambda _: GymnasiumLane(description, rules.max_episode_frames), num_envs, seed)
 
 
-ATARI = Suite(atari.games, _make_atari, pixels=True, action_rules=True)
-MINATAR = Suite(minatar.games, minatar.make, action_rules=True)
+ATARI = Suite(atari.games, _make_atari, pixels=True, sticky=0.25)
+MINATAR = Suite(minatar.games, minatar.make, sticky=0.1)
 CLASSIC = Suite(
     lambda: sorted(gymnasium_lanes.CLASSIC),
     lambda game, *rest: _make_gymnasium(gymnasium_lanes.describe_classic(game), *rest),
@@ -84,9 +82,9 @@ def normalize_game(suite: str, game: str) -> str:
         name = _own_name(suite, game)
     except ValueError as error:
         raise ValueError(f"{error}{_where_else(suite, game)}") from error
-    version = re.search(r"-v\d+$", game)
-    if suite in STICKY and version and version[0] != "-v4":
-        flag = f"--environment.repeat-action-probability {STICKY[suite]}"
+    sticky, version = _suite(suite).sticky, re.search(r"-v\d+$", game)
+    if sticky is not None and version and version[0] != "-v4":
+        flag = f"--environment.repeat-action-probability {sticky}"
         raise ValueError(
             f"{game} has sticky actions elsewhere: give {name} {flag}, or {name} for a game without them"
         )
@@ -157,8 +155,8 @@ def _require_effect(name: str, rules: Rules) -> None:
     for rule, default, has_effect in (
         ("resize", "area", suite.pixels),
         ("emulator_threads", 0, suite.pixels),
-        ("repeat_action_probability", 0, suite.action_rules),
-        ("full_action_set", False, suite.action_rules),
+        ("repeat_action_probability", 0, suite.sticky is not None),
+        ("full_action_set", False, suite.sticky is not None),
         ("processes", False, suite.gymnasium),
         ("channels", "auto", suite.full_name is not None),
     ):

@@ -220,7 +220,7 @@ class Lanes(Environments):
 
     @property
     def lives(self) -> list[int | None]:
-        """Left in each lane; None where the game has none."""
+        """The lives left in each lane; None in games without lives."""
         return [getattr(lane, "lives", None) for lane in self._lanes]
 
     def render(self) -> NDArray[np.uint8]:

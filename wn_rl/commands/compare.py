@@ -52,7 +52,7 @@ class Compare:
     arms: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ARM ...")] = ("weight_norm", "normal")
     """Parameterizations, with their learning rates: weight_norm:3e-4 normal:1e-4,3e-4. Without rates: the
     preset's, or else the parameterization's default. After a plus, options of the method: weight_norm+log-scale=3,
-    weight_norm+max-v-norm=1, normal+initialization=torch."""
+    weight_norm+output-scale=1, normal+initialization=data_dependent."""
     seeds: Count = 3
     """Seeds, which are the runs of each arm on each game."""
     first_seed: Seed = 1
@@ -134,12 +134,19 @@ def _require_possible(options: Compare, runs: Sequence[Run]) -> None:
     from wn_rl.agents.experiment import make_online_network, make_training_environments, require_device
     from wn_rl.machine import resolve_device
 
+    specs = {}
     for config in {(run.config.suite, run.config.game): run.config for run in runs}.values():
         if options.launcher == "local":
             require_device(config, resolve_device(config.device))
         environments = make_training_environments(changed(config, {"num_envs": 1, "environment.processes": False}))
         environments.close()
-        make_online_network(config, environments.spec)
+        specs[config.suite, config.game] = environments.spec
+    networks = {
+        (run.config.suite, run.config.game, run.config.parameterization, run.config.network): run.config
+        for run in runs
+    }
+    for config in networks.values():
+        make_online_network(config, specs[config.suite, config.game])
 
 
 def _chosen(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:

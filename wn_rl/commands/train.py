@@ -87,7 +87,7 @@ def _preset_of(arguments: Sequence[str]) -> Config:
 
 
 def _import_module_of(game: Any) -> None:
-    """Import the module that a flag names in MODULE:ID. ValueError: there is none."""
+    """Import the module that a flag names in MODULE:ID. ValueError: it does not exist."""
     module = str(game).rpartition(":")[0]
     try:
         import_extensions([module] if module else [])

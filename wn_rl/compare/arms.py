@@ -1,4 +1,4 @@
-"""Arms of a comparison, and how they are typed: weight_norm:3e-4, normal+initialization=torch:1e-4,3e-4."""
+"""Arms of a comparison, and how they are typed: weight_norm:3e-4, normal+output-scale=1:1e-4,3e-4."""
 
 import contextlib
 import dataclasses
@@ -108,7 +108,7 @@ def _parse_rate(text: str, arm: str) -> float:
 
 
 def _parse_option(text: str, arm: str) -> tuple[str, float | str]:
-    """E.g. log-scale=3, max-v-norm=1 or initialization=torch."""
+    """E.g. log-scale=3, max-v-norm=1 or initialization=data_dependent."""
     flag, _, value = text.partition("=")
     name = flag.replace("-", "_")
     if name not in METHOD_OPTIONS:

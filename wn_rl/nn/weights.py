@@ -92,7 +92,7 @@ class FixedGain(TensorLike):
         self.g.copy_(scale.reshape(self.g.shape))
 
 
-class Projected(TensorLike):
+class Projected(Direct):
     """w = v, whose norm in each output unit is put back after every update to what the initialization gave it.
 
     No gain is trained, as in NaP (Lyle et al. 2024) and CrossQ + WN (Palenicek et al. 2025). norms: [out, 1, ...].
@@ -101,21 +101,13 @@ class Projected(TensorLike):
     norms: Tensor
 
     def __init__(self, v: Tensor) -> None:
-        super().__init__()
-        self.v = nn.Parameter(v)
+        super().__init__(v)
         self.register_buffer("norms", unit_norms(v.detach()))
-
-    def forward(self) -> Tensor:
-        return self.v
-
-    def gradients(self, of_w: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
-        """Each parameter with the gradient that a gradient of w [out, in, ...] means for it."""
-        return [(self.v, of_w)]
 
     @torch.no_grad()
     def set_multiple(self, scale: Tensor) -> None:
         """Make w = scale * v, with scale [out], and keep its norms from now on."""
-        self.v.mul_(scale.view(self.norms.shape))
+        super().set_multiple(scale)
         self.norms.copy_(unit_norms(self.v))
 
     @torch.no_grad()

@@ -49,7 +49,7 @@ def read_file(path: Path, limit: int = MAX_JSON) -> bytes:
 
 
 def parse_json(data: bytes | str) -> Any:
-    """A JSON value; an integer of more than 64 bits comes as a float. ValueError or RecursionError: it is none."""
+    """A JSON value; integers of more than 64 bits become floats. ValueError or RecursionError: it is not JSON."""
     return json.loads(data, parse_int=lambda digits: int(digits) if len(digits) <= 20 else float(digits))
 
 
@@ -57,7 +57,8 @@ def require_form(value: Any, form: Any, place: str = "") -> None:
     """ValueError, with its place, unless a JSON value has a form.
 
     form: a type, or a tuple of types; [the form of each item]; {str: the form of each value}; or the forms by name
-    of what a dict must have at least. A bool is no int, an int is a float, and a float is finite.
+    of what a dict must have at least. A bool does not count as an int, but an int counts as a float. A float must
+    be finite.
     """
     kinds = form if isinstance(form, tuple) else (type(form) if isinstance(form, list | dict) else form,)
     is_fit = type(value) in kinds or (type(value) is int and float in kinds)

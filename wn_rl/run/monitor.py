@@ -188,7 +188,7 @@ class Monitor:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state that `state_dict` gave. ValueError: it is none."""
+        """Continue from a state that `state_dict` gave. ValueError: the state has another form."""
         require_form(state, _STATE, "the record of the run")
         self._last_log, self._last_evaluation = state["last_log"], state["last_test"]
         self._last_save = self.saved_step = state["last_save"]
