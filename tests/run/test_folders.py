@@ -33,18 +33,20 @@ class Env(gymnasium.Env):
     observation_space, action_space = spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(2)
     total = 0
     def reset(self, *, seed=None, options=None):
+        self.age = 0
         return np.zeros(3, np.float32), {}
     def step(self, action):
         Env.total += 1
-        if Env.total > 700:
+        self.age += 1
+        if Env.total > 400:
             WHAT
-        return np.zeros(3, np.float32), 1.0, Env.total % 9 == 0, False, {}
+        return np.zeros(3, np.float32), 1.0, self.age == 9, False, {}
 gymnasium.register("Odd-v0", Env)
 """
 
 
 def odd_run(folder: Path, what: str, *more: str) -> subprocess.CompletedProcess[str]:
-    """A run, in a process, whose environment does a thing after 700 steps, 350 of which are before training."""
+    """A run, in a process, whose environment does a thing after 400 steps, some of which are before training."""
     (folder / "odd.py").write_text(MODULE.replace("WHAT", what))
     arguments = ["train", "--env-id", "odd:Odd-v0", *QUICK[2:], "--track", "jsonl", "--run-dir", "run", *more]
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, cwd=folder)
