@@ -9,10 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from wn_rl.envs import atari, gymnasium_lanes, minatar
-from wn_rl.envs.atari_vector import AtariVector
-from wn_rl.envs.base import Environments, Lanes, Rules
+from wn_rl.envs.base import Environments, Rules
 from wn_rl.envs.gymnasium_lanes import Description, GymnasiumLane
-from wn_rl.envs.gymnasium_processes import GymnasiumProcesses
+from wn_rl.envs.processes import make_lanes
 from wn_rl.registry import SUITES, did_you_mean
 
 __all__ = ["SUITES", "Suite", "games", "make", "normalize_game"]
@@ -22,9 +21,9 @@ __all__ = ["SUITES", "Suite", "games", "make", "normalize_game"]
 class Suite:
     """Where games come from.
 
-    pixels: whether screens are resized, and emulators may run in threads. sticky: the probability with which
+    pixels: whether screens are resized. sticky: the probability with which
     Gymnasium's ids of these games repeat an action, v4 excepted; None: the rules of actions have no effect.
-    gymnasium: whether lanes may run in processes. full_name: a game's own name, where `games` does not list all;
+    full_name: a game's own name, where `games` does not list all;
     ValueError: there is no such game.
     """
 
@@ -32,34 +31,22 @@ class Suite:
     make: Callable[[str, Rules, int, int], Environments]
     pixels: bool = False
     sticky: float | None = None
-    gymnasium: bool = False
     full_name: Callable[[str], str] | None = None
 
 
-def _make_atari(game: str, rules: Rules, num_envs: int, seed: int) -> Environments:
-    """One lane runs faster from Python, several in the C++ class."""
-    make_lanes = atari.make if num_envs == 1 else AtariVector
-    return make_lanes(game, rules, num_envs, seed)
-
-
 def _make_gymnasium(description: Description, rules: Rules, num_envs: int, seed: int) -> Environments:
-    """Lanes in this process, which is faster, or in processes of their own, for slow environments."""
-    if rules.processes:
-        return GymnasiumProcesses(description, rules, num_envs, seed)
-    return Lanes(lambda _: GymnasiumLane(description, rules.max_episode_frames), num_envs, seed)
+    return make_lanes(lambda _: GymnasiumLane(description, rules.max_episode_frames), rules, num_envs, seed)
 
 
-ATARI = Suite(atari.games, _make_atari, pixels=True, sticky=0.25)
+ATARI = Suite(atari.games, atari.make, pixels=True, sticky=0.25)
 MINATAR = Suite(minatar.games, minatar.make, sticky=0.1)
 CLASSIC = Suite(
     lambda: sorted(gymnasium_lanes.CLASSIC),
     lambda game, *rest: _make_gymnasium(gymnasium_lanes.describe_classic(game), *rest),
-    gymnasium=True,
 )
 GYMNASIUM = Suite(
     gymnasium_lanes.games,
     lambda env_id, *rest: _make_gymnasium(gymnasium_lanes.describe(env_id, rest[0].channels), *rest),
-    gymnasium=True,
     full_name=gymnasium_lanes.full_name,
 )
 
@@ -120,9 +107,7 @@ def _where_else(suite: str, game: str) -> str:
 
 
 def make(suite: str, game: str, rules: Rules, *, num_envs: int, seed: int) -> Environments:
-    """Lanes of a game. What lane i shows depends on the seed and i, not on the number of lanes or threads.
-
-    The exception: one lane of Atari has another emulator, and so other no-ops, than lane 0 of several.
+    """Lanes of a game. What lane i shows depends on the seed and i, not on the number of lanes or processes.
 
     Args:
         suite: a name in SUITES.
@@ -138,7 +123,7 @@ def make(suite: str, game: str, rules: Rules, *, num_envs: int, seed: int) -> En
         ("num_envs", num_envs, 1),
         ("seed", seed, 0),
         ("max_episode_frames", rules.max_episode_frames, 1),
-        ("emulator_threads", rules.emulator_threads, 0),
+        ("processes", rules.processes, 0),
     ):
         if number < minimum:
             raise ValueError(f"{name} must be at least {minimum}, got {number}")
@@ -154,10 +139,8 @@ def _require_effect(name: str, rules: Rules) -> None:
             raise ValueError(f"{rule} must be one of {', '.join(choices)}, got {getattr(rules, rule)!r}")
     for rule, default, has_effect in (
         ("resize", "area", suite.pixels),
-        ("emulator_threads", 0, suite.pixels),
         ("repeat_action_probability", 0, suite.sticky is not None),
         ("full_action_set", False, suite.sticky is not None),
-        ("processes", False, suite.gymnasium),
         ("channels", "auto", suite.full_name is not None),
     ):
         value = getattr(rules, rule)

@@ -66,8 +66,7 @@ class GameEnv(gymnasium.Env[NDArray[Any], np.int64], EzPickle):
             resize=resize,
             repeat_action_probability=repeat_action_probability,
             full_action_set=full_action_set,
-            emulator_threads=0,
-            processes=False,
+            processes=0,
             channels="auto",
         )
         self._make_lane: Callable[..., Lanes] = partial(cast(Any, make), suite, game, rules, num_envs=1)

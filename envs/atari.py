@@ -1,10 +1,10 @@
-"""Atari, one lane: the emulator driven from Python, with the pixel and reset rules of ale-py's vector class.
+"""Atari: emulators driven from Python, with the pixels and resets of ale-py's vector class.
 
 Pixels: the maximum of the last two of four grey frames, resized to 84x84 (Mnih et al. 2015, Methods; the
 maximum of grey frames as deep_q_rl). Resets: 0 to 30 frames without action, and no FIRE press.
 """
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import cv2
@@ -12,7 +12,9 @@ import numpy as np
 from ale_py import ALEInterface, ALEState, LoggerMode, roms
 from numpy.typing import NDArray
 
-from wn_rl.envs.base import EnvironmentSpec, Lane, Lanes, Rules
+from wn_rl.envs.base import Environments, EnvironmentSpec, Lane, Rules
+from wn_rl.envs.processes import make_lanes
+from wn_rl.machine import num_cores
 
 FRAME_SKIP = 4
 FRAME_SIZE = 84
@@ -38,9 +40,10 @@ def atari_spec(actions: list[Any]) -> EnvironmentSpec:
     )
 
 
-def make(game: str, rules: Rules, num_envs: int, seed: int) -> Lanes:
-    """The game, in one lane or in lanes stepped one after another; `atari_vector` is faster for several."""
-    return Lanes(lambda lane_seed: AtariLane(game, rules, lane_seed), num_envs, seed)
+def make(game: str, rules: Rules, num_envs: int, seed: int) -> Environments:
+    """Lanes of the game: one in this process; several in one for each core, unless the rules say otherwise."""
+    processes = num_cores() if num_envs > 1 else 0
+    return make_lanes(partial(AtariLane, game, rules), rules, num_envs, seed, processes=processes)
 
 
 class AtariLane(Lane):
@@ -49,7 +52,7 @@ class AtariLane(Lane):
     def __init__(self, game: str, rules: Rules, seed: int) -> None:
         ALEInterface.setLoggerMode(LoggerMode.Error)  # else a banner on every start
         self._ale = ALEInterface()
-        self._ale.setFloat("repeat_action_probability", rules.repeat_action_probability)
+        self._ale.setFloat("repeat_action_probability", 0.0)  # its states would lack the last action
         self._ale.setInt("random_seed", seed)
         self._ale.loadROM(roms.get_rom_path(game))
         full = rules.full_action_set
@@ -57,22 +60,38 @@ class AtariLane(Lane):
         self.spec = atari_spec(self._actions)
         self._life_loss_terminates = rules.life_loss_terminates
         self._max_frames = rules.max_episode_frames
+        self._repeat_probability = rules.repeat_action_probability
         self._interpolation = RESIZES[rules.resize]
         self._screen = np.zeros(self._ale.getScreenDims(), dtype=np.uint8)  # newest, then the maximum of two
         self._previous = np.zeros_like(self._screen)
-        self._frames = 0  # of this episode, without the no-ops
+        self._seed = self._frames = 0  # of this episode, without the no-ops
+        self._last_action = 0  # of the agent's, NOOP
         self.lives = 0
+        self._starts = self._make_starts()
 
-    def reset(self, seed: int, out: NDArray[np.uint8]) -> None:
-        """Start an episode, and let 0 to 30 frames pass, their number drawn from the seed."""
+    def _make_starts(self) -> list[tuple[ALEState, NDArray[np.uint8]]]:
+        """The state and the grey screen after 0, 1, ... frames without action.
+
+        To restore one takes a hundredth of the time of a reset, which plays some 60 frames first.
+        """
         self._ale.reset_game()
-        for _ in range(np.random.default_rng(seed).integers(MAX_NOOP_FRAMES + 1)):
-            self._ale.act(0)
+        starts = []
+        for frame in range(MAX_NOOP_FRAMES + 1):
+            if frame:
+                self._ale.act(0)
             if self._ale.game_over():
                 self._ale.reset_game()
-        self._frames = 0
+            starts.append((self._ale.cloneState(include_rng=False), self._ale.getScreenGrayscale()))
+        return starts
+
+    def reset(self, seed: int, out: NDArray[np.uint8]) -> None:
+        """Start an episode after 0 to 30 frames without action, their number drawn from the seed."""
+        state, screen = self._starts[np.random.default_rng(seed).integers(len(self._starts))]
+        self._ale.restoreState(state)
+        self._seed, self._frames, self._last_action = seed, 0, 0
+        self._random = np.random.PCG64(seed)
         self.lives = self._ale.lives()
-        self._ale.getScreenGrayscale(self._screen)
+        self._screen[:] = screen
         self._previous.fill(0)
         self._observe(out)
 
@@ -82,10 +101,11 @@ class AtariLane(Lane):
         Where it ends, the frame is what the vector class shows too: the last pooled screen, or the maximum of that
         and this step's third frame if the fourth is the last. A cut episode bootstraps from it.
         """
-        ale, code = self._ale, self._actions[action]
-        reward = 0
+        ale, reward = self._ale, 0
         for remaining in range(FRAME_SKIP, 0, -1):
-            reward += ale.act(code)
+            if not self._repeat_probability or self._random.random_raw() >= self._repeat_probability * 2**64:
+                self._last_action = action  # sticky actions (Machado et al. 2018) are drawn at each frame
+            reward += ale.act(self._actions[self._last_action])
             self._frames += 1
             terminal = ale.game_over()
             over = terminal or self._frames >= self._max_frames
@@ -116,7 +136,9 @@ class AtariLane(Lane):
         return {
             "emulator": np.frombuffer(emulator, dtype=np.uint8).copy(),
             "screen": self._screen.copy(),
+            "seed": self._seed,
             "frames": self._frames,
+            "last_action": self._last_action,
             "lives": self.lives,
         }
 
@@ -124,5 +146,7 @@ class AtariLane(Lane):
         self._ale.restoreState(ALEState(state["emulator"].tobytes()))
         self._screen[:] = state["screen"]
         self._previous.fill(0)  # the saved screen is the maximum with it
-        self._frames = int(state["frames"])
+        self._seed, self._frames = int(state["seed"]), int(state["frames"])
+        self._random = np.random.PCG64(self._seed).advance(self._frames)  # one draw a frame
+        self._last_action = int(state["last_action"])
         self.lives = int(state["lives"])

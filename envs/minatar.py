@@ -7,13 +7,15 @@ import colorsys
 import copy
 import importlib.util
 import runpy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wn_rl.envs.base import EnvironmentSpec, Lane, Lanes, Rules
+from wn_rl.envs.base import Environments, EnvironmentSpec, Lane, Rules
+from wn_rl.envs.processes import make_lanes
 
 GAMES = ["asterix", "breakout", "freeway", "seaquest", "space_invaders"]
 ACTION_NAMES = {"n": "NOOP", "l": "LEFT", "u": "UP", "r": "RIGHT", "d": "DOWN", "f": "FIRE"}
@@ -27,12 +29,12 @@ def games() -> list[str]:
     return list(GAMES)
 
 
-def make(game: str, rules: Rules, num_envs: int, seed: int) -> Lanes:
+def make(game: str, rules: Rules, num_envs: int, seed: int) -> Environments:
     """Lanes of one game."""
-    game_class = _game_class(game)
-    return Lanes(lambda _: MinAtarLane(game_class(ramping=True), rules), num_envs, seed)
+    return make_lanes(lambda _: MinAtarLane(_game_class(game)(ramping=True), rules), rules, num_envs, seed)
 
 
+@cache
 def _game_class(game: str) -> Any:
     """The game's own module alone: importing the package would load matplotlib and seaborn, for a window."""
     package = importlib.util.find_spec("minatar")

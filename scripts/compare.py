@@ -7,5 +7,5 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from wn_rl.cli import main
 
-if __name__ == "__main__":  # processes of environments import this file again
+if __name__ == "__main__":
     main(["compare", *sys.argv[1:]])

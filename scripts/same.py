@@ -64,7 +64,6 @@ RUNS = {
     "minatar-authors-compile": f"{MINATAR} {AUTHORS} --accelerate compile",
     "minatar-nature": f"{MINATAR} {NATURE}",
     "minatar-nature-compile": f"{MINATAR} {NATURE} --accelerate compile",
-    "gymnasium-processes": f"{CLASSIC} --suite gymnasium --num-envs 2 --environment.processes",
     "atari-1-lane": f"{ATARI} --num-envs 1",
     "atari-8-lanes": f"{ATARI} --num-envs 8",
     "atari-8-lanes-compile-bfloat16": f"{ATARI} --accelerate compile --learning.precision bfloat16",

@@ -10,7 +10,6 @@ from wn_rl import config as config_module
 from wn_rl.config import (
     ROLES,
     Config,
-    EnvironmentConfig,
     EvaluationConfig,
     LearningConfig,
     NetworkConfig,
@@ -68,7 +67,6 @@ def test_default_preset() -> None:
         ({"learning": LearningConfig(replay_start=10), "num_envs": 8}, "too few frames"),
         ({"network": NetworkConfig(log_scale=3.0), "parameterization": "normal"}, "needs a weight_norm"),
         ({"network": NetworkConfig(max_v_norm=-1.0)}, "--network.max-v-norm must be greater than 0"),
-        ({"environment": EnvironmentConfig(resize="bilinear"), "num_envs": 2}, "needs one lane"),
         ({"steps": 600.0}, "--steps must be a whole number, got 600.0"),
         ({"steps": "5"}, "--steps must be a whole number, got '5'"),
         ({"seed": True}, "--seed must be a whole number, got True"),

@@ -20,7 +20,7 @@ FLAT = {
 # Each wing, and what it may import besides itself.
 MAY_IMPORT = {
     "wn_rl.nn": {"wn_rl.registry"},
-    "wn_rl.envs": {"wn_rl.registry"},
+    "wn_rl.envs": {"wn_rl.registry", "wn_rl.machine"},
     "wn_rl.agents": {"wn_rl.nn", "wn_rl.envs", *FLAT},
     "wn_rl.run": {"wn_rl.agents", "wn_rl.nn", "wn_rl.envs", *FLAT},
     "wn_rl.compare": {"wn_rl.run", *FLAT},

@@ -2,5 +2,5 @@
 
 from wn_rl.cli import main
 
-if __name__ == "__main__":  # processes of environments import this file again
+if __name__ == "__main__":
     main()

@@ -97,11 +97,10 @@ class EnvironmentConfig:
     full_action_set: Learning[bool] = False
     """Offer all actions (18 on Atari, 6 in MinAtar) instead of those that have an effect in the game."""
     resize: Evaluation[Literal["area", "bilinear"]] = "area"
-    """How screens become 84x84: area, or bilinear as in the older codes (one lane only)."""
-    emulator_threads: Circumstance[Threads] = 0
-    """Threads of the emulator of several Atari lanes; 0 is one for each core. Results do not depend on it."""
-    processes: Circumstance[bool] = False
-    """Gymnasium: each lane in a process of its own; faster where a step takes a millisecond. Equal results."""
+    """How screens become 84x84: area, or bilinear as in the older codes."""
+    processes: Circumstance[Threads] = 0
+    """Processes that step the lanes, with the same results; 0: one per core for several lanes of Atari, none for
+    other games, where they help if a step takes a millisecond."""
     channels: Evaluation[Literal["auto", "first", "last"]] = "auto"
     """Gymnasium: the axis of an image that has its channels; auto guesses it and says so."""
 
@@ -295,8 +294,6 @@ def _check_combinations(config: Config) -> None:
             f"--learning.replay-start {learning.replay_start} gives {config.num_envs} lanes too few frames "
             f"for a stack of {network.stack}: use at least {minimum}"
         )
-    if config.environment.resize == "bilinear" and max(config.num_envs, config.evaluation.num_envs) > 1:
-        raise ValueError("--environment.resize bilinear needs one lane: --num-envs 1 --evaluation.num-envs 1")
     _check_parameterization(config)
 
 

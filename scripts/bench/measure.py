@@ -99,9 +99,7 @@ def matrix_rate(precision: str, device: str, threads: int, repetitions: int = 20
     return 2 * size**3 / min(seconds_of(lambda: matrix @ matrix) for _ in range(repetitions))
 
 
-def in_turns(
-    workers: Mapping[Name, tuple[Any, ...]], turns: int, seconds: float
-) -> dict[Name, list[dict[Any, Any]]]:
+def in_turns(workers: Mapping[Name, tuple[Any, ...]], turns: int, seconds: float) -> dict[Name, list[Any]]:
     """What workers (function and arguments), each in a process of its own, count in their turns of this length.
 
     The others wait meanwhile, so that the machine's noise affects all of them alike.
@@ -115,7 +113,7 @@ def in_turns(
     # A fresh interpreter for each process: no state of this one, CUDA's included, reaches what is measured.
     spawn = multiprocessing.get_context("spawn")
     connections: dict[Name, Connection] = {}
-    results: dict[Name, list[dict[Any, Any]]] = {name: [] for name in workers}
+    results: dict[Name, list[Any]] = {name: [] for name in workers}
     with contextlib.ExitStack() as stack:
         for name, (worker, *arguments) in workers.items():
             connections[name], theirs = spawn.Pipe()

@@ -100,18 +100,15 @@ def _spec_of(config: Config) -> EnvironmentSpec:
 
 
 def emulators(options: Options) -> Iterator[Row]:
-    """Emulator frames a second under random play, by lanes and threads."""
-    cores = num_cores()
+    """Emulator frames a second under random play, by lanes and processes."""
     for game in GAMES:
         jobs = {}
-        for lanes, threads in sorted({(1, 1), (8, 1), (8, cores), (64, cores)}):
-            environment = EnvironmentConfig(emulator_threads=threads)
+        for lanes, processes in ((1, 0), (64, 1), (64, num_cores())):
+            environment = EnvironmentConfig(processes=processes)
             config = config_of("paper", game, options.device, num_envs=lanes, environment=environment)
-            jobs[lanes, threads] = workers.emulator, config
-        for (lanes, threads), turns in in_turns(jobs, options.repetitions, options.seconds / 4).items():
-            for rows in turns[0]:
-                what = {"game": game, "lanes": lanes, "threads": threads, "rows": rows}
-                yield Row(what, "frames/s", [turn[rows] for turn in turns])
+            jobs[lanes, processes] = workers.emulator, config
+        for (lanes, processes), turns in in_turns(jobs, options.repetitions, options.seconds / 4).items():
+            yield Row({"game": game, "lanes": lanes, "processes": processes}, "frames/s", turns)
 
 
 def peers(options: Options) -> Iterator[Row]:

@@ -283,7 +283,7 @@ def test_the_rules_of_training_and_of_tests_reach_the_game(monkeypatch: pytest.M
         return Chain(1, 0)
 
     monkeypatch.setattr(envs, "make", make)
-    rules = EnvironmentConfig(max_episode_frames=20_000, resize="bilinear", emulator_threads=3, processes=True)
+    rules = EnvironmentConfig(max_episode_frames=20_000, resize="bilinear", processes=3)
     config = dataclasses.replace(CHAIN, environment=rules)
     make_training_environments(config)
     make_training_environments(dataclasses.replace(config, seed=2))

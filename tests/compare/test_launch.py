@@ -311,16 +311,14 @@ def test_each_run_sees_the_gpu_of_its_slot(interpreter: Callable[[str], None], t
 
 
 def test_a_run_goes_on_with_what_resume_takes_of_the_settings_asked_for_now() -> None:
-    taken = {
-        "environment.emulator_threads" if name == "emulator_threads" else name for name in vars(Resume(Path("x")))
-    }
+    taken = {"environment.processes" if name == "processes" else name for name in vars(Resume(Path("x")))}
     assert set(launch._RESUMABLE) == taken - {"run", "steps"}
     assert set(launch._RESUMABLE) <= names_of(Role.CIRCUMSTANCE, Role.RECORD)
 
 
 def test_runs_share_the_cores_for_their_emulators() -> None:
-    assert share_cores(laptop("breakout"), 4).environment.emulator_threads == 4
-    asked = changed(laptop("breakout"), {"environment.emulator_threads": 3})
+    assert share_cores(laptop("breakout"), 4).environment.processes == 4
+    asked = changed(laptop("breakout"), {"environment.processes": 3})
     assert share_cores(asked, 4) == asked
     assert share_cores(minatar("breakout"), 4) == minatar("breakout")  # which takes no other number
 

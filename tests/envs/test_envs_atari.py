@@ -1,18 +1,19 @@
-"""Atari: the two backends against each other, and what is Atari's alone."""
+"""Atari: our lanes against ale-py's vector class, and what is Atari's alone."""
 
+import dataclasses
+from functools import partial
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
-from ale_py import ALEInterface, LoggerMode, roms
+from ale_py import ALEInterface, AtariVectorEnv, LoggerMode, roms
 from environment_tools import actions_for, assert_equal_steps, check_restore, make, play
 
+from wn_rl import envs
 from wn_rl.config import EnvironmentConfig
-from wn_rl.envs import atari, atari_vector
-from wn_rl.envs import base as lanes
-from wn_rl.envs.atari_vector import AtariVector
-from wn_rl.envs.base import lane_seed
+from wn_rl.envs import atari
+from wn_rl.envs.base import Lanes, Step, first_step, lane_seed
 from wn_rl.report.published_scores import REFERENCE_SCORES, SOURCES
 
 PAPER_GAMES = ["breakout", "enduro", "seaquest", "space_invaders"]
@@ -20,24 +21,47 @@ PAPER_GAMES = ["breakout", "enduro", "seaquest", "space_invaders"]
 
 @pytest.fixture
 def without_noops(monkeypatch):
-    """The two backends draw the number of no-ops from different generators."""
+    """The vector class draws the number of no-ops from another generator."""
     monkeypatch.setattr(atari, "MAX_NOOP_FRAMES", 0)
 
 
-def both_backends(game, num_steps, **changes):
-    """One lane played by each backend with the same actions."""
-    streams = []
-    for backend in (atari.make, AtariVector):
-        environments = backend(game, EnvironmentConfig(**changes), 1, 5)
-        actions = actions_for(environments, num_steps)
-        streams.append([environments.reset(), *play(environments, actions)])
-        environments.close()
-    return streams
+def play_in_vector_class(game, actions, rules):
+    """One lane of the vector class with these actions, as Steps."""
+    vector = AtariVectorEnv(
+        game,
+        1,
+        max_num_frames_per_episode=rules.max_episode_frames,
+        repeat_action_probability=rules.repeat_action_probability,
+        full_action_space=rules.full_action_set,
+        stack_num=1,
+        noop_max=1,  # it draws 0 to noop_max - 1
+        episodic_life=False,
+        reward_clipping=False,
+        use_fire_reset=False,
+    )
+    frames, info = vector.reset(seed=np.array([lane_seed(5, 0, 0)]))
+    steps, lives, over = [first_step(frames[:, 0])], info["lives"], np.zeros(1, dtype=bool)
+    for row in actions:
+        vector.send(row)
+        frames, reward, terminated, truncated, info = vector.recv()
+        discount = np.where(over | ~(terminated | (info["lives"] < lives)), 1, 0).astype(np.float32)
+        steps.append(Step(frames[:, 0], np.where(over, 0, reward).astype(np.float32), discount, over))
+        lives, over = info["lives"], terminated | truncated
+    return steps
+
+
+def ours_and_theirs(game, num_steps, **changes):
+    """One lane of ours and of the vector class with the same actions."""
+    rules = EnvironmentConfig(**changes)
+    environments = atari.make(game, rules, 1, 5)
+    actions = actions_for(environments, num_steps)
+    ours = [environments.reset(), *play(environments, actions)]
+    return ours, play_in_vector_class(game, actions, rules)
 
 
 @pytest.mark.parametrize("game", PAPER_GAMES)
-def test_backends_agree_frame_by_frame(game, without_noops):
-    one, vector = both_backends(game, 700)
+def test_lanes_agree_with_the_vector_class_frame_by_frame(game, without_noops):
+    one, vector = ours_and_theirs(game, 700)
     assert_equal_steps(one, vector)
     games = sum(int(step.first[0]) for step in one)
     lost = sum(int(step.discount[0] == 0) for step in one)
@@ -49,18 +73,35 @@ def test_backends_agree_frame_by_frame(game, without_noops):
         assert any(step.reward[0] > 0 for step in one)
 
 
-def test_backends_agree_on_sticky_actions_and_on_all_actions(without_noops):
-    """To the end of the first game, whose seed both take from the lane's."""
-    one, vector = both_backends("breakout", 500, repeat_action_probability=0.25, full_action_set=True)
-    end = next(number for number, step in enumerate(one) if number and step.first[0])
-    assert_equal_steps(one[:end], vector[:end])
-    plain, _ = both_backends("breakout", 500, full_action_set=True)
-    assert any((a.observation != b.observation).any() for a, b in zip(one[:end], plain, strict=False))
+def test_all_actions_agree_with_the_vector_class(without_noops):
+    one, vector = ours_and_theirs("breakout", 500, full_action_set=True)
+    assert_equal_steps(one, vector)
+
+
+def test_sticky_actions_are_drawn_at_each_frame():
+    """By hand: where a draw is below a quarter, the frame repeats the action of the frame before."""
+    played, seed = [], 4
+    lane = atari.AtariLane("breakout", EnvironmentConfig(repeat_action_probability=0.25), seed=1)
+    out = np.empty(lane.spec.frame_shape, dtype=np.uint8)
+    lane.reset(seed, out)
+    ale = SimpleNamespace(act=lambda code: played.append(code) or 0, game_over=lambda: False, lives=lambda: 5)
+    ale.getScreenGrayscale = lambda out: out.fill(0)
+    lane._ale = ale
+    codes = lane._actions
+    actions = [2, 3] * 500
+    for action in actions:
+        lane.step(action, out)
+    expected, last, draws = [], codes[0], np.random.PCG64(seed)
+    for action in np.repeat(actions, 4):
+        last = codes[action] if draws.random_raw() / 2**64 >= 0.25 else last
+        expected.append(last)
+    assert played == expected
+    kept = sum(now == codes[action] for now, action in zip(played[::4], actions, strict=True))
+    assert 700 < kept < 800  # of 1,000 actions three quarters begin at once
 
 
 @pytest.mark.parametrize("num_envs", [1, 3])
-def test_sticky_actions_go_on_after_a_resume(num_envs, monkeypatch):
-    monkeypatch.setattr(atari_vector, "WINDOW", 40)
+def test_sticky_actions_go_on_after_a_resume(num_envs):
     rules = {"repeat_action_probability": 0.25, "full_action_set": True, "max_episode_frames": 4 * 25}
     original, restored = (make("atari", "breakout", num_envs, **rules) for _ in range(2))
     assert original.spec.num_actions == 18
@@ -71,8 +112,8 @@ def test_sticky_actions_go_on_after_a_resume(num_envs, monkeypatch):
 
 
 @pytest.mark.parametrize("max_frames", [1, 18, 40])
-def test_backends_agree_where_a_game_is_cut(max_frames, without_noops):
-    one, vector = both_backends("breakout", 60, max_episode_frames=max_frames)
+def test_a_cut_game_agrees_with_the_vector_class(max_frames, without_noops):
+    one, vector = ours_and_theirs("breakout", 60, max_episode_frames=max_frames)
     assert_equal_steps(one, vector)
     steps_of_a_game = -(-max_frames // atari.FRAME_SKIP)
     assert [bool(step.first[0]) for step in one] == [n % (steps_of_a_game + 1) == 0 for n in range(61)]
@@ -117,25 +158,6 @@ def test_lives_are_compared_with_the_previous_step(before, lives, discounts):
     assert [lane.step(0, out)[1] for _ in lives] == discounts
 
 
-def test_lives_are_compared_with_the_previous_step_in_many_lanes():
-    class Emulators:
-        rest = iter(LIVES)
-
-        def send(self, actions):
-            pass
-
-        def recv(self):
-            frames, no = np.zeros((2, 1, 84, 84), dtype=np.uint8), np.zeros(2, dtype=bool)
-            return frames, np.zeros(2), no, no, {"lives": np.array([next(self.rest), 3])}
-
-    environments = AtariVector("seaquest", EnvironmentConfig(), 2, 5)
-    environments.reset()
-    environments._emulators, environments._lives = Emulators(), np.array([3, 3])
-    steps = play(environments, np.zeros((len(LIVES), 2), dtype=np.int64))
-    assert [step.discount[0] for step in steps] == DISCOUNTS
-    assert all(step.discount[1] == 1 for step in steps)
-
-
 @pytest.mark.parametrize(("resize", "interpolation"), [("area", cv2.INTER_AREA), ("bilinear", cv2.INTER_LINEAR)])
 def test_pixels_against_a_plain_loop(resize, interpolation, without_noops):
     """The maximum of the last two of four grey frames, then the resize: deep_q_rl's order."""
@@ -173,82 +195,48 @@ def test_noops_are_zero_to_thirty_frames():
     assert offset == lane._ale.getEpisodeFrameNumber()
 
 
-def test_noops_of_many_lanes_are_zero_to_thirty_frames():
-    environments = AtariVector("breakout", EnvironmentConfig(), 8, 5)
-    environments.reset()
-    numbers = set()
+@pytest.mark.parametrize("game", [*PAPER_GAMES, "hangman", "solaris", "yars_revenge"])
+def test_a_start_is_the_reset_and_the_frames_without_action(game):
+    """Also where the emulator's random numbers change the start, as in the last three."""
+    lane, again = (atari.AtariLane(game, EnvironmentConfig(), seed=7) for _ in range(2))
+    out = np.empty(lane.spec.frame_shape, dtype=np.uint8)
+    lane.reset(1, out)
+    for _ in range(40):
+        lane.step(1, out)  # the game before leaves nothing
+    [seed] = [seed for seed in range(1000) if np.random.default_rng(seed).integers(31) == 12][:1]
+    lane.reset(seed, out)
+    ale = again._ale
+    ale.setInt("random_seed", 7)
+    ale.loadROM(roms.get_rom_path(game))
+    ale.reset_game()
     for _ in range(12):
-        _, info = environments._emulators.reset()
-        numbers |= set(info["episode_frame_number"].tolist())
-    environments.close()
-    assert min(numbers) == 0
-    assert max(numbers) == 30
+        ale.act(0)
+    screen = cv2.resize(ale.getScreenGrayscale(), (84, 84), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(out, screen)
+    for action in np.random.default_rng(0).integers(lane.spec.num_actions, size=100):
+        code = lane._actions[action]
+        assert lane._ale.act(code) == ale.act(code)
+        np.testing.assert_array_equal(lane._ale.getScreenGrayscale(), ale.getScreenGrayscale())
 
 
-def test_state_of_many_lanes_over_windows(monkeypatch):
-    """Games are cut after 25 steps: rows 52 and 104 are the first game starts in a window of 40 steps."""
-    monkeypatch.setattr(atari_vector, "WINDOW", 40)
-    original = make("atari", "breakout", 3, emulator_threads=1, max_episode_frames=4 * 25)
-    restored = make("atari", "breakout", 3, emulator_threads=2, max_episode_frames=4 * 25)
-    actions = actions_for(original, 110)
-    original.reset()
-    row = 0
-    for stop, start in ((51, 0), (52, 52), (103, 52), (104, 104)):
-        play(original, actions[row:stop])
-        row = stop
-        state = original.state_dict()
-        assert state["starts"].tolist() == [start] * 3
-        assert len(state["log"]) == stop - start
-    check_restore(original, restored, actions, at=[51, 52])
-    original.close()
-    restored.close()
-
-
-def test_a_state_keeps_the_windows_that_it_was_played_with(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(atari_vector, "WINDOW", 40)
-    original = make("atari", "breakout", 2, max_episode_frames=4 * 25)
-    monkeypatch.setattr(atari_vector, "WINDOW", 1000)
-    restored = make("atari", "breakout", 2, max_episode_frames=4 * 25)
-    actions = actions_for(original, 110)
-    original.reset()
-    play(original, actions[:60])
-    restored.load_state_dict(original.state_dict())
-    assert_equal_steps(play(restored, actions[60:]), play(original, actions[60:]))  # row 104 is in a new window
-    original.close()
-    restored.close()
-
-
-def test_lanes_of_different_log_lengths(monkeypatch):
-    """Lanes whose games end at different rows are seeded at different rows."""
-    monkeypatch.setattr(atari_vector, "WINDOW", 100)
-    original, restored = make("atari", "space_invaders", 2), make("atari", "space_invaders", 2, emulator_threads=1)
-    actions = actions_for(original, 700)
-    original.reset()
-    starts = [0, 0]
-    row = 0
-    while min(starts) == 0 or starts[0] == starts[1]:
-        play(original, actions[row : row + 1])
-        row += 1
-        starts = original.state_dict()["starts"].tolist()
-    check_restore(original, restored, actions[: row + 60], at=[row, row + 30])
-    original.close()
-    restored.close()
-
-
-def test_a_window_starts_its_lanes_from_new_seeds(monkeypatch):
-    """Without windows and with them the stream is the same up to the first reset of the second window."""
-    streams = []
-    for window in (10_000, 20):
-        monkeypatch.setattr(atari_vector, "WINDOW", window)
-        environments = make("atari", "breakout", 2, max_episode_frames=4 * 15)
-        streams.append([environments.reset(), *play(environments, actions_for(environments, 40))])
-        environments.close()
-    assert_equal_steps(streams[0][:32], streams[1][:32])  # firsts at 0, 16, 32; 32 is past row 20
-    assert streams[1][32].first.all()
-    assert any(
-        (one.observation != other.observation).any()
-        for one, other in zip(streams[0][32:], streams[1][32:], strict=True)
+@pytest.mark.parametrize("game", ["breakout", "hangman"])
+def test_lanes_are_equal_for_any_number_of_processes(game):
+    rules = EnvironmentConfig(max_episode_frames=4 * 25, repeat_action_probability=0.25)
+    here = Lanes(partial(atari.AtariLane, game, rules), 3, 3)
+    two, three = (
+        envs.make("atari", game, dataclasses.replace(rules, processes=number), num_envs=3, seed=3)
+        for number in (2, 3)
     )
+    actions = actions_for(here, 110)
+    expected = [here.reset(), *play(here, actions)]
+    assert_equal_steps([two.reset(), *play(two, actions)], expected)
+    np.testing.assert_array_equal(two.render(), here.render())
+    assert two.render().shape == (210, 160, 3)
+    check_restore(two, three, actions, at=[51, 52, 60])
+    three.load_state_dict(here.state_dict())
+    assert_equal_steps(play(three, actions[:5]), play(here, actions[:5]))
+    for lanes in (here, two, three):
+        lanes.close()
 
 
 def test_reset_and_close_with_a_step_in_flight():
@@ -264,19 +252,3 @@ def test_reference_scores():
     assert sorted(REFERENCE_SCORES) == PAPER_GAMES
     assert all(set(scores) == set(SOURCES) for scores in REFERENCE_SCORES.values())
     assert REFERENCE_SCORES["space_invaders"]["dqn_weight_norm"] == 2179
-
-
-def test_each_window_has_seeds_of_its_own(monkeypatch):
-    asked = []
-
-    def noted(seed, lane, index):
-        asked.append((seed, lane, index))
-        return lanes.lane_seed(seed, lane, index)
-
-    monkeypatch.setattr(atari_vector, "WINDOW", 20)
-    monkeypatch.setattr(atari_vector, "lane_seed", noted)
-    environments = make("atari", "breakout", 2, seed=5, max_episode_frames=4 * 15)
-    environments.reset()
-    play(environments, actions_for(environments, 50))  # firsts at 0, 16, 32 and 48; windows begin at 20 and 40
-    environments.close()
-    assert asked == [(5, 0, 0), (5, 1, 0), (5, 0, 1), (5, 1, 1), (5, 0, 2), (5, 1, 2)]

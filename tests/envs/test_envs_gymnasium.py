@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import os
 import re
@@ -10,7 +9,6 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -39,7 +37,6 @@ from wn_rl.agents.episodes import EpisodeReturns
 from wn_rl.agents.experiment import make_dqn, take_metrics
 from wn_rl.envs.base import InvalidOutput, Step, lane_seed
 from wn_rl.envs.gymnasium_lanes import PROBE_STEPS, describe
-from wn_rl.envs.gymnasium_processes import GymnasiumProcesses
 from wn_rl.presets import preset_for_frames, vectors
 from wn_rl.registry import PRESETS
 
@@ -315,7 +312,7 @@ def test_a_lost_game_counts_nowhere() -> None:
 
 
 def test_processes_show_what_lanes_show_and_restore_each_others_state() -> None:
-    lanes, processes = (make("gymnasium", CATCH, 2, processes=own_process) for own_process in (False, True))
+    lanes, processes = (make("gymnasium", CATCH, 2, processes=number) for number in (0, 2))
     try:
         actions = actions_for(lanes, 60)
         expected = [lanes.reset(), *play(lanes, actions)]
@@ -338,60 +335,34 @@ def test_processes_show_what_lanes_show_and_restore_each_others_state() -> None:
 @pytest.mark.parametrize("lane", [0, 1])
 @pytest.mark.parametrize("in_a_step", [True, False])
 def test_a_lane_whose_process_dies_is_named_and_ends_them_all(lane: int, in_a_step: bool) -> None:
-    environments = make("gymnasium", CATCH, 2, processes=True)
+    environments = make("gymnasium", CATCH, 2, processes=2)
     environments.reset()
-    processes = environments._vector.processes  # type: ignore[attr-defined]
+    processes = [worker.process for worker in environments._workers]  # type: ignore[attr-defined]
     if in_a_step:
         environments.send(np.array([0, 0]))
     processes[lane].kill()
-    processes[lane].join()
+    processes[lane].wait()
     if in_a_step:
         with contextlib.suppress(RuntimeError):  # the lane may have answered before its end
             environments.recv()
-    if any(process.is_alive() for process in processes):
-        with pytest.raises(RuntimeError, match=rf"the process of lane {lane} \(exit code -9\) has died"):
+    if any(process.poll() is None for process in processes):
+        with pytest.raises(RuntimeError, match=rf"the process of lane {lane} has died \(exit code -9\)"):
             play(environments, np.zeros((1, 2), dtype=np.int64))
-    assert not any(process.is_alive() for process in processes)
+    assert all(process.poll() is not None for process in processes)
     environments.close()
 
 
 def test_processes_that_are_dead_can_be_closed() -> None:
-    environments = make("gymnasium", CATCH, 2, processes=True)
+    environments = make("gymnasium", CATCH, 2, processes=2)
     environments.reset()
     environments.send(np.array([0, 0]))
-    environments._vector.processes[1].kill()  # type: ignore[attr-defined]
+    environments._workers[1].process.kill()  # type: ignore[attr-defined]
     environments.close()
     environments.close()
 
 
-class Dying:
-    """A process whose exit code is known only after a while; None: it is still running."""
-
-    def __init__(self, exit_code: int, looks_before: int) -> None:
-        self._codes = itertools.chain([None] * looks_before, itertools.repeat(exit_code))
-        self.kill = self.join = lambda: None
-
-    @property
-    def exitcode(self) -> int | None:
-        return next(self._codes)
-
-
-def test_a_death_is_waited_for_though_another_process_was_closed() -> None:
-    environments = object.__new__(GymnasiumProcesses)
-    vector = SimpleNamespace(processes=[Dying(0, 0), Dying(-9, 4)], closed=False)
-    environments._vector = vector
-
-    def reset_by_peer() -> None:
-        raise ConnectionResetError
-
-    with pytest.raises(RuntimeError, match=r"the process of lane 1 \(exit code -9\) has died"):
-        environments._ask(reset_by_peer)
-    assert vector.closed
-
-
-@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Gymnasium shows each worker's traceback so
 def test_an_error_of_the_environment_s_own_comes_through() -> None:
-    environments = make("gymnasium", BROKEN, 2, processes=True)
+    environments = make("gymnasium", BROKEN, 2, processes=2)
     environments.reset()
     with pytest.raises(FileNotFoundError, match="no such level"):
         play(environments, np.zeros((1, 2), dtype=np.int64))
@@ -405,8 +376,8 @@ NOT_FINITE = pytest.mark.parametrize(
 
 
 @NOT_FINITE
-@pytest.mark.parametrize("processes", [False, True])
-def test_what_is_not_finite_is_said_with_its_place(name: str, what: str, processes: bool) -> None:
+@pytest.mark.parametrize("processes", [0, 1])
+def test_what_is_not_finite_is_said_with_its_place(name: str, what: str, processes: int) -> None:
     environments = make("gymnasium", f"own_environments:Own/{name}-v0", 2, processes=processes)
     environments.reset()
     with pytest.raises(FloatingPointError, match=rf"Own/{name}-v0, episode of seed \d+, step 40: {what}"):
@@ -422,7 +393,7 @@ def test_a_picture_that_fails_is_a_value_error() -> None:
 
 
 def test_processes_know_of_lost_games() -> None:
-    processes = make("gymnasium", NOISY, 2, processes=True)
+    processes = make("gymnasium", NOISY, 2, processes=2)
     try:
         with pytest.raises(RuntimeError):
             processes.send(np.array([0, 0]))
@@ -479,7 +450,7 @@ def test_what_is_not_finite_from_the_first_game_on_is_one_line(
         ("NoneReward", "the reward is None, not one number"),
     ],
 )
-@pytest.mark.parametrize("processes", [[], ["--environment.processes"]])
+@pytest.mark.parametrize("processes", [[], ["--environment.processes", "2"]])
 def test_a_run_ends_in_one_line_where_its_environment_breaks_its_word(
     name: str, what: str, processes: list[str], tmp_path: Path
 ) -> None:
@@ -540,7 +511,7 @@ def test_an_id_and_a_game_are_one_too_many(arguments: list[str], capsys: pytest.
 
 def test_a_killed_run_continues_bit_for_bit(tmp_path: Path) -> None:
     whole, victim = tmp_path / "whole", tmp_path / "victim"
-    more = ["--steps", "2500", "--evaluation.period", "1200", "--environment.processes", "--keep-replay"]
+    more = ["--steps", "2500", "--evaluation.period", "1200", "--environment.processes", "2", "--keep-replay"]
     arguments = ["--env-id", CATCH, *QUICK, *more]
     finish("train", *arguments, "--run-dir", whole)
     assert start_and_stop(["train", *arguments, "--run-dir", victim], signal.SIGKILL, victim, 4) == -9
@@ -567,7 +538,7 @@ def test_a_run_of_what_does_not_repeat_says_so_at_its_start_and_at_resume(
 def test_a_signal_of_the_terminal_saves_a_run_of_processes(tmp_path: Path, number: signal.Signals) -> None:
     """It reaches every process of the terminal's group, and only the run itself must heed it."""
     run = tmp_path / "run"
-    arguments = ["train", "--env-id", CATCH, *QUICK, "--steps", "1000000", "--environment.processes"]
+    arguments = ["train", "--env-id", CATCH, *QUICK, "--steps", "1000000", "--environment.processes", "2"]
     process = subprocess.Popen(
         command(*arguments, "--run-dir", run), stderr=subprocess.PIPE, start_new_session=True
     )

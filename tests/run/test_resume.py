@@ -82,11 +82,11 @@ def test_a_signal_saves_and_says_how_to_resume(
     assert_same_run(undisturbed["minatar"], victim)
 
 
-def test_the_same_seed_gives_the_same_run_for_any_number_of_emulator_threads(
+def test_the_same_seed_gives_the_same_run_for_any_number_of_processes(
     undisturbed: dict[str, Path], tmp_path: Path
 ) -> None:
     again = tmp_path / "again"
-    finish("train", *RUNS["atari_3_lanes"], "--environment.emulator-threads", "1", "--run-dir", again)
+    finish("train", *RUNS["atari_3_lanes"], "--environment.processes", "1", "--run-dir", again)
     assert_same_run(undisturbed["atari_3_lanes"], again)
 
 

@@ -189,8 +189,8 @@ def test_how_a_run_is_computed_may_change_and_is_said(stopped: Path, capsys: pyt
     ]  # fmt: skip
 
 
-def test_a_run_may_go_on_with_other_emulator_threads() -> None:
+def test_a_run_may_go_on_with_other_processes() -> None:
     config = laptop("breakout")
-    changed = resume._changed(config, parse_flags(resume.Resume, ["run", "--environment.emulator-threads", "3"]))
-    assert changed == dataclasses.replace(config, environment=EnvironmentConfig(emulator_threads=3))
+    changed = resume._changed(config, parse_flags(resume.Resume, ["run", "--environment.processes", "3"]))
+    assert changed == dataclasses.replace(config, environment=EnvironmentConfig(processes=3))
     assert resume._changed(config, resume.Resume(Path("run"))) == config

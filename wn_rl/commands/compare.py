@@ -138,7 +138,7 @@ def _require_possible(options: Compare, runs: Sequence[Run]) -> None:
     for config in {(run.config.suite, run.config.game): run.config for run in runs}.values():
         if options.launcher == "local":
             require_device(config, resolve_device(config.device))
-        environments = make_training_environments(changed(config, {"num_envs": 1, "environment.processes": False}))
+        environments = make_training_environments(changed(config, {"num_envs": 1, "environment.processes": 0}))
         environments.close()
         specs[config.suite, config.game] = environments.spec
     networks = {

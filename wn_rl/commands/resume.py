@@ -35,8 +35,8 @@ class Resume:
     """How updates are computed."""
     checkpoint_period: int | None = None
     """Steps between checkpoints."""
-    emulator_threads: Annotated[int | None, tyro.conf.arg(name="environment.emulator-threads")] = None
-    """Threads of the emulator of several Atari lanes. Results do not depend on it."""
+    processes: Annotated[int | None, tyro.conf.arg(name="environment.processes")] = None
+    """Processes that step the lanes. Results do not depend on it."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -70,7 +70,7 @@ def _changed(config: Config, options: Resume) -> Config:
     given = {name: value for name, value in vars(options).items() if name != "run" and value is not None}
     if "device" in given:
         given["device"] = str(resolve_device(given["device"]))
-    if "emulator_threads" in given:
-        threads = given.pop("emulator_threads")
-        given["environment"] = dataclasses.replace(config.environment, emulator_threads=threads)
+    if "processes" in given:
+        processes = given.pop("processes")
+        given["environment"] = dataclasses.replace(config.environment, processes=processes)
     return dataclasses.replace(config, **given)

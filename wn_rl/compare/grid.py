@@ -149,9 +149,9 @@ def changed(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def share_cores(config: Config, cores: int) -> Config:
-    """The config with this number of threads for the run's emulators, if it has any and leaves it open."""
-    is_open = SUITES[config.suite].pixels and config.environment.emulator_threads == 0
-    return changed(config, {"environment.emulator_threads": cores}) if is_open else config
+    """The config with this number of processes for the run's emulators, if it has any and leaves it open."""
+    is_open = SUITES[config.suite].pixels and config.environment.processes == 0 and config.num_envs > 1
+    return changed(config, {"environment.processes": cores}) if is_open else config
 
 
 def require_evaluations(config: Config) -> None:

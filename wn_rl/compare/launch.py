@@ -31,7 +31,7 @@ POLL_SECONDS = 0.2
 USER_ERROR = 2  # the exit code of a run that would fail again
 # The settings that a resumed run takes from the present command: those that `wn-rl resume` has.
 _RESUMABLE = (
-    *("device", "accelerate", "torch_threads", "environment.emulator_threads"),
+    *("device", "accelerate", "torch_threads", "environment.processes"),
     *("track", "keep_replay", "checkpoint_period"),
 )
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
