@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wn_rl.commands.train import read_flags
-from wn_rl.compare.arms import METHOD_OPTIONS, Arm, method_options, parse_arms
+from wn_rl.compare.arms import Arm, parse_arms
 from wn_rl.compare.grid import Run, changed, expand, flags_of, look, prepare, write_grid
 from wn_rl.config import Config, NetworkConfig, to_json
 from wn_rl.errors import UserError
-from wn_rl.presets import classic, laptop, minatar
+from wn_rl.presets import METHOD_OPTIONS, classic, laptop, method_options, minatar
 from wn_rl.registry import PARAMETERIZATIONS, PRESETS
 from wn_rl.run.folder import RunFolder
 

@@ -1,14 +1,15 @@
 """`wn-rl evaluate`: evaluate a trained agent and set published scores beside its own."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from wn_rl.commands._shared import RunPath, open_network, parse_flags, progress
 from wn_rl.config import Config
 from wn_rl.config_checks import Count, Fraction, Lanes
-from wn_rl.errors import counted, say
+from wn_rl.errors import UserError, counted, say
 from wn_rl.run.files import append_line
 from wn_rl.run.folder import RunFolder
 
@@ -44,6 +45,7 @@ def run(arguments: Sequence[str]) -> int:
     from wn_rl.agents.evaluation import run_nature_evaluation
 
     folder, config, network, name = open_network(options.run, options.network, options.device)
+    own, scores = config, dict[str, Any]()
     policies = {name: options.epsilon} | ({"random policy": 1.0} if options.random_policy else {})
     for policy, epsilon in policies.items():
         evaluation = replace(config.evaluation, epsilon=epsilon, num_envs=options.num_envs)
@@ -51,6 +53,11 @@ def run(arguments: Sequence[str]) -> int:
         count, seed = options.episodes, options.seed
         played = run_nature_evaluation(config, network, seed=seed, num_episodes=count, tick=tick)
         _record(folder, config, policy, seed, played)
+        key = f"evaluate/{policy.partition(',')[0].replace(' ', '_')}"
+        scores |= {f"{key}/return_mean": played.return_mean, f"{key}/return_std": played.return_std}
+        scores[f"{key}/episodes"] = len(played.returns)
+    if "wandb" in own.track:
+        _show(folder, own, scores)
     if config.suite == "atari":
         _print_references(config.game)
     return 0
@@ -84,6 +91,16 @@ def _record(folder: RunFolder, config: Config, policy: str, seed: int, played: "
         append_line(folder.path / "evaluations.jsonl", json.dumps(result))
     except OSError as error:
         say(f"warning: the result is not in the run's folder: {error}")
+
+
+def _show(folder: RunFolder, config: Config, scores: dict[str, Any]) -> None:
+    """Add the scores to the run in W&B, unless a process is training it."""
+    from wn_rl.run.training import last_session, run_info
+    from wn_rl.run.wandb_sink import log_scores
+
+    with contextlib.suppress(UserError, OSError), folder.lock():
+        step, session = folder.read_status().step, last_session(folder.read_config())
+        log_scores(run_info(config, folder, session), {"step": step, **scores})
 
 
 def _print_references(game: str) -> None:

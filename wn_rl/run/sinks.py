@@ -16,6 +16,8 @@ Row = Mapping[str, Any]
 Report = Callable[[str], None]
 """Called with one line for the user."""
 
+CLOCK_KEYS = ("frames_per_second", "seconds")  # these measure time, and differ between equal runs
+
 
 @dataclass(frozen=True)
 class RunInfo:

@@ -20,8 +20,6 @@ from wn_rl.run.guard import GuardedTracker
 from wn_rl.run.sinks import ConsoleSink, Report, Row, RunInfo, Sink, TensorBoardSink
 from wn_rl.run.wandb_sink import WandbSink, new_wandb_state
 
-CLOCK_KEYS = ("frames_per_second", "seconds")  # these measure time, and differ between equal runs
-
 
 class Tracker(Sink, Protocol):
     """A sink that a resumed run continues. `load_state_dict`, if it is called, comes before anything else."""

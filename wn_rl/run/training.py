@@ -22,7 +22,7 @@ from wn_rl.machine import machine_line, resolve_device, versions
 from wn_rl.registry import command_line
 from wn_rl.run.checkpoint import CheckpointStore
 from wn_rl.run.files import require_form
-from wn_rl.run.folder import RunFolder, Status, write_json
+from wn_rl.run.folder import RunFolder, Status, arm_on_game, write_json
 from wn_rl.run.monitor import Monitor
 from wn_rl.run.signals import StopNow, StopRequest
 from wn_rl.run.sinks import RunInfo
@@ -118,21 +118,25 @@ def train_in(
     return outcome
 
 
+def run_info(config: Config, folder: RunFolder, circumstances: dict[str, Any]) -> RunInfo:
+    """What trackers know of a run. circumstances: its "versions" and "machine"."""
+    return RunInfo(
+        run_dir=folder.path,
+        config={**to_json(config), **circumstances},
+        run_name=config.run_name or folder.path.name,
+        group=config.group or arm_on_game(config),
+        tags=(config.suite, config.game, config.parameterization, config.preset),
+        total_steps=config.steps,
+        report=say,
+    )
+
+
 class Session:
     """A run while it trains in its folder, whose lock the caller holds."""
 
     def __init__(self, config: Config, dqn: DQN, folder: RunFolder) -> None:
         self.config, self.dqn, self.folder = config, dqn, folder
-        info = RunInfo(
-            run_dir=folder.path,
-            config=to_json(config),
-            run_name=config.run_name or folder.path.name,
-            group=config.group or f"{config.suite}-{config.game}",
-            tags=(config.suite, config.game, config.parameterization, config.preset),
-            total_steps=config.steps,
-            report=say,
-        )
-        self.tracker = make_trackers(config.track, info)
+        self.tracker = make_trackers(config.track, run_info(config, folder, _circumstances(config)))
         self.store = CheckpointStore(folder.checkpoints, run_identity(config, dqn.environments.spec))
         self.stop = StopRequest()
         self.monitor = Monitor(config, folder, self.tracker, self.store, self.stop)
