@@ -137,9 +137,9 @@ class Trackers:
 def _guarded(
     name: str,
     make_sink: Callable[[RunInfo, dict[str, Any]], Sink],
-    new_state: Callable[[], dict[str, Any]] = dict,
+    new_state: Callable[[RunInfo], dict[str, Any]] = lambda info: {},
 ) -> Callable[[RunInfo], Tracker]:
-    return lambda info: GuardedTracker(name, lambda state: make_sink(info, state), new_state(), info.report)
+    return lambda info: GuardedTracker(name, lambda state: make_sink(info, state), new_state(info), info.report)
 
 
 def jsonl_tracker(info: RunInfo) -> Tracker:

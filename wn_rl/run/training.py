@@ -122,7 +122,7 @@ def run_info(config: Config, folder: RunFolder, circumstances: dict[str, Any]) -
     """What trackers know of a run. circumstances: its "versions" and "machine"."""
     return RunInfo(
         run_dir=folder.path,
-        config={**to_json(config), **circumstances},
+        config={**to_json(config), **{name: circumstances.get(name) for name in ("versions", "machine")}},
         run_name=config.run_name or folder.path.name,
         group=config.group or arm_on_game(config),
         tags=(config.suite, config.game, config.parameterization, config.preset),

@@ -25,12 +25,14 @@ PROJECT = "wn-rl"
 _MAX_TAG = 64  # characters: W&B refuses a run with a longer one
 _LOCAL = ("offline", "dryrun", "disabled")  # modes without a server
 
-Content = frozenset[tuple[str, float]]
 
+def new_wandb_state(info: RunInfo) -> dict[str, Any]:
+    """An id of our own, so that the first checkpoint has it, however long W&B takes to start.
 
-def new_wandb_state() -> dict[str, Any]:
-    """An id of our own, so that the first checkpoint has it, however long W&B takes to start."""
-    return {"id": os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)}
+    A run that was killed before its first checkpoint, and starts again, keeps the id of the sessions before.
+    """
+    sessions = sessions_of(info.run_dir)
+    return {"id": sessions[-1][1] if sessions else os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)}
 
 
 class WandbSink:
@@ -38,10 +40,10 @@ class WandbSink:
 
     The step is a metric of its own, which the others are drawn over: W&B drops rows whose built-in step goes back,
     as that of a resumed run may. An offline run cannot be resumed: it continues in a second folder with the same
-    id, and syncing uploads the folders in order. A resumed run sends the rows of before that W&B lost when the
-    process was killed, and does not send again what is the same but for the clock.
+    id, and syncing uploads the folders in order. It first sends the rows that W&B lost when the process before was
+    killed, and sends no row again that is the same but for the clock.
 
-    state: "id", that of the W&B run; "offline", if true, keeps the run from W&B's server.
+    state: "id", that of the W&B run. "offline": for a finished run, whether to keep from W&B's server.
     """
 
     def __init__(self, info: RunInfo, state: dict[str, Any]) -> None:
@@ -52,19 +54,19 @@ class WandbSink:
         self._wandb: Any = wandb
         self._info = info
         self._num_rows = 0
-        self._kept = set[Content]()  # of the rows of earlier sessions that W&B has
+        self._taken = set[int]()  # the rows that W&B has, of this session and those before
         self._run = self._start(state)
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
         if not self._run.offline and self._run.url:  # an offline run warns of a question for its address
             info.report(f"wandb: {self._run.url}")
-        if "step" in state:
-            self._send_lost(state["id"], state["step"])
+        self._continue(state["id"], sends_lost="offline" not in state)
 
     def log(self, row: Row) -> None:
-        """Send a row, unless an earlier session did. Missing values are left out."""
-        if _content(row) not in self._kept:
-            self._run.log({key: value for key, value in row.items() if value is not None and math.isfinite(value)})
+        """Send a row that W&B does not have. Missing values are left out."""
+        if (content := _content(row)) not in self._taken:
+            self._run.log(_finite(row))
+            self._taken.add(content)
             self._num_rows += 1
 
     def video(self, step: int, name: str, path: Path) -> None:
@@ -93,19 +95,21 @@ class WandbSink:
                 report(f"warning: wandb kept {kept} (a full disk?); metrics.jsonl has all")
             report(f"wandb: the run is kept offline; upload it with: {sync}")
 
-    def _send_lost(self, run_id: str, last_step: int) -> None:
-        """Send the rows of metrics.jsonl up to a step that no earlier session has written for W&B.
+    def _continue(self, run_id: str, *, sends_lost: bool) -> None:
+        """Start from what earlier sessions of the W&B run left, and send the rows that they lost.
 
-        What an online session wrote here, but its server lacks, is sent as well: W&B numbers the rows.
+        A row that an online session wrote to its folder, but the server lacks, is lost too: W&B numbers the rows.
         """
-        own, offline = Path(self._run.settings.sync_dir), self._run.offline
-        for folder in set(session_folders(self._info.run_dir, run_id)) - {own}:
-            is_sent = offline or folder.name.startswith("offline")  # or will be, when it is synced
-            rows = rows_in(folder) or []
-            self._kept |= {_content(row) for row in rows if is_sent or row["_step"] < self._run.starting_step}
-        for row in RunFolder(self._info.run_dir).read_rows():
-            if row["step"] <= last_step:
-                self.log(row)
+        own = Path(self._run.settings.sync_dir)
+        before = [folder for folder, its in sessions_of(self._info.run_dir) if its == run_id and folder != own]
+        rows = RunFolder(self._info.run_dir).read_rows() if before else []
+        self._run.summary.update({name: value for row in rows for name, value in _finite(row).items()})
+        for folder in before if sends_lost else ():
+            is_whole = self._run.offline or folder.name.startswith("offline")  # or will be, once it is synced
+            found = [row for row in rows_in(folder) or [] if is_whole or row["_step"] < self._run.starting_step]
+            self._taken.update(map(_content, found))
+        for row in rows if sends_lost else ():
+            self.log(row)
 
     def _start(self, state: dict[str, Any]) -> Any:
         """The W&B run: offline if no key is configured or the server is out of reach."""
@@ -195,17 +199,24 @@ def rows_in(folder: Path) -> list[dict[str, Any]] | None:
         return None
 
 
-def _content(row: Row) -> Content:
-    """What a row says, without when it was said: for comparisons."""
-    left_out = (*CLOCK_KEYS, "_step", "_timestamp", "_runtime")
-    numbers = {key: value for key, value in row.items() if isinstance(value, int | float) and key not in left_out}
-    return frozenset((key, value) for key, value in numbers.items() if math.isfinite(value))
+def _content(row: Row) -> int:
+    """A number for what a row says, whenever it says so."""
+    said = _finite({name: row[name] for name in row if not name.startswith("_") and name not in CLOCK_KEYS})
+    return hash(frozenset(said.items()))
 
 
-def session_folders(run_dir: Path, run_id: str = "*") -> list[Path]:
-    """The folders that W&B made for the sessions of a run, online and offline, the oldest first."""
-    found = (run_dir / "wandb").glob(f"*run-*-{run_id}")
-    return sorted(found, key=lambda folder: folder.name.removeprefix("offline-"))
+def _finite(row: Row) -> dict[str, float]:
+    """The values of a row that W&B can draw."""
+    return {key: value for key, value in row.items() if isinstance(value, int | float) and math.isfinite(value)}
+
+
+def sessions_of(run_dir: Path) -> list[tuple[Path, str]]:
+    """The folders that W&B made for the sessions of a run, the oldest first, each with the id of its W&B run."""
+    found = (run_dir / "wandb").glob(
+        "*run-*_*-*"
+    )  # offline-run-20261121_051300-ID, without the first word if online
+    split = [(folder, folder.name.removeprefix("offline-").split("-", 2)) for folder in found]
+    return [(folder, parts[2]) for folder, parts in sorted(split, key=lambda pair: pair[1])]
 
 
 def log_scores(info: RunInfo, scores: Row) -> None:
@@ -213,11 +224,8 @@ def log_scores(info: RunInfo, scores: Row) -> None:
 
     A run that is offline stays so. Like any sink, W&B may fail or hang without harm.
     """
-    folders = session_folders(info.run_dir)
-    if folders:
-        moment_and_id = folders[-1].name.removeprefix("offline-").removeprefix("run-")
-        is_offline = folders[-1].name.startswith("offline-")
-        state = {"id": moment_and_id.partition("-")[2], "offline": is_offline}
+    for folder, run_id in sessions_of(info.run_dir)[-1:]:
+        state = {"id": run_id, "offline": folder.name.startswith("offline")}
         tracker = GuardedTracker("wandb", lambda state: WandbSink(info, state), state, info.report)
         tracker.log(scores)
         tracker.close(0)
