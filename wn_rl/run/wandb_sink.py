@@ -60,7 +60,7 @@ class WandbSink:
         self._run.define_metric("*", step_metric="step")
         if not self._run.offline and self._run.url:  # an offline run warns of a question for its address
             info.report(f"wandb: {self._run.url}")
-        self._continue(state["id"], sends_lost="offline" not in state)
+        self._continue(state)
 
     def log(self, row: Row) -> None:
         """Send a row that W&B does not have. Missing values are left out."""
@@ -95,20 +95,23 @@ class WandbSink:
                 report(f"warning: wandb kept {kept} (a full disk?); metrics.jsonl has all")
             report(f"wandb: the run is kept offline; upload it with: {sync}")
 
-    def _continue(self, run_id: str, *, sends_lost: bool) -> None:
-        """Start from what earlier sessions of the W&B run left, and send the rows that they lost.
+    def _continue(self, state: dict[str, Any]) -> None:
+        """Start from what earlier sessions of the run left, and send the rows that they lost.
 
         A row that an online session wrote to its folder, but the server lacks, is lost too: W&B numbers the rows.
         """
         own = Path(self._run.settings.sync_dir)
-        before = [folder for folder, its in sessions_of(self._info.run_dir) if its == run_id and folder != own]
-        rows = RunFolder(self._info.run_dir).read_rows() if before else []
+        sessions = sessions_of(self._info.run_dir)
+        before = [folder for folder, run_id in sessions if run_id == state["id"] and folder != own]
+        rows = RunFolder(self._info.run_dir).read_rows() if before or "step" in state else []
         self._run.summary.update({name: value for row in rows for name, value in _finite(row).items()})
-        for folder in before if sends_lost else ():
+        if "offline" in state:
+            return
+        for folder in before:
             is_whole = self._run.offline or folder.name.startswith("offline")  # or will be, once it is synced
             found = [row for row in rows_in(folder) or [] if is_whole or row["_step"] < self._run.starting_step]
             self._taken.update(map(_content, found))
-        for row in rows if sends_lost else ():
+        for row in rows:
             self.log(row)
 
     def _start(self, state: dict[str, Any]) -> Any:
