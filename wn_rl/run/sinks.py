@@ -4,13 +4,14 @@ A sink may raise or hang: guard.py keeps that from the run. A sink is opened wit
 run was saved, in which "step" is that of the last row, or absent before the first row.
 """
 
+import json
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 Row = Mapping[str, Any]
 Report = Callable[[str], None]
@@ -117,17 +118,35 @@ def _describe_evaluation(row: Row) -> str:
     return f"step {row['step']:,}  evaluation: {score}{spread}, episodes {row['eval/episodes']}"
 
 
-class TensorBoardSink:
-    """Event files in the run's folder, scalars only: its video summaries need moviepy, which is not used.
+_SCORES = ("eval/return_mean", "eval/best")  # scalars, of which TensorBoard shows the last values
 
-    Rows after the checkpoint that a run is resumed from are purged.
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | str]]:
+    """Each value by its name with dots; what is no number is a text."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value if isinstance(value, int | float) else str(value)
+
+
+class TensorBoardSink:
+    """Event files in the run's folder: scalars, the config as a text, and hyperparameters with the scores.
+
+    It has no videos: TensorBoard shows no mp4, and its writer needs moviepy to make anything else of one. Rows
+    after the checkpoint that a run is resumed from are purged.
     """
 
     def __init__(self, info: RunInfo, state: dict[str, Any]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard import SummaryWriter, summary
 
-        make_writer: Any = SummaryWriter
-        self._writer = make_writer(str(info.run_dir / "tensorboard"), purge_step=state.get("step", -1) + 1)
+        make_writer, make_hparams = cast(Any, SummaryWriter), cast(Any, summary.hparams)
+        start = state.get("step", -1) + 1
+        self._writer = make_writer(str(info.run_dir / "tensorboard"), purge_step=start)
+        text = json.dumps(info.config, indent=4)
+        self._writer.add_text("config", text.replace("\n", "\n    ").join(["    ", ""]), start)
+        for part in make_hparams(dict(_flat(info.config)), dict.fromkeys(_SCORES, 0.0)):
+            self._writer.file_writer.add_summary(part)
 
     def log(self, row: Row) -> None:
         """Write each number as a scalar at the row's step."""
