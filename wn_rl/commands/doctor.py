@@ -8,12 +8,6 @@ from wn_rl.commands._shared import parse_flags
 from wn_rl.errors import UserError, in_one_line
 from wn_rl.presets import default_preset
 
-_WANDB: dict[str | None, str] = {
-    None: "none: runs are logged offline",
-    **dict.fromkeys(("offline", "dryrun"), "not used: W&B is set to offline"),
-    "disabled": "not used: W&B is disabled",
-}
-
 
 @dataclass(frozen=True)
 class Doctor:
@@ -51,7 +45,8 @@ def describe() -> dict[str, str]:
     except UserError as error:
         lines["ffmpeg"] = f"no: {error}"
     try:
-        lines["wandb key"] = _WANDB.get(wandb_mode(), "configured")
+        known = {"online": "configured", None: "none: runs are logged offline"}
+        lines["wandb key"] = known.get(mode := wandb_mode(), f"not used: W&B is set to {mode}")
     except Exception as error:  # W&B raises many kinds on what it refuses
         lines["wandb key"] = f"not valid: {in_one_line(error)}"
     lines["atari preset"] = f"{default_preset('atari', torch.cuda.is_available())}: wn-rl train breakout"

@@ -1,6 +1,5 @@
 """`wn-rl evaluate`: evaluate a trained agent and set published scores beside its own."""
 
-import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from wn_rl.commands._shared import RunPath, open_network, parse_flags, progress
 from wn_rl.config import Config
 from wn_rl.config_checks import Count, Fraction, Lanes
-from wn_rl.errors import UserError, counted, say
+from wn_rl.errors import counted, say
 from wn_rl.run.files import append_line
 from wn_rl.run.folder import RunFolder
 
@@ -43,6 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     """`wn-rl evaluate`."""
     options = parse_flags(Evaluate, arguments)
     from wn_rl.agents.evaluation import run_nature_evaluation
+    from wn_rl.run.training import log_scores
 
     folder, config, network, name = open_network(options.run, options.network, options.device)
     own, scores = config, dict[str, Any]()
@@ -56,8 +56,7 @@ def run(arguments: Sequence[str]) -> int:
         key = f"evaluate/{policy.partition(',')[0].replace(' ', '_')}"
         scores |= {f"{key}/return_mean": played.return_mean, f"{key}/return_std": played.return_std}
         scores[f"{key}/episodes"] = len(played.returns)
-    if "wandb" in own.track:
-        _show(folder, own, scores)
+    log_scores(own, folder, scores)
     if config.suite == "atari":
         _print_references(config.game)
     return 0
@@ -91,16 +90,6 @@ def _record(folder: RunFolder, config: Config, policy: str, seed: int, played: "
         append_line(folder.path / "evaluations.jsonl", json.dumps(result))
     except OSError as error:
         say(f"warning: the result is not in the run's folder: {error}")
-
-
-def _show(folder: RunFolder, config: Config, scores: dict[str, Any]) -> None:
-    """Add the scores to the run in W&B, unless a process is training it."""
-    from wn_rl.run.training import last_session, run_info
-    from wn_rl.run.wandb_sink import log_scores
-
-    with contextlib.suppress(UserError, OSError), folder.lock():
-        step, session = folder.read_status().step, last_session(folder.read_config())
-        log_scores(run_info(config, folder, session), {"step": step, **scores})
 
 
 def _print_references(game: str) -> None:

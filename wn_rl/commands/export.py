@@ -21,8 +21,6 @@ class Export:
     """The network of the best evaluation in training, or that of the last checkpoint."""
     onnx: bool = True
     """Also write model.onnx, which needs `pip install "wn-rl[export]"`."""
-    license: str = "mit"
-    """Licence of the agent in its model card, by the short name that the Hugging Face hub has for it."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -38,6 +36,6 @@ def run(arguments: Sequence[str]) -> int:
     config, spec = loaded.config, loaded.spec
     agent = Agent(loaded.network, config.network.name, spec.dtype, spec.action_meanings, loaded.name, record)
     curve = plot_learning_curves([options.run]) if folder.metrics_file.exists() else None
-    export(agent, options.out, run_dir=options.run, curve=curve, onnx=options.onnx, license=options.license)
+    export(agent, options.out, run_dir=options.run, curve=curve, onnx=options.onnx)
     print(f"{options.out}: {config.game} by the {loaded.name}; see its README.md")
     return 0

@@ -39,12 +39,11 @@ def export(
     run_dir: Path | None = None,
     curve: Figure | None = None,
     onnx: bool = True,
-    license: str = "mit",
 ) -> None:
     """Write the agent into a new folder at once: it is there whole or not at all.
 
     run_dir: the run that trained it; the model card has what `wn-rl evaluate` found. curve: its learning curve.
-    onnx: whether to write model.onnx. license: the agent's, by the hub's short name.
+    onnx: whether to write model.onnx.
 
     Raises:
         UserError: the folder is not empty, the network could not be exported, or packages are missing.
@@ -66,7 +65,7 @@ def export(
         videos = [] if run_dir is None else sorted((run_dir / "videos").glob("step_*.mp4"))
         if videos:
             replace_file(new / REPLAY, read_file(videos[-1], MAX_LINES))
-        replace_file(new / CARD, _card(agent, evaluations, exported_files(new), license).encode())
+        replace_file(new / CARD, _card(agent, evaluations, exported_files(new)).encode())
         os.replace(new, folder)
     sync_folder(folder.parent)
 
@@ -136,7 +135,7 @@ def _evaluations(run_dir: Path, network: str) -> list[dict[str, Any]]:
     return list(largest.values())
 
 
-def _card(agent: Agent, evaluations: Sequence[dict[str, Any]], files: Sequence[str], license: str) -> str:
+def _card(agent: Agent, evaluations: Sequence[dict[str, Any]], files: Sequence[str]) -> str:
     """The README.md, which people and the Hugging Face hub read."""
     layers = list(agent.network.named_children())[1:]
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
@@ -146,7 +145,6 @@ def _card(agent: Agent, evaluations: Sequence[dict[str, Any]], files: Sequence[s
         config=agent.run.get("config"),
         settings=json.dumps(agent.run, indent=2),
         evaluations=evaluations,
-        license=license,
         files=files,
         layers=layers if all(type(layer) in PLAIN_LAYERS for _, layer in layers) else [],
     )

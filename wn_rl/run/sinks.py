@@ -6,12 +6,15 @@ run was saved, in which "step" is that of the last row, or absent before the fir
 
 import json
 import sys
+import textwrap
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, cast
+
+from wn_rl.config import flat
 
 Row = Mapping[str, Any]
 Report = Callable[[str], None]
@@ -118,18 +121,6 @@ def _describe_evaluation(row: Row) -> str:
     return f"step {row['step']:,}  evaluation: {score}{spread}, episodes {row['eval/episodes']}"
 
 
-_SCORES = ("eval/return_mean", "eval/best")  # scalars, of which TensorBoard shows the last values
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | str]]:
-    """Each value by its name with dots; what is no number is a text."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value if isinstance(value, int | float) else str(value)
-
-
 class TensorBoardSink:
     """Event files in the run's folder: scalars, the config as a text, and hyperparameters with the scores.
 
@@ -143,9 +134,13 @@ class TensorBoardSink:
         make_writer, make_hparams = cast(Any, SummaryWriter), cast(Any, summary.hparams)
         start = state.get("step", -1) + 1
         self._writer = make_writer(str(info.run_dir / "tensorboard"), purge_step=start)
-        text = json.dumps(info.config, indent=4)
-        self._writer.add_text("config", text.replace("\n", "\n    ").join(["    ", ""]), start)
-        for part in make_hparams(dict(_flat(info.config)), dict.fromkeys(_SCORES, 0.0)):
+        self._writer.add_text("config", textwrap.indent(json.dumps(info.config, indent=4), "    "), start)
+        values = {
+            name: value if isinstance(value, int | float) else str(value)
+            for name, value in flat(info.config).items()
+        }
+        scores = dict.fromkeys(("eval/return_mean", "eval/best"), 0.0)  # by name: their scalars have the values
+        for part in make_hparams(values, scores):
             self._writer.file_writer.add_summary(part)
 
     def log(self, row: Row) -> None:

@@ -1,11 +1,12 @@
 """A run in its folder: starting it, resuming it, and how it ends."""
 
+import contextlib
 import dataclasses
 import json
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from wn_rl.run.monitor import Monitor
 from wn_rl.run.signals import StopNow, StopRequest
 from wn_rl.run.sinks import RunInfo
 from wn_rl.run.tensor_files import run_identity
-from wn_rl.run.tracking import make_trackers
+from wn_rl.run.tracking import make_trackers, wandb_tracker
+from wn_rl.run.wandb_sink import sessions_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +131,16 @@ def run_info(config: Config, folder: RunFolder, circumstances: dict[str, Any]) -
         total_steps=config.steps,
         report=say,
     )
+
+
+def log_scores(config: Config, folder: RunFolder, scores: Mapping[str, Any]) -> None:
+    """Add scores to the W&B run of a folder, if it has one and no process trains it. An offline run stays so."""
+    for session, run_id in sessions_of(folder.path)[-1:] if "wandb" in config.track else ():
+        with contextlib.suppress(UserError, OSError), folder.lock():
+            tracker = wandb_tracker(run_info(config, folder, last_session(folder.read_config())))
+            tracker.load_state_dict({"id": run_id, "offline": session.name.startswith("offline")})
+            tracker.log({"step": folder.read_status().step, **scores})
+            tracker.close(0)
 
 
 class Session:

@@ -15,7 +15,6 @@ from typing import Any
 
 from wn_rl.errors import in_one_line
 from wn_rl.run.folder import RunFolder
-from wn_rl.run.guard import GuardedTracker
 from wn_rl.run.sinks import CLOCK_KEYS, Row, RunInfo
 
 INIT_SECONDS = 20.0  # W&B takes about ten more to say that its server is out of reach
@@ -27,12 +26,9 @@ _LOCAL = ("offline", "dryrun", "disabled")  # modes without a server
 
 
 def new_wandb_state(info: RunInfo) -> dict[str, Any]:
-    """An id of our own, so that the first checkpoint has it, however long W&B takes to start.
-
-    A run that was killed before its first checkpoint, and starts again, keeps the id of the sessions before.
-    """
-    sessions = sessions_of(info.run_dir)
-    return {"id": sessions[-1][1] if sessions else os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)}
+    """An id, so that the first checkpoint has it, however long W&B takes to start: that of a session before."""
+    ids = [run_id for _, run_id in sessions_of(info.run_dir)]
+    return {"id": [os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4), *ids][-1]}
 
 
 class WandbSink:
@@ -89,10 +85,9 @@ class WandbSink:
             report(f"warning: wandb did not take everything in time; upload it with: {sync}")
             return
         if self._run.offline:
-            rows = rows_in(folder)
-            if rows is not None and len(rows) < self._num_rows:
-                kept = f"{len(rows)} of {self._num_rows} rows"
-                report(f"warning: wandb kept {kept} (a full disk?); metrics.jsonl has all")
+            rows, sent = rows_in(folder), self._num_rows
+            if rows is not None and len(rows) < sent:
+                report(f"warning: wandb kept {len(rows)} of {sent} rows (a full disk?); metrics.jsonl has all")
             report(f"wandb: the run is kept offline; upload it with: {sync}")
 
     def _continue(self, state: dict[str, Any]) -> None:
@@ -121,9 +116,7 @@ class WandbSink:
         try:
             mode = wandb_mode()
             if mode is None:
-                report(
-                    "wandb: no key is configured, so the run is logged offline in its folder (see `wandb login`)"
-                )
+                report("wandb: no key is configured (see `wandb login`): the run is logged offline in its folder")
             elif not state.get("offline") or mode == "disabled":
                 return self._init(state["id"], mode)
         except Exception as error:
@@ -189,10 +182,7 @@ def _service_process(wandb: Any) -> "subprocess.Popen[bytes] | None":
 
 
 def rows_in(folder: Path) -> list[dict[str, Any]] | None:
-    """The rows in the folder of a W&B run, with W&B's own keys; None if its own reader cannot tell.
-
-    W&B says nothing of a full disk, nor of rows that it lost when its process was killed.
-    """
+    """The rows in the folder of a session; None if W&B's reader cannot tell. W&B says nothing of a full disk."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
     try:
         output = subprocess.run(command, capture_output=True, timeout=FINISH_SECONDS, check=True).stdout
@@ -214,52 +204,33 @@ def _finite(row: Row) -> dict[str, float]:
 
 
 def sessions_of(run_dir: Path) -> list[tuple[Path, str]]:
-    """The folders that W&B made for the sessions of a run, the oldest first, each with the id of its W&B run."""
-    found = (run_dir / "wandb").glob(
-        "*run-*_*-*"
-    )  # offline-run-20261121_051300-ID, without the first word if online
-    split = [(folder, folder.name.removeprefix("offline-").split("-", 2)) for folder in found]
-    return [(folder, parts[2]) for folder, parts in sorted(split, key=lambda pair: pair[1])]
-
-
-def log_scores(info: RunInfo, scores: Row) -> None:
-    """Add a row to the W&B run of a folder, and so to its summary; nothing if there is no W&B run.
-
-    A run that is offline stays so. Like any sink, W&B may fail or hang without harm.
-    """
-    for folder, run_id in sessions_of(info.run_dir)[-1:]:
-        state = {"id": run_id, "offline": folder.name.startswith("offline")}
-        tracker = GuardedTracker("wandb", lambda state: WandbSink(info, state), state, info.report)
-        tracker.log(scores)
-        tracker.close(0)
+    """The folders of a run's sessions in W&B, the oldest first, each with the id of its W&B run."""
+    folders = (run_dir / "wandb").glob("*run-*_*-*")  # offline-run-20261121_051300-ID, or run-20261121_051300-ID
+    moments = sorted((folder.name.partition("run-")[2], folder) for folder in folders)
+    return [(folder, moment.partition("-")[2]) for moment, folder in moments]
 
 
 def sync_command(runs: Path) -> str | None:
-    """The shell command that uploads the offline sessions of all runs in a folder; None if there are none left."""
+    """The shell command that uploads the offline sessions of all runs in a folder; None if there are none."""
     pattern = "*/wandb/offline-run-*"
-    if all(any(folder.glob("*.synced")) for folder in runs.glob(pattern)):
-        return None
-    return f"wandb sync {shlex.quote(str(runs))}/{pattern}"
+    return f"wandb sync {shlex.quote(str(runs))}/{pattern}" if any(runs.glob(pattern)) else None
 
 
 def wandb_mode() -> str | None:
     """What W&B itself would do: its mode, e.g. online, offline or disabled; None: online, but it finds no key.
 
-    Raises:
-        Exception: of W&B, e.g. a key that cannot be one.
+    Exception: of W&B, on settings or a key that cannot be right.
     """
     import wandb
 
     settings = wandb.setup().settings
-    mode = str(settings.mode)
-    if mode in _LOCAL:
-        return mode
+    if settings.mode in _LOCAL:
+        return str(settings.mode)
     try:
         from wandb.sdk.lib import wbauth
 
         host = wbauth.HostUrl(settings.base_url, app_url=settings.app_url)
-        quietly = {"source": PROJECT, "prompt": False, "update_session": False}
-        found = wbauth.authenticate_session(host=host, **quietly)
+        key = wbauth.authenticate_session(host=host, source=PROJECT, prompt=False, update_session=False)
     except (ImportError, AttributeError, TypeError):  # of another version: the public way, which prints
-        found = wandb.login(prompt=False, verify=False)
-    return mode if found else None
+        key = wandb.login(prompt=False, verify=False)
+    return str(settings.mode) if key else None
