@@ -308,11 +308,18 @@ def test_tensorboard_is_read_back_and_a_resume_hides_the_rows_after_the_checkpoi
     tracker.close(0)
 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1.0), (2, 2.0), (3, 3.0)]
     assert [event.step for event in events.Scalars("q_mean")] == [1, 3]
     assert "step" not in events.Tags()["scalars"]
+    assert b'"batch": 32' in events.Tensors("config/text_summary")[0].tensor_proto.string_val[0]
+    hparams = [events.SummaryMetadata(f"_hparams_/{part}") for part in ("session_start_info", "experiment")]
+    start, experiment = (HParamsPluginData.FromString(part.plugin_data.content) for part in hparams)
+    assert start.session_start_info.hparams["learning.batch"].number_value == 32
+    metrics = {metric.name.tag for metric in experiment.experiment.metric_infos}
+    assert metrics == {"eval/return_mean", "eval/best"}
 
 
 # Weights & Biases
@@ -360,7 +367,7 @@ def test_without_a_home_wandb_logs_offline(tmp_path: Path, monkeypatch: pytest.M
 def test_rows_that_a_full_disk_kept_from_wandb_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wandb_sink, "count_offline_rows", lambda folder: 1)
+    monkeypatch.setattr(wandb_sink, "rows_in", lambda folder: [{}])
     said: list[str] = []
     tracker = make(tmp_path, "wandb", report=said.append)
     for step in (1, 2, 3):
@@ -479,21 +486,6 @@ def test_a_run_outlives_its_wandb_process(tmp_path: Path, when: str, name: str) 
 
 def test_another_wandb_without_the_handle_of_its_process_is_known() -> None:
     assert wandb_sink._service_process(SimpleNamespace(setup=object)) is None
-
-
-@pytest.mark.parametrize(
-    "file", [None, "machine api.wandb.ai login user password key", "machine elsewhere login a"]
-)
-def test_a_key_of_wandb_is_found_where_it_logs_in(
-    file: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if file is not None:
-        (tmp_path / "netrc").write_text(file)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert wandb_sink.wandb_key_configured() == ("api.wandb.ai" in (file or ""))
-    assert not wandb_sink.wandb_key_configured("https://wandb.example.org")
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    assert wandb_sink.wandb_key_configured()
 
 
 def test_sinks_are_opened_with_the_state_of_before() -> None:

@@ -48,7 +48,7 @@ def describe() -> dict[str, str]:
         known = {"online": "configured", None: "none: runs are logged offline"}
         lines["wandb key"] = known.get(mode := wandb_mode(), f"not used: W&B is set to {mode}")
     except Exception as error:  # W&B raises many kinds on what it refuses
-        lines["wandb key"] = f"not valid: {in_one_line(error)}"
+        lines["wandb key"] = f"none: {in_one_line(error)}"
     lines["atari preset"] = f"{default_preset('atari', torch.cuda.is_available())}: wn-rl train breakout"
     lines["minatar preset"] = "wn-rl train breakout --suite minatar"
     return lines

@@ -1,0 +1,212 @@
+"""Weights & Biases as its users expect it: where a run goes, under which name, and that nothing of it is lost."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from run_tools import QUICK, wn_rl
+from test_tracking import _wandb_alone, folders, history, make, training_row  # noqa: F401
+
+from wn_rl.commands.doctor import describe
+from wn_rl.run import wandb_sink
+from wn_rl.run.tracking import make_trackers
+from wn_rl.run.training import run_info
+
+KEY = "0" * 40
+SETTINGS = ("TAGS", "NAME", "RUN_GROUP", "JOB_TYPE", "NOTES", "ENTITY", "PROJECT")
+
+
+class Server(BaseHTTPRequestHandler):
+    """As much of W&B's server as a run talks to. lines: the history of each run."""
+
+    lines: ClassVar[dict[str, list[str]]] = {}
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def do_POST(self) -> None:
+        content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        answer = self.take(content) if self.path.endswith("/file_stream") else self.answer(content)
+        data = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def take(self, content: Any) -> Any:
+        if rows := content.get("files", {}).get("wandb-history.jsonl"):
+            self.lines[self.path.split("/")[-2]][rows["offset"] :] = rows["content"]
+        return {}
+
+    def answer(self, content: Any) -> Any:
+        query, name = content.get("query", ""), content.get("variables", {}).get("name")
+        project = {"id": "p", "name": "p", "entity": {"id": "e", "name": "e"}}
+        lines = self.lines.get(name, [])
+        bucket = {"id": "1", "name": name, "displayName": name, "config": "{}", "historyLineCount": len(lines)}
+        if "upsertBucket(" in query:
+            is_new = self.lines.setdefault(name, lines) is lines and not lines
+            return {"data": {"upsertBucket": {"bucket": {**bucket, "project": project}, "inserted": is_new}}}
+        bucket |= {"summaryMetrics": "{}", "logLineCount": 0, "eventsLineCount": 0, "eventsTail": "[]"}
+        bucket |= {"historyTail": json.dumps(lines[-1:]), "tags": [], "wandbConfig": '{"t": 1}'}
+        if "RunResumeStatus" in query:
+            return {"data": {"model": {**project, "bucket": bucket if name in self.lines else None}}}
+        if "createRunFiles(" in query:
+            return {"data": {"createRunFiles": {"runID": "1", "uploadHeaders": [], "files": []}}}
+        return {"data": {}}
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
+    """A W&B server at the address that W&B has for this test."""
+    monkeypatch.setattr(Server, "lines", {})
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_MODE", "online")
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        yield server
+        server.shutdown()
+
+
+def record_of(folder: Path, kind: str) -> dict[str, Any]:
+    """The last record of a kind in an offline session's folder."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    output = subprocess.run(command, capture_output=True, timeout=300, check=True).stdout
+    return [record[kind] for record in map(json.loads, output.splitlines()) if record["type"] == kind][-1]
+
+
+@pytest.mark.parametrize(
+    ("environment", "netrc", "mode"),
+    [
+        ({}, "", None),
+        ({}, "machine api.wandb.ai", "online"),
+        ({}, "machine elsewhere", None),
+        ({}, "default", "online"),
+        ({"WANDB_BASE_URL": "http://127.0.0.1:8080"}, "machine 127.0.0.1:8080", "online"),
+        ({"WANDB_BASE_URL": "http://127.0.0.1:8080"}, "machine 127.0.0.1:8081", None),
+        ({"WANDB_API_KEY": KEY}, "", "online"),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"}, "", "offline"),
+        ({"WANDB_MODE": "disabled"}, "machine api.wandb.ai", "disabled"),
+    ],
+    ids=str,
+)
+def test_wandb_itself_finds_its_key_and_its_mode(
+    environment: dict[str, str], netrc: str, mode: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_MODE")
+    (tmp_path / "netrc").write_text(f"{netrc}\n login user\n password {KEY}\n" if netrc else "")
+    for name, value in {"NETRC": str(tmp_path / "netrc"), **environment}.items():
+        monkeypatch.setenv(name, value)
+    assert wandb_sink.wandb_mode() == mode
+    shown = {None: "none", "online": "configured"}.get(mode, f"not used: W&B is set to {mode}")
+    assert describe()["wandb key"].startswith(shown)
+
+
+def test_a_key_that_cannot_be_one_leaves_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    assert describe()["wandb key"].startswith("none: WANDB_API_KEY invalid")
+    tracker = make(tmp_path, "wandb")
+    tracker.log(training_row(1))
+    tracker.close(0)
+    assert [history(folder) for folder in folders(tmp_path)] == [[training_row(1)]]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 2.5], ids=["before W&B began", "before it wrote"])
+@pytest.mark.parametrize("saved", [0, 5], ids=["no checkpoint", "a checkpoint"])
+def test_rows_that_a_kill_lost_are_sent_by_the_resumed_run(tmp_path: Path, seconds: float, saved: int) -> None:
+    code = (
+        "import json, os, sys, time; sys.path.insert(0, sys.argv[2]); from pathlib import Path\n"
+        "import test_tracking as t; run_dir = Path(sys.argv[1]); tracker = t.make(run_dir, 'wandb')\n"
+        "for step in range(1, 8):\n"
+        "    tracker.log(t.training_row(step))\n"
+        f"    if step == {saved}: (run_dir / 'state').write_text(json.dumps(tracker.state_dict()))\n"
+        f"time.sleep({seconds}); os.kill(os.getpid(), 9)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
+    assert subprocess.run(command, timeout=300).returncode == -signal.SIGKILL
+    time.sleep(1.1)  # W&B names folders by the second
+    tracker = make(tmp_path, "wandb")
+    if saved:
+        tracker.load_state_dict(json.loads((tmp_path / "state").read_text()))
+    for step in range(saved + 1, 10):
+        tracker.log(training_row(step, frames_per_second=1.0))
+    tracker.close(0)
+    steps = [row["step"] for folder in folders(tmp_path) for row in history(folder)]
+    assert Counter(steps) == Counter(range(1, 10))
+    assert len({run_id for _, run_id in wandb_sink.sessions_of(tmp_path)}) == 1
+
+
+def test_rows_that_a_server_lacks_are_sent_again(tmp_path: Path, server: ThreadingHTTPServer) -> None:
+    """And those that it has are not, although the run repeats them."""
+    state, said = dict[str, Any](), list[str]()
+    for steps in (range(1, 6), range(4, 8)):
+        tracker = make(tmp_path, "wandb", report=said.append)
+        tracker.load_state_dict(state)
+        for step in steps:
+            tracker.log(training_row(step))
+            if step == 3:
+                state = json.loads(json.dumps(tracker.state_dict()))
+        tracker.close(1)
+        [lines] = Server.lines.values()
+        if len(lines) == 5:
+            del lines[2:]  # as if the process had been killed before these were on their way
+        sys.modules["wandb"].teardown()
+        time.sleep(1.1)
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 8)), said
+
+
+def test_names_are_ours_unless_the_environment_has_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wn_rl.commands.train import read_flags
+    from wn_rl.run.folder import RunFolder
+
+    config = read_flags(["breakout", "--suite", "minatar", "--network.log-scale", "3"]).config
+    info = run_info(config, RunFolder(tmp_path / "mine"), {"versions": {"torch": "2"}, "machine": "m"})
+    for given in ({}, {name: f"{name.lower()}-" + "x" * 40 for name in SETTINGS}):
+        for name, value in given.items():
+            monkeypatch.setenv(f"WANDB_{name}", value)
+        tracker = make_trackers(["wandb"], info)
+        tracker.log(training_row(1))
+        tracker.close(0)
+        run = record_of(folders(tmp_path / "mine")[-1], "run")
+        own = {
+            "PROJECT": "wn-rl",
+            "NAME": "mine",
+            "RUN_GROUP": "minatar-breakout-weight_norm-log_scale-3.0-lr0.0003",
+        }
+        keys = {"RUN_GROUP": "run_group", "NAME": "display_name", "JOB_TYPE": "job_type"}
+        for name in ("PROJECT", "NAME", "RUN_GROUP", "JOB_TYPE", "NOTES", "ENTITY"):
+            assert run.get(keys.get(name, name.lower())) == given.get(name, own.get(name)), name
+        tags = [given["TAGS"]] if given else []
+        assert run["tags"] == [*tags, "minatar", "breakout", "weight_norm"]
+        sys.modules["wandb"].teardown()
+        time.sleep(1.1)
+    assert run["config"]["update"]["versions"] == {"torch": "2"}
+
+
+def test_a_run_sends_its_network_and_an_evaluation_its_scores(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--steps", "400", "--evaluation.period", "200", "--track", "wandb", "--run-dir", "a run")
+    assert wn_rl("train", "breakout", *QUICK, *flags) == 0
+    time.sleep(1.1)
+    assert wn_rl("evaluate", "a run", "--episodes", "2", "--random-policy") == 0
+    trained, evaluated = folders(Path("a run"))
+    artifact, [row] = record_of(trained, "artifact"), history(evaluated)
+    assert (artifact["type"], sorted(artifact["aliases"])) == ("model", ["best", "latest"])
+    assert row.keys() >= {"evaluate/best_network/return_mean", "evaluate/random_policy/return_mean"}
+    assert f"wandb sync '{evaluated.absolute()}'" in capsys.readouterr().err
+    assert wandb_sink.sync_command(Path("a folder")) is None
+    command = wandb_sink.sync_command(Path("."))
+    assert command is not None
+    words = subprocess.run(["sh", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True).stdout.split(
+        "\n"
+    )
+    assert words[2:-1] == [f"./{trained}", f"./{evaluated}"]
