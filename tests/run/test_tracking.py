@@ -325,12 +325,16 @@ def test_tensorboard_is_read_back_and_a_resume_hides_the_rows_after_the_checkpoi
 # Weights & Biases
 
 
-def history(folder: Path) -> list[dict[str, Any]]:
-    """Rows in an offline run's folder, without W&B's own keys."""
+def records(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """What W&B's own reader finds of a kind in an offline run's folder."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
     output = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
-    records = [json.loads(line) for line in output.splitlines()]
-    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+    return [record[kind] for record in map(json.loads, output.splitlines()) if record["type"] == kind]
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """Rows in an offline run's folder, without W&B's own keys."""
+    rows = [record["item"] for record in records(folder, "history")]
     return [{key: value for key, value in row.items() if not key.startswith("_")} for row in rows]
 
 
@@ -376,30 +380,19 @@ def test_rows_that_a_full_disk_kept_from_wandb_are_counted(
     assert any("wandb kept 1 of 3 rows (a full disk?); metrics.jsonl has all" in line for line in said)
 
 
-def test_a_resumed_offline_run_makes_a_second_folder_with_its_id(tmp_path: Path) -> None:
-    tracker = make(tmp_path, "wandb", report=lambda line: None)
-    tracker.log(training_row(1))
-    state = json.loads(json.dumps(tracker.state_dict()))
-    tracker.close(0)
-    time.sleep(1.1)  # W&B names folders by the second
-    tracker = make(tmp_path, "wandb", report=lambda line: None)
-    tracker.load_state_dict(state)
-    tracker.log(training_row(2))
-    tracker.close(0)
-    first, second = folders(tmp_path)
-    assert first.name.endswith(state["wandb"]["id"])
-    assert second.name.endswith(state["wandb"]["id"])
-    assert history(second) == [training_row(2)]
-
-
-def test_without_a_key_the_run_is_offline_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("key", "words"), [("", "no key is"), ("short", "WANDB_API_KEY invalid")])
+def test_without_a_key_the_run_is_offline_and_says_so(
+    key: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", key)
     said: list[str] = []
     tracker = make(tmp_path, "wandb", report=said.append)
     tracker.log(training_row(1))
     tracker.close(0)
     assert len(folders(tmp_path)) == 1
-    assert len([line for line in said if "offline in its folder" in line]) == 1
+    assert len([line for line in said if words in line and "offline" in line]) == 1
+    assert describe()["wandb key"].startswith(f"none: {words}" if key else "none")
 
 
 def test_a_server_out_of_reach_leaves_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,6 @@ def write_onnx(agent: Agent, path: Path) -> None:
     about = {name: str(config[name]) for name in ("suite", "game", "parameterization") if name in config}
     about |= {"network": agent.name, "architecture": agent.architecture, "actions": json.dumps(agent.actions)}
     program.model.metadata_props.update(about, wn_rl_version=__version__)
-    program.model.doc_string = f"Deep Q-Network, {agent.name}: observations to action values"
     program.save(str(path))
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     agent.check(lambda states: torch.from_numpy(session.run(None, {"observations": states.numpy()})[0]), ONNX)

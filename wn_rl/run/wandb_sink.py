@@ -217,10 +217,7 @@ def sync_command(runs: Path) -> str | None:
 
 
 def wandb_mode() -> str | None:
-    """What W&B itself would do: its mode, e.g. online, offline or disabled; None: online, but it finds no key.
-
-    Exception: of W&B, on settings or a key that cannot be right.
-    """
+    """W&B's mode by its own settings; None: online, but it finds no key. Exception: of W&B, on what it refuses."""
     import wandb
 
     settings = wandb.setup().settings
