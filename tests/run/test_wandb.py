@@ -100,8 +100,9 @@ def test_wandb_itself_finds_its_key_and_its_mode(
     assert describe()["wandb key"].startswith(shown)
 
 
-@pytest.mark.parametrize("seconds", [0.0, 2.5], ids=["before W&B began", "before it wrote"])
-@pytest.mark.parametrize("saved", [0, 5], ids=["no checkpoint", "a checkpoint"])
+@pytest.mark.parametrize(
+    ("seconds", "saved"), [(0.0, 5), pytest.param(2.5, 0, marks=pytest.mark.slow), (2.5, 5)], ids=str
+)
 def test_rows_that_a_kill_lost_are_sent_by_the_resumed_run(tmp_path: Path, seconds: float, saved: int) -> None:
     code = (
         "import json, os, sys, time; sys.path.insert(0, sys.argv[2]); from pathlib import Path\n"
@@ -172,20 +173,27 @@ def test_names_are_ours_unless_the_environment_has_others(tmp_path: Path, monkey
     assert run["config"]["update"]["versions"] == {"torch": "2"}
 
 
-def test_a_run_sends_its_network_and_an_evaluation_its_scores(capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ("--steps", "400", "--evaluation.period", "200", "--track", "wandb", "--run-dir", "a run")
-    assert wn_rl("train", "breakout", *QUICK, *flags) == 0
-    time.sleep(1.1)
-    assert wn_rl("evaluate", "a run", "--episodes", "2", "--random-policy") == 0
-    trained, evaluated = folders(Path("a run"))
-    [artifact], [row] = records(trained, "artifact"), history(evaluated)
+@pytest.mark.slow
+def test_a_comparison_sends_its_networks_and_an_evaluation_its_scores(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_NAME", "of one run")
+    grid = ("--games", "breakout", "--arms", "normal", "--seeds", "2", "--out", "a grid", "--track", "wandb")
+    assert wn_rl("compare", *grid, *QUICK, "--device", "cpu") == 0
+    command = capsys.readouterr().err.split("upload the offline runs with: wandb sync ")[1].splitlines()[0]
+    found = subprocess.run(["sh", "-c", f"printf '%s\n' {command}"], capture_output=True, text=True, check=True)
+    trained = [Path(line) for line in found.stdout.splitlines()]
+    assert [folder.name[:12] for folder in trained] == ["offline-run-"] * 2
+    sessions = [records(folder, "run")[-1] for folder in trained]
+    names = [f"minatar-breakout-normal-lr0.0001-seed{seed}" for seed in (1, 2)]
+    assert [(run["display_name"], run["job_type"]) for run in sessions] == [(name, "a grid") for name in names]
+    [artifact] = records(trained[0], "artifact")
     assert (artifact["type"], sorted(artifact["aliases"])) == ("model", ["best", "latest"])
-    assert row.keys() >= {"evaluate/best_network/return_mean", "evaluate/random_policy/return_mean"}
+    monkeypatch.delenv("WANDB_NAME")
+    assert wn_rl("evaluate", f"a grid/runs/{names[0]}", "--episodes", "2", "--random-policy") == 0
+    _, evaluated = folders(Path("a grid/runs") / names[0])
+    assert history(evaluated)[0].keys() >= {
+        f"evaluate/{name}/return_mean" for name in ("best_network", "random_policy")
+    }
+    assert "loss" in str(records(evaluated, "summary"))
     assert f"wandb sync '{evaluated.absolute()}'" in capsys.readouterr().err
-    assert wandb_sink.sync_command(Path("a folder")) is None
-    command = wandb_sink.sync_command(Path("."))
-    assert command is not None
-    words = subprocess.run(["sh", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True).stdout.split(
-        "\n"
-    )
-    assert words[2:-1] == [f"./{trained}", f"./{evaluated}"]

@@ -34,7 +34,7 @@ _RESUMABLE = (
     *("device", "accelerate", "torch_threads", "environment.emulator_threads"),
     *("track", "keep_replay", "checkpoint_period"),
 )
-_OF_ONE_RUN = ("WANDB_RUN_ID", "WANDB_NAME")
+_OF_ONE_RUN = ("WANDB_RUN_ID", "WANDB_NAME")  # variables that would make W&B take many runs for one
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
