@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wn_rl.run.checkpoint import CheckpointStore
 from wn_rl.run.folder import RunFolder
-from wn_rl.run.tracking import CLOCK_KEYS
+from wn_rl.run.sinks import CLOCK_KEYS
 
 
 class Rows:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from wn_rl.cli import main
-from wn_rl.run.tracking import CLOCK_KEYS
+from wn_rl.run.sinks import CLOCK_KEYS
 
 # A MinAtar run of a second: metrics and a checkpoint every 200 steps, a test every 300.
 QUICK = [

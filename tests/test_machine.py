@@ -188,16 +188,6 @@ def test_a_processor_is_named_with_its_numbers(tmp_path: Path) -> None:
     assert cpu_model(tmp_path) == "Neoverse-V1"
 
 
-def test_the_key_of_wandb_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert describe()["wandb key"].startswith("none")
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password key\n")
-    assert describe()["wandb key"] == "configured"
-
-
 def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     command = ["git", "-C", str(folder), *identity, *arguments]

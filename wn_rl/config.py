@@ -231,7 +231,7 @@ class Config:
     run_name: Record[str | None] = None
     """Name of the run and, unless --run-dir is given, of its folder in runs/; None: time, game and settings."""
     group: Record[str | None] = None
-    """W&B group of the run; None: suite and game."""
+    """W&B group of the run; None: its game and arm, which are those of its other seeds."""
     log_period: Record[Count] = 10_000
     """Steps between rows of metrics."""
     checkpoint_period: Record[Count] = 250_000

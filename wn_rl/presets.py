@@ -1,15 +1,22 @@
 """Named starting points. A preset is a Config; every field of it can be changed on the command line."""
 
 import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any
 
 from wn_rl.config import (
+    ROLES,
     Config,
     EnvironmentConfig,
     EvaluationConfig,
     LearningConfig,
     NetworkConfig,
     OptimizerConfig,
+    Role,
+    resolved_initialization,
 )
+from wn_rl.registry import PRESETS
 
 # Standard deviation of the first Q-values in presets for short runs. With the paper's 1 the values are too high
 # for most of such a run (docs/weight_normalization.md).
@@ -206,3 +213,36 @@ def preset_for_frames(frame_shape: tuple[int, ...]) -> str:
     if smallest < 3:
         return "vectors"
     return "images" if smallest >= 36 else "grids"
+
+
+def _joined(value: Any) -> Any:
+    """Several words as one, as they are typed in an arm."""
+    return ",".join(value) if isinstance(value, list | tuple) else value
+
+
+METHOD_OPTIONS: dict[str, float | str | None] = {
+    setting.name: _joined(typing.cast(Any, setting.default))
+    for setting in dataclasses.fields(NetworkConfig)
+    if ROLES[f"network.{setting.name}"] is Role.METHOD
+}
+"""Fields of NetworkConfig that say how layers are parameterized, with their defaults: with the parameterization
+and the learning rate, what arms of a comparison differ in."""
+
+
+def method_options(config: Mapping[str, Any]) -> dict[str, float | str]:
+    """Those of `METHOD_OPTIONS` in which a run, by its config as JSON values, differs from its preset.
+
+    >>> from wn_rl.config import to_json
+    >>> method_options(to_json(Config("breakout", network=NetworkConfig(log_scale=3.0))))
+    {'log_scale': 3.0}
+    """
+    name, network, game = config["parameterization"], config["network"], str(config["game"])
+    preset = (PRESETS[config["preset"]](game) if config.get("preset") in PRESETS else Config(game)).network
+    own = {option: _joined(network.get(option, getattr(preset, option))) for option in METHOD_OPTIONS}
+    usual = {option: _joined(getattr(preset, option)) for option in METHOD_OPTIONS}
+    starts = [resolved_initialization(values["initialization"], name) for values in (own, usual)]
+    return {
+        option: value
+        for option, value in own.items()
+        if value != usual[option] and (option != "initialization" or starts[0] != starts[1])
+    }

@@ -76,7 +76,7 @@ def test_every_run_of_the_grid_is_trained_and_reported(undisturbed: Path) -> Non
     for name in NAMES:
         saved = json.loads((undisturbed / "runs" / name / "config.json").read_text())["config"]
         assert saved["run_name"] == name
-        assert saved["group"] == undisturbed.name
+        assert f"{saved['group']}-seed{saved['seed']}" == name
         assert saved["torch_threads"] == 1
         assert saved["steps"] == 600
 

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wn_rl.commands.train import read_flags
-from wn_rl.compare.arms import METHOD_OPTIONS, Arm, method_options, parse_arms
+from wn_rl.compare.arms import Arm, parse_arms
 from wn_rl.compare.grid import Run, changed, expand, flags_of, look, prepare, write_grid
 from wn_rl.config import Config, NetworkConfig, to_json
 from wn_rl.errors import UserError
-from wn_rl.presets import classic, laptop, minatar
+from wn_rl.presets import METHOD_OPTIONS, classic, laptop, method_options, minatar
 from wn_rl.registry import PARAMETERIZATIONS, PRESETS
 from wn_rl.run.folder import RunFolder
 
@@ -72,10 +72,10 @@ def test_names_are_as_they_were() -> None:
     ]
 
 
-def test_a_run_has_its_own_threads_and_the_group_of_the_comparison(tmp_path: Path) -> None:
-    (run,) = expand([laptop("breakout")], [Arm("normal")], [1], tmp_path / "mine")
+def test_a_run_has_its_own_threads_and_the_group_of_its_other_seeds(tmp_path: Path) -> None:
+    run, _, other, _ = expand([laptop("breakout")], [Arm("normal"), Arm("weight_norm")], [1, 2], tmp_path / "mine")
     assert run.config.torch_threads == 1
-    assert run.config.group == "mine"
+    assert run.config.group == other.config.group == "atari-breakout-normal-lr0.0001"
     threads = dataclasses.replace(laptop("breakout"), torch_threads=3, group="ours")
     (run,) = expand([threads], [Arm("normal")], [1], tmp_path)
     assert run.config.torch_threads == 3

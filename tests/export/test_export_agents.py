@@ -63,17 +63,24 @@ def test_every_way_of_loading_gives_equal_q_values(
     config = dataclasses.replace(CONFIGS[suite], parameterization=parameterization)
     network = make_run(tmp_path / "run", config)
     has_layer_norm = PARAMETERIZATIONS[parameterization].shift is LayerNorm
+    (tmp_path / "run" / "videos").mkdir()
+    for step in (1, 2):
+        (tmp_path / "run" / "videos" / f"step_{step:012d}.mp4").write_bytes(bytes([step]))
     code = wn_rl("export", str(tmp_path / "run"), "--out", str(tmp_path / "agent"), "--onnx")
     assert code == (2 if has_layer_norm else 0)
     if has_layer_norm:
         return
     states = states_of(config)
     expected = q_values(network, states)
+    assert (tmp_path / "agent" / "replay.mp4").read_bytes() == b"\2"
+    assert "(replay.mp4)" in (tmp_path / "agent" / "README.md").read_text()
     agent = load_exported(tmp_path / "agent")
     torch.testing.assert_close(q_values(agent.network, states), expected, atol=1e-5, rtol=1e-5)
     assert (agent.architecture, agent.name) == (config.network.name, NAME)
     assert (agent.dtype, agent.actions) == (spec_of(config).dtype, spec_of(config).action_meanings)
     assert agent.run["config"] == to_json(config)
+    about = {entry.key: entry.value for entry in onnx.load(tmp_path / "agent" / "model.onnx").metadata_props}
+    assert about.items() >= {"game": config.game, "network": NAME, "parameterization": parameterization}.items()
     assert all(type(layer).__module__.startswith("torch.nn") for layer in agent.network[1:])
     monkeypatch.chdir(tmp_path / "agent")
     for words, batch in (("import load_file", states), ("import onnxruntime", states.numpy())):

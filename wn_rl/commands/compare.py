@@ -31,6 +31,7 @@ from wn_rl.config_checks import Bound, Count, CountOrNone, CountOrZero, Seed
 from wn_rl.errors import UserError, say
 from wn_rl.registry import PRESETS, SUITES, did_you_mean, import_flags
 from wn_rl.run.signals import StopRequest
+from wn_rl.run.wandb_sink import sync_command
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ def run(arguments: Sequence[str]) -> int:
         launcher = RayLauncher(options.device, threads=threads, gpu_share=share)
     write_grid(runs, ["wn-rl", *import_flags(), *_command(options, others)])
     exit_code = _train(entries, launcher, options.retries)
+    if sync := sync_command(options.out / "runs"):
+        say(f"wandb: upload the offline runs with: {sync}")
     if not options.only and exit_code <= 1 and any(entry.state == "finished" for entry in entries):
         print(write(Report((options.out,), options.out / "report")))
     return exit_code

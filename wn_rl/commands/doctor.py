@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wn_rl.commands._shared import parse_flags
-from wn_rl.errors import UserError
+from wn_rl.errors import UserError, in_one_line
 from wn_rl.presets import default_preset
 
 
@@ -28,7 +28,7 @@ def describe() -> dict[str, str]:
 
     from wn_rl.machine import GIGABYTE, available_memory_bytes, cuda_obstacle, git_commit, processor, versions
     from wn_rl.run.video import ffmpeg_path
-    from wn_rl.run.wandb_sink import wandb_key_configured
+    from wn_rl.run.wandb_sink import wandb_mode
 
     obstacle = cuda_obstacle()
     lines = {name: version or "not installed" for name, version in versions().items() if name != "git_commit"}
@@ -44,7 +44,11 @@ def describe() -> dict[str, str]:
         lines["ffmpeg"] = ffmpeg_path()
     except UserError as error:
         lines["ffmpeg"] = f"no: {error}"
-    lines["wandb key"] = "configured" if wandb_key_configured() else "none: runs are logged offline"
+    try:
+        known = {"online": "configured", None: "none: runs are logged offline"}
+        lines["wandb key"] = known.get(mode := wandb_mode(), f"not used: W&B is set to {mode}")
+    except Exception as error:  # W&B raises many kinds on what it refuses
+        lines["wandb key"] = f"none: {in_one_line(error)}"
     lines["atari preset"] = f"{default_preset('atari', torch.cuda.is_available())}: wn-rl train breakout"
     lines["minatar preset"] = "wn-rl train breakout --suite minatar"
     return lines

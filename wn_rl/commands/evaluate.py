@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from wn_rl.commands._shared import RunPath, open_network, parse_flags, progress
 from wn_rl.config import Config
@@ -42,8 +42,10 @@ def run(arguments: Sequence[str]) -> int:
     """`wn-rl evaluate`."""
     options = parse_flags(Evaluate, arguments)
     from wn_rl.agents.evaluation import run_nature_evaluation
+    from wn_rl.run.training import log_scores
 
     folder, config, network, name = open_network(options.run, options.network, options.device)
+    own, scores = config, dict[str, Any]()
     policies = {name: options.epsilon} | ({"random policy": 1.0} if options.random_policy else {})
     for policy, epsilon in policies.items():
         evaluation = replace(config.evaluation, epsilon=epsilon, num_envs=options.num_envs)
@@ -51,6 +53,10 @@ def run(arguments: Sequence[str]) -> int:
         count, seed = options.episodes, options.seed
         played = run_nature_evaluation(config, network, seed=seed, num_episodes=count, tick=tick)
         _record(folder, config, policy, seed, played)
+        key = f"evaluate/{policy.partition(',')[0].replace(' ', '_')}"
+        scores |= {f"{key}/return_mean": played.return_mean, f"{key}/return_std": played.return_std}
+        scores[f"{key}/episodes"] = len(played.returns)
+    log_scores(own, folder, scores)
     if config.suite == "atari":
         _print_references(config.game)
     return 0

@@ -37,7 +37,6 @@ def run(arguments: Sequence[str]) -> int:
 
     config = options.config
     name = config.run_name or default_name(config.suite, config.game, config.parameterization, config.seed)
-    config = dataclasses.replace(config, run_name=name)
     return train(config, options.run_dir or Path("runs") / name, command=["wn-rl", *sys.argv[1:]]).exit_code
 
 

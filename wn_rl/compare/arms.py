@@ -3,49 +3,14 @@
 import contextlib
 import dataclasses
 import math
-import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from wn_rl.config import ROLES, Config, NetworkConfig, Role, resolved_initialization
 from wn_rl.errors import UserError
-from wn_rl.registry import PARAMETERIZATIONS, PRESETS, did_you_mean
+from wn_rl.presets import METHOD_OPTIONS
+from wn_rl.registry import PARAMETERIZATIONS, did_you_mean
 
 _LABELS = {"weight_norm_mean_only_bn": "WN + mean-only BN"}
-
-
-def _joined(value: Any) -> Any:
-    """Several words as one, as they are typed in an arm."""
-    return ",".join(value) if isinstance(value, list | tuple) else value
-
-
-METHOD_OPTIONS: dict[str, float | str | None] = {
-    setting.name: _joined(typing.cast(Any, setting.default))
-    for setting in dataclasses.fields(NetworkConfig)
-    if ROLES[f"network.{setting.name}"] is Role.METHOD
-}
-"""Fields of NetworkConfig that say how layers are parameterized, with their defaults: with the parameterization
-and the learning rate, what arms of a comparison differ in."""
-
-
-def method_options(config: Mapping[str, Any]) -> dict[str, float | str]:
-    """Those of `METHOD_OPTIONS` in which a run, by its config as JSON values, differs from its preset.
-
-    >>> from wn_rl.config import to_json
-    >>> method_options(to_json(Config("breakout", network=NetworkConfig(log_scale=3.0))))
-    {'log_scale': 3.0}
-    """
-    name, network, game = config["parameterization"], config["network"], str(config["game"])
-    preset = (PRESETS[config["preset"]](game) if config.get("preset") in PRESETS else Config(game)).network
-    own = {option: _joined(network.get(option, getattr(preset, option))) for option in METHOD_OPTIONS}
-    usual = {option: _joined(getattr(preset, option)) for option in METHOD_OPTIONS}
-    starts = [resolved_initialization(values["initialization"], name) for values in (own, usual)]
-    return {
-        option: value
-        for option, value in own.items()
-        if value != usual[option] and (option != "initialization" or starts[0] != starts[1])
-    }
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wn_rl.compare.arms import Arm, method_options
-from wn_rl.config import Config, Role, flat, names_of, to_json
+from wn_rl.compare.arms import Arm
+from wn_rl.config import Config, Role, flat, names_of
 from wn_rl.errors import UserError, in_one_line
 from wn_rl.registry import PRESETS, SUITES
-from wn_rl.run.folder import RunFolder, file_name, open_run, write_json
+from wn_rl.run.folder import RunFolder, arm_on_game, open_run, write_json
 
 # What a run may leave that was killed before it wrote its config: it never took a step.
 _DEBRIS = re.compile(r"\.lock|\.config\.json\.\d+\.tmp|wandb|tensorboard")
@@ -114,14 +114,12 @@ def _cell(base: Config, arm: Arm, seed: int, out: Path) -> Run:
     if arm.learning_rate is not None:
         values["optimizer.learning_rate"] = arm.learning_rate
     config = changed(base, {"parameterization": arm.parameterization, "seed": seed, **values})
-    options = (f"{name}-{value}" for name, value in method_options(to_json(config)).items())
-    method = "-".join([config.parameterization, *options])
-    name = f"{config.suite}-{file_name(config.game)}-{method}-lr{config.learning_rate!r}-seed{seed}"
-    return run_beside_others(config, name, out)
+    group = arm_on_game(config)
+    return run_beside_others(changed(config, {"group": config.group or group}), f"{group}-seed{seed}", out)
 
 
 def run_beside_others(config: Config, name: str, out: Path) -> Run:
-    """One run of many in the folder `out`, which is its group, with the learning rate resolved.
+    """One run of many in the folder `out`, its group if it has no other, with the learning rate resolved.
 
     It has one torch thread, unless it says how many, since the runs share the cores.
     """

@@ -34,6 +34,7 @@ _RESUMABLE = (
     *("device", "accelerate", "torch_threads", "environment.processes"),
     *("track", "keep_replay", "checkpoint_period"),
 )
+_OF_ONE_RUN = ("WANDB_RUN_ID", "WANDB_NAME")  # variables that would make W&B take many runs for one
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -171,13 +172,14 @@ def start_child(run: Run, slot: Slot) -> "subprocess.Popen[bytes]":
         OSError: its log could not be written, or the process could not be started.
     """
     run.log.parent.mkdir(parents=True, exist_ok=True)
+    of_all = {name: value for name, value in os.environ.items() if name not in _OF_ONE_RUN}
     with run.log.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "wn_rl.cli", *_arguments_of(run, slot)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, **slot.environment},
+            env={"WANDB_JOB_TYPE": run.out.resolve().name, **of_all, **slot.environment},
             start_new_session=True,
             preexec_fn=_tied_to(os.getpid()),
         )

@@ -16,13 +16,14 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from wn_rl import __version__
 from wn_rl.errors import UserError, say
 from wn_rl.export.agent import CONFIG, WEIGHTS, Agent, read_agent, write_agent
 from wn_rl.nn.layers import layers_of
 from wn_rl.run.files import MAX_LINES, parse_json, read_file, replace_file, require_form, sync_folder
 
-CARD, CURVE, ONNX = "README.md", "curve.png", "model.onnx"
-FILES = (CARD, CONFIG, CURVE, ONNX, WEIGHTS)
+CARD, CURVE, ONNX, REPLAY = "README.md", "curve.png", "model.onnx", "replay.mp4"  # the hub plays the last
+FILES = (CARD, CONFIG, CURVE, ONNX, REPLAY, WEIGHTS)
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # torch's exporter needs the first two, the check the last
 _EVALUATION = {
     **{"policy": str, "protocol": str, "epsilon": float, "returns": [float]},
@@ -61,6 +62,9 @@ def export(
         if curve is not None:
             curve.savefig(new / CURVE, dpi=130)
         evaluations = [] if run_dir is None else _evaluations(run_dir, agent.name)
+        videos = [] if run_dir is None else sorted((run_dir / "videos").glob("step_*.mp4"))
+        if videos:
+            replace_file(new / REPLAY, read_file(videos[-1], MAX_LINES))
         replace_file(new / CARD, _card(agent, evaluations, exported_files(new)).encode())
         os.replace(new, folder)
     sync_folder(folder.parent)
@@ -99,6 +103,10 @@ def write_onnx(agent: Agent, path: Path) -> None:
             verbose=False,
         )
     assert program is not None
+    config = agent.run.get("config", {})
+    about = {name: str(config[name]) for name in ("suite", "game", "parameterization") if name in config}
+    about |= {"network": agent.name, "architecture": agent.architecture, "actions": json.dumps(agent.actions)}
+    program.model.metadata_props.update(about, wn_rl_version=__version__)
     program.save(str(path))
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     agent.check(lambda states: torch.from_numpy(session.run(None, {"observations": states.numpy()})[0]), ONNX)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from wn_rl.compare import grid
-from wn_rl.compare.arms import Arm, method_options
+from wn_rl.compare.arms import Arm
 from wn_rl.config import flat
 from wn_rl.errors import UserError
+from wn_rl.presets import method_options
 from wn_rl.report.stats import FloatArray
 from wn_rl.run.files import last_line
 from wn_rl.run.folder import Row, RunFolder, RunStatus

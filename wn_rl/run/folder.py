@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from wn_rl.config import Config, from_json
+from wn_rl.config import Config, from_json, to_json
 from wn_rl.errors import UserError, refusing
+from wn_rl.presets import method_options
 from wn_rl.registry import command_line, did_you_mean
 from wn_rl.run.files import MAX_LINES, locked, parse_json, read_file, replace_file, require_form, sha256
 
@@ -37,6 +38,13 @@ def default_name(suite: str, game: str, parameterization: str, seed: int, parent
     name = f"{moment}-{suite}-{file_name(game)}-{parameterization}-seed{seed}"
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     return next(unique for unique in names if not (parent / unique).exists())
+
+
+def arm_on_game(config: Config) -> str:
+    """What runs have in common that differ in their seeds, e.g. minatar-breakout-weight_norm-lr0.0003."""
+    options = (f"{name}-{value}" for name, value in method_options(to_json(config)).items())
+    method = "-".join([config.parameterization, *options])
+    return f"{config.suite}-{file_name(config.game)}-{method}-lr{config.learning_rate!r}"
 
 
 def file_name(text: str) -> str:

@@ -4,17 +4,23 @@ A sink may raise or hang: guard.py keeps that from the run. A sink is opened wit
 run was saved, in which "step" is that of the last row, or absent before the first row.
 """
 
+import json
 import sys
+import textwrap
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
+
+from wn_rl.config import flat
 
 Row = Mapping[str, Any]
 Report = Callable[[str], None]
 """Called with one line for the user."""
+
+CLOCK_KEYS = ("frames_per_second", "seconds")  # these measure time, and differ between equal runs
 
 
 @dataclass(frozen=True)
@@ -116,16 +122,26 @@ def _describe_evaluation(row: Row) -> str:
 
 
 class TensorBoardSink:
-    """Event files in the run's folder, scalars only: its video summaries need moviepy, which is not used.
+    """Event files in the run's folder: scalars, the config as a text, and hyperparameters with the scores.
 
-    Rows after the checkpoint that a run is resumed from are purged.
+    It has no videos: TensorBoard shows no mp4, and its writer needs moviepy to make anything else of one. Rows
+    after the checkpoint that a run is resumed from are purged.
     """
 
     def __init__(self, info: RunInfo, state: dict[str, Any]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard import SummaryWriter, summary
 
-        make_writer: Any = SummaryWriter
-        self._writer = make_writer(str(info.run_dir / "tensorboard"), purge_step=state.get("step", -1) + 1)
+        make_writer, make_hparams = cast(Any, SummaryWriter), cast(Any, summary.hparams)
+        start = state.get("step", -1) + 1
+        self._writer = make_writer(str(info.run_dir / "tensorboard"), purge_step=start)
+        self._writer.add_text("config", textwrap.indent(json.dumps(info.config, indent=4), "    "), start)
+        values = {
+            name: value if isinstance(value, int | float) else str(value)
+            for name, value in flat(info.config).items()
+        }
+        scores = dict.fromkeys(("eval/return_mean", "eval/best"), 0.0)  # by name: their scalars have the values
+        for part in make_hparams(values, scores):
+            self._writer.file_writer.add_summary(part)
 
     def log(self, row: Row) -> None:
         """Write each number as a scalar at the row's step."""

@@ -20,8 +20,6 @@ from wn_rl.run.guard import GuardedTracker
 from wn_rl.run.sinks import ConsoleSink, Report, Row, RunInfo, Sink, TensorBoardSink
 from wn_rl.run.wandb_sink import WandbSink, new_wandb_state
 
-CLOCK_KEYS = ("frames_per_second", "seconds")  # these measure time, and differ between equal runs
-
 
 class Tracker(Sink, Protocol):
     """A sink that a resumed run continues. `load_state_dict`, if it is called, comes before anything else."""
@@ -139,9 +137,9 @@ class Trackers:
 def _guarded(
     name: str,
     make_sink: Callable[[RunInfo, dict[str, Any]], Sink],
-    new_state: Callable[[], dict[str, Any]] = dict,
+    new_state: Callable[[RunInfo], dict[str, Any]] = lambda info: {},
 ) -> Callable[[RunInfo], Tracker]:
-    return lambda info: GuardedTracker(name, lambda state: make_sink(info, state), new_state(), info.report)
+    return lambda info: GuardedTracker(name, lambda state: make_sink(info, state), new_state(info), info.report)
 
 
 def jsonl_tracker(info: RunInfo) -> Tracker:

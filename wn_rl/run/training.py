@@ -1,11 +1,12 @@
 """A run in its folder: starting it, resuming it, and how it ends."""
 
+import contextlib
 import dataclasses
 import json
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from wn_rl.machine import machine_line, resolve_device, versions
 from wn_rl.registry import command_line
 from wn_rl.run.checkpoint import CheckpointStore
 from wn_rl.run.files import require_form
-from wn_rl.run.folder import RunFolder, Status, write_json
+from wn_rl.run.folder import RunFolder, Status, arm_on_game, write_json
 from wn_rl.run.monitor import Monitor
 from wn_rl.run.signals import StopNow, StopRequest
 from wn_rl.run.sinks import RunInfo
 from wn_rl.run.tensor_files import run_identity
-from wn_rl.run.tracking import make_trackers
+from wn_rl.run.tracking import make_trackers, wandb_tracker
+from wn_rl.run.wandb_sink import sessions_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,21 +120,35 @@ def train_in(
     return outcome
 
 
+def run_info(config: Config, folder: RunFolder, circumstances: dict[str, Any]) -> RunInfo:
+    """What trackers know of a run. circumstances: its "versions" and "machine"."""
+    return RunInfo(
+        run_dir=folder.path,
+        config={**to_json(config), **{name: circumstances.get(name) for name in ("versions", "machine")}},
+        run_name=config.run_name or folder.path.name,
+        group=config.group or arm_on_game(config),
+        tags=(config.suite, config.game, config.parameterization, config.preset),
+        total_steps=config.steps,
+        report=say,
+    )
+
+
+def log_scores(config: Config, folder: RunFolder, scores: Mapping[str, Any]) -> None:
+    """Add scores to the W&B run of a folder, if it has one and no process trains it. An offline run stays so."""
+    for session, run_id in sessions_of(folder.path)[-1:] if "wandb" in config.track else ():
+        with contextlib.suppress(UserError, OSError), folder.lock():
+            tracker = wandb_tracker(run_info(config, folder, last_session(folder.read_config())))
+            tracker.load_state_dict({"id": run_id, "offline": session.name.startswith("offline")})
+            tracker.log({"step": folder.read_status().step, **scores})
+            tracker.close(0)
+
+
 class Session:
     """A run while it trains in its folder, whose lock the caller holds."""
 
     def __init__(self, config: Config, dqn: DQN, folder: RunFolder) -> None:
         self.config, self.dqn, self.folder = config, dqn, folder
-        info = RunInfo(
-            run_dir=folder.path,
-            config=to_json(config),
-            run_name=config.run_name or folder.path.name,
-            group=config.group or f"{config.suite}-{config.game}",
-            tags=(config.suite, config.game, config.parameterization, config.preset),
-            total_steps=config.steps,
-            report=say,
-        )
-        self.tracker = make_trackers(config.track, info)
+        self.tracker = make_trackers(config.track, run_info(config, folder, _circumstances(config)))
         self.store = CheckpointStore(folder.checkpoints, run_identity(config, dqn.environments.spec))
         self.stop = StopRequest()
         self.monitor = Monitor(config, folder, self.tracker, self.store, self.stop)
