@@ -9,6 +9,7 @@ import tyro
 
 from wn_rl.commands._shared import RunPath, parse_flags
 from wn_rl.config import Accelerate, Config, TrackerNames, flat, to_json
+from wn_rl.config_checks import CountOrNone
 from wn_rl.errors import say
 from wn_rl.run.folder import open_run
 
@@ -21,10 +22,10 @@ class Resume:
 
     run: RunPath
     """The run's folder."""
-    steps: int | None = None
-    """Train to this many steps instead: a run can be made longer."""
+    steps: CountOrNone = None
+    """Train to this many steps instead: a run can be made longer, as long as it has its replay."""
     keep_replay: bool | None = None
-    """Keep the replay when the run finishes, or not."""
+    """Keep the replay when the run finishes, even if it exceeds 1 GB, or not."""
     device: str | None = None
     """auto, cpu, cuda or cuda:N."""
     track: TrackerNames | None = None
@@ -33,7 +34,7 @@ class Resume:
     """CPU threads of torch."""
     accelerate: Accelerate | None = None
     """How updates are computed."""
-    checkpoint_period: int | None = None
+    checkpoint_period: CountOrNone = None
     """Steps between checkpoints."""
     emulator_threads: Annotated[int | None, tyro.conf.arg(name="environment.emulator-threads")] = None
     """Threads of the emulator of several Atari lanes. Results do not depend on it."""
@@ -53,6 +54,11 @@ def run(arguments: Sequence[str]) -> int:
     if folder.is_finished() and changed.steps == config.steps:
         say(f"{folder.shown} is finished at {config.steps:,} steps; --steps N makes it longer")
         return 0
+    if config.optimizer.anneal and changed.steps > config.steps:
+        raise ValueError(f"--steps: the learning rate falls to 0 at step {config.steps} (--optimizer.anneal)")
+    end = folder.read_status().step if folder.is_finished() else 0
+    if end % config.log_period >= config.num_envs:
+        say(f"metrics.jsonl keeps the row of step {end:,}, which a run of {changed.steps:,} steps lacks")
     changed = set_torch_threads(changed)
     recorded = last_session(record).get("versions", {})
     before = {**recorded, **vars(config)}

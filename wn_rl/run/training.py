@@ -18,7 +18,7 @@ from wn_rl.agents.experiment import make_dqn, restore
 from wn_rl.config import Config, to_json
 from wn_rl.envs.base import InvalidOutput
 from wn_rl.errors import UserError, in_one_line, refusing, say
-from wn_rl.machine import machine_line, resolve_device, versions
+from wn_rl.machine import GIGABYTE, machine_line, resolve_device, versions
 from wn_rl.registry import command_line
 from wn_rl.run.checkpoint import CheckpointStore
 from wn_rl.run.files import require_form
@@ -28,6 +28,8 @@ from wn_rl.run.signals import StopNow, StopRequest
 from wn_rl.run.sinks import RunInfo
 from wn_rl.run.tensor_files import run_identity
 from wn_rl.run.tracking import make_trackers
+
+KEPT_REPLAY_BYTES = 10**9  # of a finished run, which can then be lengthened; a larger one needs --keep-replay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +155,7 @@ class Session:
                 self._write_status("interrupted", "stopped at once")
                 raise
             self._write_status(outcome.status, outcome.message)
-            if outcome.status == "finished" and not self.config.keep_replay:
+            if outcome.status == "finished" and not self._keeps_replay:
                 self.store.drop_replay()  # last: a run killed before it can still be resumed
             self.tracker.close(outcome.exit_code)
         self.dqn.environments.close()
@@ -195,8 +197,15 @@ class Session:
             return Outcome("failed", code, f"stopped at step {dqn.num_steps:,}: {reason}; {kept}")
         if monitor.saved_step != dqn.num_steps:
             return Outcome("failed", 1, f"the last checkpoint could not be written: mend that, then {advice}")
-        kept = "" if self.config.keep_replay else " (without its replay: --keep-replay lets a run be lengthened)"
+        size = f"{self.store.replay_bytes() / GIGABYTE:.1f} GB"
+        kept = (
+            "" if self._keeps_replay else f" (without its replay of {size}, which --keep-replay would have kept)"
+        )
         return Outcome("finished", 0, f"finished {dqn.num_steps:,} steps in {self.folder.shown}{kept}")
+
+    @property
+    def _keeps_replay(self) -> bool:
+        return self.config.keep_replay or self.store.replay_bytes() <= KEPT_REPLAY_BYTES
 
     def _write_status(self, status: Status, message: str) -> None:
         """Write status.json; a full disk must not end the run."""
