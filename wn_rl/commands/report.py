@@ -10,6 +10,8 @@ import tyro
 from wn_rl.commands._shared import parse_flags
 from wn_rl.config_checks import CountOrNone
 
+_NO_RUNS = "name the folders of the runs to report: wn-rl report runs/A runs/B --out report"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -29,6 +31,8 @@ class Report:
 
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl report`."""
+    if not arguments:
+        raise ValueError(_NO_RUNS)
     print(write(parse_flags(Report, arguments)))
     return 0
 
@@ -38,7 +42,7 @@ def write(options: Report) -> Path:
     from wn_rl.report.writer import write_report
 
     if not options.runs:
-        raise ValueError("name the folders of the runs to report (see wn-rl report --help)")
+        raise ValueError(_NO_RUNS)
     return write_report(
         options.runs,
         options.out,
