@@ -112,9 +112,9 @@ def _hint(command: type[Any], arguments: Sequence[str]) -> str:
     flags = [f"--{name.replace('_', '-')}" for name in own if name not in positional]
     known = {*flags, *(f"--{name.replace('_', '-')}" for name in of_train if name != "game"), "--help"}
     for word in arguments:
-        flag = re.sub(r"^--no-|(?<=\.)no-", "", word.partition("=")[0].replace("_", "-"))
-        name = flag.lstrip("-")
-        if not word.startswith("--") or {flag, f"--{name}"} & known:
+        flag = re.sub(r"(^--|\.)no-(?=[^.]*$)", r"\1", word.partition("=")[0].replace("_", "-"))
+        name = flag.removeprefix("--")
+        if not word.startswith("--") or flag in known:
             continue
         if name in positional:
             return f"; give it without {flag}"

@@ -18,6 +18,7 @@ from wn_rl.run.files import require_form
 from wn_rl.run.folder import RunFolder
 from wn_rl.run.play import record_episode
 from wn_rl.run.signals import StopRequest
+from wn_rl.run.sinks import Activity
 from wn_rl.run.tensor_files import run_identity, write_network_file
 from wn_rl.run.tracking import Tracker
 from wn_rl.seeding import derive_seed
@@ -62,8 +63,15 @@ class Monitor:
     """
 
     def __init__(
-        self, config: Config, folder: RunFolder, tracker: Tracker, store: CheckpointStore, stop: StopRequest
+        self,
+        config: Config,
+        folder: RunFolder,
+        tracker: Tracker,
+        store: CheckpointStore,
+        stop: StopRequest,
+        activity: Activity | None = None,
     ) -> None:
+        self._activity = activity or Activity()
         self._config, self._folder, self._tracker, self._store = config, folder, tracker, store
         self._stop = stop
         self._last_log = self._last_evaluation = self._last_save = 0  # in steps
@@ -84,18 +92,27 @@ class Monitor:
             FloatingPointError: the loss is not finite; nothing was saved.
         """
         config, steps = self._config, dqn.num_steps
+        self._activity.step, self._activity.best = steps, self.best_score
         finished = steps >= config.steps
         if self._logged_frames is None:
             self._logged_frames = dqn.num_frames
         if crossed(config.log_period, self._last_log, steps) or (finished and steps > self._last_log):
             self._log(dqn, dqn.num_frames - self._logged_frames)
         if config.evaluation.period and crossed(config.evaluation.period, self._last_evaluation, steps):
-            with self._training.paused(), contextlib.suppress(Interrupted):
+            with self._doing("evaluating"), contextlib.suppress(Interrupted):
                 self._evaluate(dqn)
         if self._stop or finished or crossed(config.checkpoint_period, self._last_save, steps):
-            with self._training.paused():
+            with self._doing("saving"):
                 self._save(dqn)
         self._raise_if_stopped()
+
+    @contextlib.contextmanager
+    def _doing(self, activity: str) -> Iterator[None]:
+        """Context manager: the run does something else than to train, and that time does not count."""
+        with self._training.paused():
+            self._activity.doing = activity
+            yield
+            self._activity.doing, self._activity.best = "training", self.best_score
 
     def _log(self, dqn: DQN, frames: int) -> None:
         speed = frames / max(self._training.seconds(), 1e-9)
@@ -149,6 +166,7 @@ class Monitor:
     def _record(self, dqn: DQN, network: nn.Module) -> None:
         path = self._folder.videos / f"step_{dqn.num_steps:012d}.mp4"
         seed = derive_seed(self._config.seed, "video", dqn.num_steps)
+        self._activity.doing = "recording"
         try:
             record_episode(self._config, network, path, seed=seed, tick=self._raise_if_stopped)
         except (OSError, ValueError) as error:

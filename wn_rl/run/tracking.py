@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 from wn_rl.errors import UserError
 from wn_rl.registry import TRACKERS
+from wn_rl.run.console import ConsoleSink
 from wn_rl.run.files import opened, write_all
 from wn_rl.run.folder import digest_of_rows
 from wn_rl.run.guard import GuardedTracker
-from wn_rl.run.sinks import ConsoleSink, Report, Row, RunInfo, Sink, TensorBoardSink
+from wn_rl.run.sinks import Report, Row, RunInfo, Sink, TensorBoardSink
 from wn_rl.run.wandb_sink import WandbSink, new_wandb_state
 
 CLOCK_KEYS = ("frames_per_second", "seconds")  # these measure time, and differ between equal runs
@@ -140,8 +141,11 @@ def _guarded(
     name: str,
     make_sink: Callable[[RunInfo, dict[str, Any]], Sink],
     new_state: Callable[[], dict[str, Any]] = dict,
+    **options: Any,
 ) -> Callable[[RunInfo], Tracker]:
-    return lambda info: GuardedTracker(name, lambda state: make_sink(info, state), new_state(), info.report)
+    return lambda info: GuardedTracker(
+        name, lambda state: make_sink(info, state), new_state(), info.report, **options
+    )
 
 
 def jsonl_tracker(info: RunInfo) -> Tracker:
@@ -149,7 +153,7 @@ def jsonl_tracker(info: RunInfo) -> Tracker:
     return JsonlTracker(info.run_dir / "metrics.jsonl", info.report)
 
 
-console_tracker = _guarded("console", ConsoleSink)
+console_tracker = _guarded("console", ConsoleSink, opens_at_once=True)
 wandb_tracker = _guarded("wandb", WandbSink, new_wandb_state)
 tensorboard_tracker = _guarded("tensorboard", TensorBoardSink)
 

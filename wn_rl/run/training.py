@@ -1,7 +1,6 @@
 """A run in its folder: starting it, resuming it, and how it ends."""
 
 import dataclasses
-import json
 import signal
 import sys
 import traceback
@@ -21,11 +20,12 @@ from wn_rl.errors import UserError, in_one_line, refusing, say
 from wn_rl.machine import GIGABYTE, machine_line, resolve_device, versions
 from wn_rl.registry import command_line
 from wn_rl.run.checkpoint import CheckpointStore
+from wn_rl.run.console import describe_start
 from wn_rl.run.files import require_form
 from wn_rl.run.folder import RunFolder, Status, write_json
 from wn_rl.run.monitor import Monitor
 from wn_rl.run.signals import StopNow, StopRequest
-from wn_rl.run.sinks import RunInfo
+from wn_rl.run.sinks import Activity, RunInfo
 from wn_rl.run.tensor_files import run_identity
 from wn_rl.run.tracking import make_trackers
 
@@ -113,9 +113,13 @@ def train_in(
     with folder.lock():
         if not resume:
             folder.require_new()  # again: another run may have begun here since
-        say(f"run folder: {folder.shown}")
-        say(f"settings: {json.dumps(record['config'])}")
-        outcome = Session(config, dqn, folder).run(record, resume=resume)
+        for line in describe_start(config, folder.shown):
+            say(line)
+        session = Session(config, dqn, folder)
+        try:
+            outcome = session.run(record, resume=resume)
+        finally:
+            session.activity.doing = ""
     say(outcome.message)
     return outcome
 
@@ -124,7 +128,7 @@ class Session:
     """A run while it trains in its folder, whose lock the caller holds."""
 
     def __init__(self, config: Config, dqn: DQN, folder: RunFolder) -> None:
-        self.config, self.dqn, self.folder = config, dqn, folder
+        self.config, self.dqn, self.folder, self.activity = config, dqn, folder, Activity()
         info = RunInfo(
             run_dir=folder.path,
             config=to_json(config),
@@ -133,11 +137,12 @@ class Session:
             tags=(config.suite, config.game, config.parameterization, config.preset),
             total_steps=config.steps,
             report=say,
+            activity=self.activity,
         )
         self.tracker = make_trackers(config.track, info)
         self.store = CheckpointStore(folder.checkpoints, run_identity(config, dqn.environments.spec))
         self.stop = StopRequest()
-        self.monitor = Monitor(config, folder, self.tracker, self.store, self.stop)
+        self.monitor = Monitor(config, folder, self.tracker, self.store, self.stop, self.activity)
 
     def run(self, record: dict[str, Any], *, resume: bool) -> Outcome:
         """Train from the start or from the last checkpoint, to the end or to whatever ends it before."""
@@ -149,6 +154,7 @@ class Session:
         write_json(self.folder.config_file, {**record, "spec": spec})
         with self.stop.listening():
             self._write_status("running", "")
+            self.activity.doing = "training"
             try:
                 outcome = self._train()
             except StopNow:
