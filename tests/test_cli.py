@@ -181,7 +181,6 @@ def test_doctor_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["compare", "--game", "breakout", "--out", "x"], "; did you mean --games?"),
         (["report"], "wn-rl report runs/A runs/B --out report"),
         (["report", "--out", "x"], "wn-rl report runs/A runs/B --out report"),
-        (["--completion", "powershell"], "bash, zsh, tcsh"),
         (["train", "--config", "no/such/run"], "no/such/run"),
         (["train", "--config", "x", "--preset", "paper"], "--preset is decided by --config"),
         (["compare", "--games", "breakout", "--out", "x", "--config", "x"], "--config is decided by"),
@@ -215,9 +214,7 @@ def test_counts_are_read_as_people_write_them(text: str) -> None:
     assert (config.steps, config.seed, config.learning.batch_size) == (1200, 1200, 1200)
 
 
-@pytest.mark.parametrize(
-    "text", ["1.5", "1e-3", "1e3k", "k", "1__0", "٣", "nan", "inf", "1e99", "0x10", "1e999999999"]
-)
+@pytest.mark.parametrize("text", ["1.5", "1e-3", "1e3k", "k", "", "nan", "inf", "1e99", "0x10", "1e999999999"])
 @pytest.mark.parametrize("command", [["train", "breakout", "--steps"], ["evaluate", "x", "--episodes"]])
 def test_what_is_no_whole_number_is_refused(
     text: str, command: list[str], capsys: pytest.CaptureFixture[str]
@@ -261,19 +258,19 @@ def test_a_file_of_settings_imports_nothing(
     assert "is a link" in capsys.readouterr().err
 
 
-def test_a_shell_completes_commands_flags_and_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert wn_rl("--completion", "bash") == 0
+def test_a_shell_completes_flags_and_their_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert wn_rl("train", "--tyro-print-completion", "bash") == 0
     ask = """
     try() {
         COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
-        _tyro_wn_rl wn-rl "${COMP_WORDS[COMP_CWORD]}"
+        _tyro_wn_rl_train wn-rl "${COMP_WORDS[COMP_CWORD]}"
         echo "${COMPREPLY[@]}"
     }
-    try wn-rl tra; try wn-rl train breakout --learning.bat; try wn-rl train breakout --suite mi
+    try wn-rl train breakout --learning.bat; try wn-rl train breakout --suite mi
     """
     (tmp_path / "completion.bash").write_text(capsys.readouterr().out + ask)
     done = subprocess.run(["bash", "completion.bash"], capture_output=True, text=True, timeout=300, check=True)
-    assert done.stdout.split() == ["train", "--learning.batch-size", "minatar"]
+    assert done.stdout.split() == ["--learning.batch-size", "minatar"]
 
 
 @pytest.mark.parametrize(
@@ -303,7 +300,7 @@ def test_a_finished_run_whose_replay_is_too_large_to_keep_says_so_and_cannot_be_
 ) -> None:
     monkeypatch.setattr("wn_rl.run.training.KEPT_REPLAY_BYTES", 1000)
     run = make_run(tmp_path / "run")
-    assert "without its replay of 0.0 GB, which --keep-replay would have kept" in capsys.readouterr().err
+    assert "without its replay of 0.0 GB: --keep-replay keeps one" in capsys.readouterr().err
     assert wn_rl("resume", str(run), "--steps", "2000") == 2
     assert "--keep-replay" in capsys.readouterr().err.splitlines()[-1]
 

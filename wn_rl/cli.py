@@ -4,17 +4,15 @@ Exit codes: 0 done, 1 the run or the machine failed, 2 the user's input is inval
 and SIGTERM.
 """
 
-import contextlib
 import importlib
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, Any, Union
 
 from wn_rl import __version__
-from wn_rl.errors import UserError, in_one_line, say
+from wn_rl.errors import in_one_line, say
 from wn_rl.registry import did_you_mean, import_extensions
 
 # Name: (what follows it, what it does). `wn-rl x` is `run` of wn_rl/commands/x.py, imported when it is called.
@@ -40,7 +38,6 @@ Deep Q-Networks with weight normalization.
 {_LISTED}
 
 wn-rl --import MODULE COMMAND ... imports MODULE first, which may add layers, networks and more.
-wn-rl --completion SHELL prints what completes commands and flags in bash, zsh or tcsh.
 wn-rl COMMAND --help says more. Try first: wn-rl train breakout --suite minatar --steps 100000
 """
 
@@ -68,8 +65,6 @@ def _run(arguments: Sequence[str] | None) -> None:
     if arguments[0] == "--version":
         print(__version__)
         sys.exit(0)
-    if arguments[0] == "--completion":
-        _print_completion(arguments[1:])
     if arguments[0] not in COMMANDS:
         hint = did_you_mean(arguments[0], COMMANDS)
         say(f"wn-rl: there is no command {arguments[0]!r}: choose from {', '.join(COMMANDS)}{hint}")
@@ -90,23 +85,6 @@ def _run(arguments: Sequence[str] | None) -> None:
         say("stopped at once")
         code = getattr(stop, "exit_code", 130)
     sys.exit(code)
-
-
-def _print_completion(arguments: list[str]) -> None:
-    """Print a shell's script, and exit."""
-    shells = ("bash", "zsh", "tcsh")
-    if len(arguments) != 1 or arguments[0] not in shells:
-        say(f"wn-rl --completion: name a shell: {', '.join(shells)}")
-        sys.exit(2)
-    import tyro
-
-    kinds: list[Any] = []
-    for name in COMMANDS:
-        with contextlib.suppress(UserError):  # a command that needs what is not installed
-            kind = getattr(importlib.import_module(f"wn_rl.commands.{name}"), name.title())
-            kinds.append(Annotated[kind, tyro.conf.subcommand(name)])
-    every: Any = Union[tuple(kinds)]  # noqa: UP007
-    tyro.cli(every, prog="wn-rl", args=["--tyro-print-completion", *arguments])
 
 
 def _import_extensions(arguments: list[str]) -> list[str]:

@@ -30,10 +30,7 @@ OF_ONE_RUN = ("env_id", "run_dir", "run_name")
 _POSITIONAL = typing.get_args(tyro.conf.Positional[int])[1]
 # What tyro says of a value that fits no member of a union; the error of each member follows.
 _OPTIONAL = re.compile(r"no type matching \{None\}\|(\S+) could be instantiated from \['(.*?)'\]\. Got errors:.*")
-
-
-_CHOICES = re.compile(r"invalid choice '(.*?)' for argument '(\S+)'\. Expected one of \((.*?),?\)\.?")
-_EXPONENTS = {"k": "e3", "m": "e6", "b": "e9"}
+_CHOICES = re.compile(r"(invalid choice '(.*?)' for argument '\S+')\. Expected one of (\(.*?\))")
 _WHOLE_NUMBERS = tyro.constructors.ConstructorRegistry()
 
 
@@ -46,25 +43,22 @@ def whole_number(text: str) -> int:
     Raises:
         ValueError: it is none, or has more than 64 bits.
     """
-    match = re.fullmatch(r"([+-]?\d+(?:_\d+)*(?:\.\d+)?)(e\+?\d\d?|[kmb])?", text.lower(), flags=re.ASCII)
-    if match:
-        number = Decimal(match[1]) * Decimal(f"1{_EXPONENTS.get(match[2], match[2] or '')}")
-        if abs(number) < 2**63 and number == int(number):
+    written = re.sub("[kmb]$", lambda unit: {"k": "e3", "m": "e6", "b": "e9"}[unit[0]], text.lower())
+    with contextlib.suppress(ArithmeticError):  # it is no number
+        if abs(number := Decimal(written)) < 2**63 and number == int(number):
             return int(number)
     raise ValueError(f"{text!r} is not a whole number, such as 100000, 100k, 2.5M or 1e6")
 
 
-@_WHOLE_NUMBERS.primitive_rule
-def _read_whole_number(field: Any) -> tyro.constructors.PrimitiveConstructorSpec[int] | None:
-    if field.type is not int:
-        return None
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="INT",
-        instance_from_str=lambda words: whole_number(words[0]),
-        is_instance=lambda value: isinstance(value, int),
-        str_from_instance=lambda value: [str(value)],
+_WHOLE_NUMBERS.primitive_rule(
+    lambda field: (
+        None
+        if field.type is not int
+        else tyro.constructors.PrimitiveConstructorSpec(
+            1, "INT", lambda words: whole_number(words[0]), lambda it: isinstance(it, int), lambda it: [str(it)]
+        )
     )
+)
 
 
 def parse_flags(command: type[Any], arguments: Sequence[str], **kwargs: Any) -> Any:
@@ -98,29 +92,23 @@ def _text_of_box(box: str) -> str:
 
 
 def _choices(found: re.Match[str]) -> str:
-    """What may be in the place of a value, in an order that stays."""
-    choices = sorted({*ast.literal_eval(f"({found[3]},)")} - {"None"})
-    meant = did_you_mean(found[1], choices)
-    return f"invalid choice '{found[1]}' for argument '{found[2]}': choose from {', '.join(choices)}{meant}"
+    choices = sorted({*ast.literal_eval(found[3])} - {"None"})
+    return f"{found[1]}: choose from {', '.join(choices)}{did_you_mean(found[2], choices)}"
 
 
 def _hint(command: type[Any], arguments: Sequence[str]) -> str:
-    """The end of a message: what may have been meant by a flag that the command does not have."""
-    own, of_train = dict(settings(command)), dict(settings())
-    own |= of_train if "config" in own else {}
+    """The end of a message: what was meant by the first flag that the command, or `wn-rl train`, does not have."""
+    of_train = dict(settings())
+    own = dict(settings(command)) | (of_train if command.__name__ == "Train" else {})
     positional = {name for name, hint in own.items() if _POSITIONAL in typing.get_args(hint)}
-    flags = [f"--{name.replace('_', '-')}" for name in own if name not in positional]
-    known = {*flags, *(f"--{name.replace('_', '-')}" for name in of_train if name != "game"), "--help"}
+    known = {*own, *of_train, "help"} - positional - {"game"}
     for word in arguments:
-        flag = re.sub(r"(^--|\.)no-(?=[^.]*$)", r"\1", word.partition("=")[0].replace("_", "-"))
-        name = flag.removeprefix("--")
-        if not word.startswith("--") or flag in known:
-            continue
-        if name in positional:
-            return f"; give it without {flag}"
-        if near := [it for it in flags if it.endswith(f".{name}")]:
-            return f"; did you mean {' or '.join(near)}?"
-        return did_you_mean(flag, flags)
+        name = re.sub(r"(^|\.)no_(?=[^.]*$)", r"\1", word[2:].partition("=")[0].replace("-", "_"))
+        if word.startswith("--") and name not in known:
+            flags = [f"--{flag.replace('_', '-')}" for flag in own if flag not in positional]
+            near = [flag for flag in flags if flag.endswith(f".{name.replace('_', '-')}")]
+            meant = f"; did you mean {' or '.join(near)}?" if near else did_you_mean(word, flags)
+            return f"; give it without {word}" if name in positional else meant
     return ""
 
 

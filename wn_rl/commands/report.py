@@ -10,8 +10,6 @@ import tyro
 from wn_rl.commands._shared import parse_flags
 from wn_rl.config_checks import CountOrNone
 
-_NO_RUNS = "name the folders of the runs to report: wn-rl report runs/A runs/B --out report"
-
 
 @dataclass(frozen=True)
 class Report:
@@ -31,9 +29,7 @@ class Report:
 
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl report`."""
-    if not arguments:
-        raise ValueError(_NO_RUNS)
-    print(write(parse_flags(Report, arguments)))
+    print(write(parse_flags(Report, arguments or ["--out", "report"])))  # without words, folders are missed first
     return 0
 
 
@@ -42,7 +38,7 @@ def write(options: Report) -> Path:
     from wn_rl.report.writer import write_report
 
     if not options.runs:
-        raise ValueError(_NO_RUNS)
+        raise ValueError("name the folders of the runs to report: wn-rl report runs/A runs/B --out report")
     return write_report(
         options.runs,
         options.out,

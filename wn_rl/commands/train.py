@@ -80,8 +80,10 @@ def _defaults_of(arguments: Sequence[str]) -> Config:
     channels = vars(chosen)["environment.channels"] or "auto"
     if chosen.config is not None:
         require_free(arguments, ["preset"], "--config")
-        config = _config_in(Path(chosen.config))
-        return dataclasses.replace(config, suite="gymnasium", game=chosen.env_id) if chosen.env_id else config
+        folder = RunFolder(Path(chosen.config))
+        folder.config_file = folder.config_file if folder.path.is_dir() else folder.path
+        given = {"suite": "gymnasium", "game": chosen.env_id} if chosen.env_id else {}
+        return dataclasses.replace(folder.read_settings()[1], run_name=None, group=None, **given)
     if chosen.env_id is not None:
         preset = chosen.preset or _preset_for_environment(chosen.env_id, channels)
         return dataclasses.replace(_preset(preset, chosen.env_id), suite="gymnasium")
@@ -98,14 +100,6 @@ def _defaults_of(arguments: Sequence[str]) -> Config:
             "classic for vectors, minatar for small grids or laptop for images"
         )
     return _preset(name, tyro.MISSING)
-
-
-def _config_in(path: Path) -> Config:
-    """The settings of a run but for its name and group. UserError or ValueError: see `open_run`."""
-    folder = RunFolder(path)
-    if not path.is_dir():
-        folder.config_file = folder.path
-    return dataclasses.replace(folder.read_settings()[1], run_name=None, group=None)
 
 
 def _import_module_of(game: Any) -> None:

@@ -17,26 +17,24 @@ CLOSE_SECONDS = 90.0  # a sink that takes longer to close is left behind
 class GuardedTracker:
     """A sink in a thread of its own. If it fails or hangs, the run says so in one line and continues.
 
-    open_sink: makes the sink from the state, in the thread, when the first row comes, or at once. state: plain
-    data, to which the step of the last row is added.
+    open_sink: makes the sink from the state, in the thread, when the first row comes. state: plain data, to which
+    the step of the last row is added.
     """
 
     def __init__(
-        self,
-        name: str,
-        open_sink: Callable[[dict[str, Any]], Sink],
-        state: dict[str, Any],
-        report: Report,
-        *,
-        opens_at_once: bool = False,
+        self, name: str, open_sink: Callable[[dict[str, Any]], Sink], state: dict[str, Any], report: Report
     ) -> None:
         self._name, self._open_sink, self._report = name, open_sink, report
         self._state = state
         self._calls: queue.Queue[Callable[[Sink], None] | None] = queue.Queue(QUEUED_CALLS)
         self._thread: threading.Thread | None = None
         self._is_over = False
-        if opens_at_once:
-            self._open()
+
+    def open(self) -> None:
+        """Open the sink before the first row."""
+        state = dict(self._state)
+        self._thread = threading.Thread(target=self._work, args=(state,), name=self._name, daemon=True)
+        self._thread.start()
 
     def log(self, row: Row) -> None:
         """Hand a row to the thread."""
@@ -72,15 +70,11 @@ class GuardedTracker:
         if self._is_over:
             return
         if self._thread is None:
-            self._open()
+            self.open()
         try:
             self._calls.put_nowait(call)
         except queue.Full:
             self._switch_off(f"it is {QUEUED_CALLS:,} calls behind")
-
-    def _open(self) -> None:
-        self._thread = threading.Thread(target=self._work, args=(dict(self._state),), name=self._name, daemon=True)
-        self._thread.start()
 
     def _work(self, state: dict[str, Any]) -> None:
         try:

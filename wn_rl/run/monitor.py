@@ -63,15 +63,9 @@ class Monitor:
     """
 
     def __init__(
-        self,
-        config: Config,
-        folder: RunFolder,
-        tracker: Tracker,
-        store: CheckpointStore,
-        stop: StopRequest,
-        activity: Activity | None = None,
+        self, config: Config, folder: RunFolder, tracker: Tracker, store: CheckpointStore, stop: StopRequest
     ) -> None:
-        self._activity = activity or Activity()
+        self.activity = Activity()
         self._config, self._folder, self._tracker, self._store = config, folder, tracker, store
         self._stop = stop
         self._last_log = self._last_evaluation = self._last_save = 0  # in steps
@@ -92,27 +86,19 @@ class Monitor:
             FloatingPointError: the loss is not finite; nothing was saved.
         """
         config, steps = self._config, dqn.num_steps
-        self._activity.step, self._activity.best = steps, self.best_score
+        self.activity.doing, self.activity.step, self.activity.best = "training", steps, self.best_score
         finished = steps >= config.steps
         if self._logged_frames is None:
             self._logged_frames = dqn.num_frames
         if crossed(config.log_period, self._last_log, steps) or (finished and steps > self._last_log):
             self._log(dqn, dqn.num_frames - self._logged_frames)
         if config.evaluation.period and crossed(config.evaluation.period, self._last_evaluation, steps):
-            with self._doing("evaluating"), contextlib.suppress(Interrupted):
+            with self._training.paused(), contextlib.suppress(Interrupted):
                 self._evaluate(dqn)
         if self._stop or finished or crossed(config.checkpoint_period, self._last_save, steps):
-            with self._doing("saving"):
+            with self._training.paused():
                 self._save(dqn)
         self._raise_if_stopped()
-
-    @contextlib.contextmanager
-    def _doing(self, activity: str) -> Iterator[None]:
-        """Context manager: the run does something else than to train, and that time does not count."""
-        with self._training.paused():
-            self._activity.doing = activity
-            yield
-            self._activity.doing, self._activity.best = "training", self.best_score
 
     def _log(self, dqn: DQN, frames: int) -> None:
         speed = frames / max(self._training.seconds(), 1e-9)
@@ -124,6 +110,7 @@ class Monitor:
         return self._seconds_before + self._total.seconds()
 
     def _evaluate(self, dqn: DQN) -> None:
+        self.activity.doing = "evaluating"
         config, networks = self._config, dqn.learner.networks
         seed = derive_seed(config.seed, "evaluation", dqn.num_steps)
         network = networks.evaluation_network()
@@ -166,7 +153,7 @@ class Monitor:
     def _record(self, dqn: DQN, network: nn.Module) -> None:
         path = self._folder.videos / f"step_{dqn.num_steps:012d}.mp4"
         seed = derive_seed(self._config.seed, "video", dqn.num_steps)
-        self._activity.doing = "recording"
+        self.activity.doing = "recording"
         try:
             record_episode(self._config, network, path, seed=seed, tick=self._raise_if_stopped)
         except (OSError, ValueError) as error:
@@ -179,6 +166,7 @@ class Monitor:
             raise Interrupted
 
     def _save(self, dqn: DQN) -> None:
+        self.activity.doing = "saving"
         check_finite(dqn)
         if not self._folder.config_file.exists():
             raise UserError(f"{self._folder.config_file} was removed while the run went on")

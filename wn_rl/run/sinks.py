@@ -18,7 +18,7 @@ Report = Callable[[str], None]
 class Activity:
     """What a run does at this moment, which sinks may read from their own threads at any time.
 
-    doing: one word, e.g. training; empty once the run is over. best: the maximum evaluation score.
+    doing: one word. best: the maximum evaluation score.
     """
 
     doing: str = "starting"

@@ -141,11 +141,8 @@ def _guarded(
     name: str,
     make_sink: Callable[[RunInfo, dict[str, Any]], Sink],
     new_state: Callable[[], dict[str, Any]] = dict,
-    **options: Any,
 ) -> Callable[[RunInfo], Tracker]:
-    return lambda info: GuardedTracker(
-        name, lambda state: make_sink(info, state), new_state(), info.report, **options
-    )
+    return lambda info: GuardedTracker(name, lambda state: make_sink(info, state), new_state(), info.report)
 
 
 def jsonl_tracker(info: RunInfo) -> Tracker:
@@ -153,7 +150,13 @@ def jsonl_tracker(info: RunInfo) -> Tracker:
     return JsonlTracker(info.run_dir / "metrics.jsonl", info.report)
 
 
-console_tracker = _guarded("console", ConsoleSink, opens_at_once=True)
+def console_tracker(info: RunInfo) -> Tracker:
+    """What a terminal shows, from the start."""
+    tracker = GuardedTracker("console", lambda state: ConsoleSink(info, state), {}, info.report)
+    tracker.open()
+    return tracker
+
+
 wandb_tracker = _guarded("wandb", WandbSink, new_wandb_state)
 tensorboard_tracker = _guarded("tensorboard", TensorBoardSink)
 

@@ -25,7 +25,7 @@ from wn_rl.run.files import require_form
 from wn_rl.run.folder import RunFolder, Status, write_json
 from wn_rl.run.monitor import Monitor
 from wn_rl.run.signals import StopNow, StopRequest
-from wn_rl.run.sinks import Activity, RunInfo
+from wn_rl.run.sinks import RunInfo
 from wn_rl.run.tensor_files import run_identity
 from wn_rl.run.tracking import make_trackers
 
@@ -115,11 +115,7 @@ def train_in(
             folder.require_new()  # again: another run may have begun here since
         for line in describe_start(config, folder.shown):
             say(line)
-        session = Session(config, dqn, folder)
-        try:
-            outcome = session.run(record, resume=resume)
-        finally:
-            session.activity.doing = ""
+        outcome = Session(config, dqn, folder).run(record, resume=resume)
     say(outcome.message)
     return outcome
 
@@ -128,7 +124,7 @@ class Session:
     """A run while it trains in its folder, whose lock the caller holds."""
 
     def __init__(self, config: Config, dqn: DQN, folder: RunFolder) -> None:
-        self.config, self.dqn, self.folder, self.activity = config, dqn, folder, Activity()
+        self.config, self.dqn, self.folder = config, dqn, folder
         info = RunInfo(
             run_dir=folder.path,
             config=to_json(config),
@@ -137,12 +133,12 @@ class Session:
             tags=(config.suite, config.game, config.parameterization, config.preset),
             total_steps=config.steps,
             report=say,
-            activity=self.activity,
         )
         self.tracker = make_trackers(config.track, info)
         self.store = CheckpointStore(folder.checkpoints, run_identity(config, dqn.environments.spec))
         self.stop = StopRequest()
-        self.monitor = Monitor(config, folder, self.tracker, self.store, self.stop, self.activity)
+        self.monitor = Monitor(config, folder, self.tracker, self.store, self.stop)
+        self.monitor.activity = info.activity
 
     def run(self, record: dict[str, Any], *, resume: bool) -> Outcome:
         """Train from the start or from the last checkpoint, to the end or to whatever ends it before."""
@@ -154,7 +150,6 @@ class Session:
         write_json(self.folder.config_file, {**record, "spec": spec})
         with self.stop.listening():
             self._write_status("running", "")
-            self.activity.doing = "training"
             try:
                 outcome = self._train()
             except StopNow:
