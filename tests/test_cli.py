@@ -293,7 +293,7 @@ def test_a_finished_run_whose_replay_is_too_large_to_keep_says_so_and_cannot_be_
 ) -> None:
     monkeypatch.setattr("wn_rl.run.training.KEPT_REPLAY_BYTES", 1000)
     run = make_run(tmp_path / "run")
-    assert "without its replay of 0.0 GB: --keep-replay keeps one" in capsys.readouterr().err
+    assert "without its replay of 0.0 GB, which --keep-replay would have kept" in capsys.readouterr().err
     assert wn_rl("resume", str(run), "--steps", "2000") == 2
     assert "--keep-replay" in capsys.readouterr().err.splitlines()[-1]
 
