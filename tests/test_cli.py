@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from run_tools import QUICK, rows_of, status_of, timeless, wn_rl
+from resume_tools import assert_same_run
+from run_tools import QUICK, rows_of, status_of, wn_rl, write_rows
 
 from wn_rl import commands
 from wn_rl.cli import COMMANDS
+from wn_rl.commands.train import read_flags
 from wn_rl.envs import games
 from wn_rl.registry import SUITES
 
@@ -167,12 +169,24 @@ def test_doctor_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "breakout", "--preset", "papers"], "paper"),
         (["train", "breakout", "--track", "mlflow"], "mlflow"),
         (["train"], "GAME"),
+        *(([name], "Missing from") for name in sorted(COMMANDS.keys() - {"train", "games", "doctor", "report"})),
         (["train", "breakout", *QUICK, "--learning.replay-capacity", "99999999999"], "memory"),
-        (["trian", "breakout"], "train"),
+        (["trian", "breakout"], "; did you mean train?"),
         (["resume", "no/such/run"], "no/such/run"),
         (["evaluate", "no/such/run"], "no/such/run"),
         (["play", "no/such/run"], "no/such/run"),
-        (["games", "--suite", "atary"], "atari"),
+        (["games", "--suite", "atary"], "; did you mean atari?"),
+        (["games", "--suite", "foo"], "choose from atari, classic, gymnasium, minatar (see"),
+        (["train", "--game", "breakout"], "; give it without --game"),
+        (["resume", "--run", "x"], "; give it without --run"),
+        (["compare", "--game", "breakout", "--out", "x"], "; did you mean --games?"),
+        (["report"], "name the folders"),
+        (["report", "--out", "x"], "wn-rl report runs/A runs/B --out report"),
+        (["train", "--config", "no/such/run"], "no/such/run"),
+        (["train", "--config", "x", "--preset", "paper"], "--preset is decided by --config"),
+        (["compare", "--games", "breakout", "--out", "x", "--config", "x"], "--config is decided by"),
+        (["compare", "--games", "pong", "--out", "x", "--seeds", "1.5"], "--seeds: '1.5' is not a whole number"),
+        (["tune", "pong", "--out", "x", "--space", "batch_size=8.5"], "batch_size"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_2(
@@ -184,6 +198,72 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
     assert len(lines) == 1, lines
     assert says in lines[0]
     assert sorted(os.listdir(tmp_path)) == before  # nothing was created
+
+
+@pytest.mark.parametrize("text", ["1_200", "1.2k", "1200", "0.0012M", "1.2e3", "1.2E+3"])
+def test_counts_are_read_as_people_write_them(text: str) -> None:
+    flags = ["breakout", "--suite", "minatar", "--steps", text, "--seed", text, "--learning.batch-size", text]
+    config = read_flags(flags).config
+    assert (config.steps, config.seed, config.learning.batch_size) == (1200, 1200, 1200)
+
+
+@pytest.mark.parametrize("text", ["1.5", "1e-3", "1e3k", "k", "", "nan", "inf", "1e99", "0x10", "1e999999999"])
+@pytest.mark.parametrize("command", [["train", "breakout", "--steps"], ["evaluate", "x", "--episodes"]])
+def test_what_is_no_whole_number_is_refused(
+    text: str, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert wn_rl(*command, text) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{text!r} is not a whole number, such as 100000, 100k, 2.5M or 1e6" in line
+
+
+@pytest.mark.parametrize("name", ["", "config.json"])
+def test_a_run_is_trained_again_with_the_settings_of_another(name: str, finished: Path, tmp_path: Path) -> None:
+    """Flags win, and the name is its own."""
+    again, shorter = tmp_path / "again", tmp_path / "shorter"
+    assert wn_rl("train", "--config", str(finished / name), "--run-dir", str(again)) == 0
+    assert_same_run(again, finished)
+    flags = ["--steps", "400", "--track", "jsonl", "--run-dir", str(shorter)]
+    assert wn_rl("train", "seaquest", "--config", str(finished / name), *flags) == 0
+    before, after = (json.loads((run / "config.json").read_text())["config"] for run in (finished, shorter))
+    changes = {"game": "seaquest", "steps": 400, "track": ["jsonl"], "run_name": after["run_name"]}
+    assert after == {**before, **changes}
+    assert after["run_name"] != before["run_name"]
+
+
+def test_a_file_of_settings_imports_nothing(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = json.loads((finished / "config.json").read_text())
+    record["config"].update(suite="gymnasium", game="evil:CartPole-v1")
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(record))
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for content in (json.dumps(record), "{", "[]", '{"config": 1}', '{"config": {}}', "{}", "\0"):
+        file.write_text(content)
+        assert wn_rl("train", "--config", str(file)) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "imported" not in line or "is not imported" in line
+    link = tmp_path / "link.json"
+    link.symlink_to(file)
+    assert wn_rl("train", "--config", str(link)) == 2
+    assert "is a link" in capsys.readouterr().err
+
+
+def test_a_shell_completes_flags_and_their_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert wn_rl("train", "--tyro-print-completion", "bash") == 0
+    ask = """
+    try() {
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
+        _tyro_wn_rl_train wn-rl "${COMP_WORDS[COMP_CWORD]}"
+        echo "${COMPREPLY[@]}"
+    }
+    try wn-rl train breakout --learning.bat; try wn-rl train breakout --suite mi
+    """
+    (tmp_path / "completion.bash").write_text(capsys.readouterr().out + ask)
+    done = subprocess.run(["bash", "completion.bash"], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.split() == ["--learning.batch-size", "minatar"]
 
 
 @pytest.mark.parametrize(
@@ -208,19 +288,38 @@ def test_a_non_empty_folder_is_refused_with_the_resume_command(
     assert f"wn-rl resume {finished}" in capsys.readouterr().err
 
 
-def test_a_finished_run_without_its_replay_cannot_be_lengthened(
-    finished: Path, capsys: pytest.CaptureFixture[str]
+def test_a_finished_run_whose_replay_is_too_large_to_keep_says_so_and_cannot_be_lengthened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert wn_rl("resume", str(finished), "--steps", "2000") == 2
+    monkeypatch.setattr("wn_rl.run.training.KEPT_REPLAY_BYTES", 1000)
+    run = make_run(tmp_path / "run")
+    assert "without its replay of 0.0 GB, which --keep-replay would have kept" in capsys.readouterr().err
+    assert wn_rl("resume", str(run), "--steps", "2000") == 2
     assert "--keep-replay" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_run_with_its_replay_grows_to_what_a_longer_run_would_be(tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [600, 650])
+def test_a_finished_run_grows_to_what_a_longer_run_would_be(
+    steps: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     short, whole = tmp_path / "short", tmp_path / "whole"
-    assert wn_rl("train", "breakout", *QUICK, "--keep-replay", "--run-dir", str(short)) == 0
-    assert wn_rl("resume", str(short), "--steps", "2000") == 0
-    assert wn_rl("train", "breakout", *QUICK, "--steps", "2000", "--keep-replay", "--run-dir", str(whole)) == 0
-    assert timeless(rows_of(short)) == timeless(rows_of(whole))
+    assert wn_rl("train", "breakout", *QUICK, "--steps", str(steps), "--run-dir", str(short)) == 0
+    capsys.readouterr()
+    assert wn_rl("resume", str(short), "--steps", "1.2k") == 0
+    has_row_of_end = "keeps the row of step 652, which a run of 1,200 steps lacks" in capsys.readouterr().err
+    assert wn_rl("train", "breakout", *QUICK, "--steps", "1200", "--run-dir", str(whole)) == 0
+    assert has_row_of_end == (steps == 650) == (len(rows_of(short)) > len(rows_of(whole)))
+    if has_row_of_end:
+        for run in (short, whole):  # the sums of a row begin at the row before
+            write_rows(run, [row for row in rows_of(run) if row["step"] not in (652, 800)])
+    assert_same_run(short, whole)
+
+
+def test_a_run_whose_rate_fell_to_0_does_not_grow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(tmp_path / "run")
+    assert wn_rl("train", "breakout", *QUICK, "--optimizer.anneal", "--run-dir", run) == 0
+    assert wn_rl("resume", run, "--steps", "1200") == 2
+    assert "the learning rate falls to 0 at step 600" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

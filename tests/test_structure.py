@@ -154,6 +154,20 @@ assert (wn_rl.load_run, wn_rl.train) == (loading.load_run, training.train)
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"{__version__}\n"
 
 
+def test_the_layers_need_torch_and_numpy_alone() -> None:
+    check = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"ale_py", "minatar", "gymnasium", "cv2", "tyro", "rich", "wandb"}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Blocked())
+import torch, wn_rl.nn
+wn_rl.nn.reparameterize(torch.nn.Linear(2, 2), "weight_norm")
+"""
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
 def test_the_links_are_relative_and_lead_to_the_folders() -> None:
     for name in ("agents", "envs"):
         link = ROOT / "wn_rl" / name

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from wn_rl import __version__
 from wn_rl.errors import in_one_line, say
-from wn_rl.registry import import_extensions
+from wn_rl.registry import did_you_mean, import_extensions
 
 # Name: (what follows it, what it does). `wn-rl x` is `run` of wn_rl/commands/x.py, imported when it is called.
 COMMANDS = {
@@ -66,7 +66,8 @@ def _run(arguments: Sequence[str] | None) -> None:
         print(__version__)
         sys.exit(0)
     if arguments[0] not in COMMANDS:
-        say(f"wn-rl: there is no command {arguments[0]!r}: choose from {', '.join(COMMANDS)}")
+        hint = did_you_mean(arguments[0], COMMANDS)
+        say(f"wn-rl: there is no command {arguments[0]!r}: choose from {', '.join(COMMANDS)}{hint}")
         sys.exit(2)
     try:
         code = importlib.import_module(f"wn_rl.commands.{arguments[0]}").run(arguments[1:])

@@ -237,7 +237,7 @@ class Config:
     checkpoint_period: Record[Count] = 250_000
     """Steps between checkpoints."""
     keep_replay: Record[bool] = False
-    """Keep the replay of a finished run, so that `wn-rl resume RUN --steps N` can lengthen it."""
+    """Keep the replay of a finished run, which `wn-rl resume RUN --steps N` needs, even if it exceeds 1 GB."""
     torch_threads: Circumstance[Threads] = 0
     """CPU threads of torch; 0: torch's own choice. Saved as resolved, since results depend on it."""
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)

@@ -167,6 +167,7 @@ def test_a_run_that_goes_on_takes_what_may_differ_from_the_command(tmp_path: Pat
     complete(*grid, "--track", "jsonl", "tensorboard", "--keep-replay", "--checkpoint-period", "300", *recorded)
     saved = json.loads((run.path / "config.json").read_text())["config"]
     assert (saved["track"], saved["keep_replay"]) == (["jsonl", "tensorboard"], True)
+    assert (run.path / "checkpoints" / "replay").is_dir()
     assert (saved["checkpoint_period"], saved["log_period"]) == (300, 200)  # a run that began keeps its rows
 
 
@@ -174,6 +175,7 @@ def test_an_unreadable_run_is_named_and_skipped_and_the_rest_is_reported(
     undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / undisturbed.name
+    assert not list(undisturbed.glob("runs/*/checkpoints/replay"))  # of many runs none is kept unasked
     shutil.copytree(undisturbed / "runs", out / "runs")
     damaged = out / "runs" / NAMES[1]
     (damaged / "config.json").write_text("{")
@@ -296,7 +298,7 @@ def test_a_changed_grid_is_refused_before_anything_starts(
         (["--games", "CartPole-v1", "--suite", "gymnasium"], [("gymnasium", "vectors")]),
     ],
 )
-def test_games_take_the_preset_of_their_suite(
+def test_games_take_the_defaults_of_their_suite(
     flags: list[str], suite_and_preset: list[tuple[str, str]], tmp_path: Path
 ) -> None:
     shared = ["--arms", "normal", "--seeds", "1", "--steps", "500", "--evaluation.period", "250"]

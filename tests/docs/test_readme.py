@@ -43,7 +43,7 @@ def test_commands_are_accepted(command: list[str]) -> None:
         assert all(tune._parse(text, config) for text in search.space)
         return
     options = getattr(importlib.import_module(f"wn_rl.commands.{command[1]}"), command[1].title())
-    default = {"default": train.Train(train._preset_of(arguments))} if command[1] == "train" else {}
+    default = {"default": train.Train(train._defaults_of(arguments))} if command[1] == "train" else {}
     assert parse_flags(options, arguments, **default)
 
 

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -249,35 +250,63 @@ def test_in_a_pipe_lines_are_plain(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_on_a_terminal_a_live_line_and_the_cursor_back(tmp_path: Path) -> None:
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; import test_tracking as t\n"
-        "tracker = t.make(Path(sys.argv[1]), 'console')\n"
-        "try:\n"
-        "    for step in (1_000, 2_000): tracker.log(t.training_row(step))\n"
-        "    tracker.log(t.test_row(2_000)); raise KeyboardInterrupt\n"
-        "except KeyboardInterrupt: tracker.close(130)"
-    )
+def on_a_terminal(code: str, *arguments: str, columns: int = 80, stops: bool = False) -> list[str]:
+    """The lines that a child shows on a terminal, each state of them, without what moves the cursor."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "140", "LINES": "40"}
-    child = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns), "LINES": "40"},
+        **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
+    )
     os.close(theirs)
     shown = b""
-    try:
-        while chunk := os.read(ours, 65536):
+    with contextlib.suppress(OSError), open(ours, "rb", buffering=0) as screen:  # OSError: it has ended
+        while chunk := screen.read(65536):
             shown += chunk
-    except OSError:  # Linux's way to say that the other end is closed
-        pass
-    finally:
-        os.close(ours)
-    assert child.wait(300) == 0, shown.decode()
+            if stops and b"evaluation: return" in shown:
+                child.send_signal(signal.SIGINT)
+                stops = False
+    child.wait(300)
     text = shown.decode()
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") > 0  # cursor hidden, cursor shown
-    assert "2,000" in text
-    assert "0.0123" in text
-    assert "5.50" in text
     assert "Traceback" not in text
+    text = text.replace("\x1b[?25h", "\r<cursor>\r")
+    return re.sub(r"\x1b\[\??[\d;]*[a-zA-Z]", "", text).replace("\r", "\n").splitlines()
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("end", ["tracker.close(130)", "sys.exit()"])  # a second Ctrl-C closes no sink
+def test_on_a_terminal_live_lines_move_with_time_and_the_cursor_comes_back(
+    tmp_path: Path, end: str, columns: int
+) -> None:
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv[2]); from pathlib import Path; import test_tracking as t\n"
+        "info = t.RunInfo(Path(sys.argv[1]), {}, 'a', 'b', (), 50_000_000, t.say)\n"
+        "tracker = t.make_trackers(['console'], info)\n"
+        "tracker.log(t.training_row(12_000_000)); tracker.log(t.test_row(2_000)); t.say('a warning')\n"
+        "info.activity.doing, info.activity.step, info.activity.best = 'evaluating', 12_345_678, 5.5\n"
+        f"time.sleep(1.5); {end}"
+    )
+    lines = on_a_terminal(code, str(tmp_path), str(Path(__file__).parent), columns=columns)
+    live = [line for line in lines if line.startswith("evaluating")]
+    assert {"0:00:00", "0:00:01"} <= {word for line in live for word in line.split()}
+    assert all("25% 12,345,678/50,000,000" in line for line in live)
+    numbers = [line for line in lines if line.startswith("epsilon 0.850  best 5.50  return 3.20  frames/s 1,520")]
+    assert numbers
+    assert max(map(len, [*live, *numbers])) <= columns - 2  # room for ^C
+    assert "step 2,000  evaluation: return 5.50 (standard deviation 1.00), episodes 30" in lines
+    assert "a warning" in lines
+
+
+def test_a_run_shows_what_it_does_and_ends_with_a_line_after_ctrl_c(tmp_path: Path) -> None:
+    from run_tools import QUICK  # which a child that imports this module cannot
+
+    train = ["train", "breakout", *QUICK, "--steps", "1000000", "--evaluation.steps", "5000", "--run-dir", "run"]
+    code = f"from wn_rl.cli import main; main({train!r})"
+    lines = [line for line in on_a_terminal(code, stops=True) if line.strip()]
+    assert {"training", "evaluating"} <= {line.split()[0] for line in lines}
+    left = lines[lines.index("<cursor>") + 1 :]
+    assert [line.split()[0] for line in left] == ["epsilon", "saved"]
 
 
 def test_the_time_left_comes_from_the_rows_of_this_process(

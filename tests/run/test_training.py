@@ -118,9 +118,10 @@ def test_a_run_that_is_too_short_says_so(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_resuming_a_finished_run_says_so_and_changes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
+    monkeypatch.setattr("wn_rl.run.training.KEPT_REPLAY_BYTES", 0)
     assert wn_rl(*TRAIN, "--run-dir", str(run)) == 0
     assert "--keep-replay" in capsys.readouterr().err
     assert wn_rl("resume", str(run)) == 0

@@ -108,7 +108,7 @@ def _check(options: Compare, others: Sequence[str]) -> None:
     """ValueError on flags that exclude each other, or that the grid decides."""
     require_free(others, names_of(Role.METHOD), "--arms")
     require_free(others, ["seed"], "--seeds and --first-seed")
-    require_free(others, OF_ONE_RUN, "--games and --out")
+    require_free(others, [*OF_ONE_RUN, "config"], "--games, --arms and --out")
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is a file: name a folder")
     if options.launcher == "ray" and options.workers is not None:

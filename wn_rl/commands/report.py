@@ -29,7 +29,7 @@ class Report:
 
 def run(arguments: Sequence[str]) -> int:
     """`wn-rl report`."""
-    print(write(parse_flags(Report, arguments)))
+    print(write(parse_flags(Report, arguments or ["--out", "report"])))  # without words, folders are missed first
     return 0
 
 
@@ -38,7 +38,7 @@ def write(options: Report) -> Path:
     from wn_rl.report.writer import write_report
 
     if not options.runs:
-        raise ValueError("name the folders of the runs to report (see wn-rl report --help)")
+        raise ValueError("name the folders of the runs to report: wn-rl report runs/A runs/B --out report")
     return write_report(
         options.runs,
         options.out,

@@ -1,6 +1,5 @@
 """`wn-rl resume`: continue a run that stopped."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -8,7 +7,9 @@ from typing import Annotated
 import tyro
 
 from wn_rl.commands._shared import RunPath, parse_flags
+from wn_rl.compare.grid import changed
 from wn_rl.config import Accelerate, Config, TrackerNames, flat, to_json
+from wn_rl.config_checks import CountOrNone
 from wn_rl.errors import say
 from wn_rl.run.folder import open_run
 
@@ -21,10 +22,10 @@ class Resume:
 
     run: RunPath
     """The run's folder."""
-    steps: int | None = None
-    """Train to this many steps instead: a run can be made longer."""
+    steps: CountOrNone = None
+    """Train to this many steps instead: a run can be made longer, as long as it has its replay."""
     keep_replay: bool | None = None
-    """Keep the replay when the run finishes, or not."""
+    """Keep the replay when the run finishes, even if it exceeds 1 GB, or not."""
     device: str | None = None
     """auto, cpu, cuda or cuda:N."""
     track: TrackerNames | None = None
@@ -33,7 +34,7 @@ class Resume:
     """CPU threads of torch."""
     accelerate: Accelerate | None = None
     """How updates are computed."""
-    checkpoint_period: int | None = None
+    checkpoint_period: CountOrNone = None
     """Steps between checkpoints."""
     processes: Annotated[int | None, tyro.conf.arg(name="environment.processes")] = None
     """Processes that step the lanes. Results do not depend on it."""
@@ -47,20 +48,25 @@ def run(arguments: Sequence[str]) -> int:
 
     folder, record, config = open_run(options.run)
     folder.require_unchanged(flat(config))
-    changed = _changed(config, options)
-    if changed.steps < config.steps:
-        raise ValueError(f"--steps {changed.steps} is less than the run's {config.steps}: a run can only grow")
-    if folder.is_finished() and changed.steps == config.steps:
+    longer = _changed(config, options)
+    if longer.steps < config.steps:
+        raise ValueError(f"--steps {longer.steps} is less than the run's {config.steps}: a run can only grow")
+    if folder.is_finished() and longer.steps == config.steps:
         say(f"{folder.shown} is finished at {config.steps:,} steps; --steps N makes it longer")
         return 0
-    changed = set_torch_threads(changed)
+    if config.optimizer.anneal and longer.steps > config.steps:
+        raise ValueError(f"--steps: the learning rate falls to 0 at step {config.steps} (--optimizer.anneal)")
+    end = folder.read_status().step if folder.is_finished() else 0
+    if end % config.log_period >= config.num_envs:
+        say(f"metrics.jsonl keeps the row of step {end:,}, which a run of {longer.steps:,} steps lacks")
+    longer = set_torch_threads(longer)
     recorded = last_session(record).get("versions", {})
     before = {**recorded, **vars(config)}
-    now = {**versions(), **vars(changed)}
+    now = {**versions(), **vars(longer)}
     for name in (*recorded, "device", "accelerate", "torch_threads"):
         if before[name] != now.get(name):
             say(f"warning: {name} was {before[name]}, is {now.get(name)}: the run may not be the same bit for bit")
-    return train_in(changed, folder, {**record, "config": to_json(changed)}, resume=True).exit_code
+    return train_in(longer, folder, {**record, "config": to_json(longer)}, resume=True).exit_code
 
 
 def _changed(config: Config, options: Resume) -> Config:
@@ -71,6 +77,5 @@ def _changed(config: Config, options: Resume) -> Config:
     if "device" in given:
         given["device"] = str(resolve_device(given["device"]))
     if "processes" in given:
-        processes = given.pop("processes")
-        given["environment"] = dataclasses.replace(config.environment, processes=processes)
-    return dataclasses.replace(config, **given)
+        given["environment.processes"] = given.pop("processes")
+    return changed(config, given)

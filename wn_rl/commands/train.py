@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from wn_rl.commands._shared import parse_flags
+from wn_rl.commands._shared import parse_flags, require_free
 from wn_rl.config import Config
 from wn_rl.errors import in_one_line
 from wn_rl.presets import default_preset, preset_for_frames
 from wn_rl.registry import PRESETS, SUITES, import_extensions
-from wn_rl.run.folder import default_name
+from wn_rl.run.folder import RunFolder, default_name
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Train:
     env_id: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
     """Instead of GAME: an environment registered with Gymnasium, or MODULE:ID for one that importing MODULE
     registers. Its observations choose the preset: vectors, images or grids."""
+    config_file: Annotated[Path | None, tyro.conf.arg(name="config", metavar="RUN")] = None
+    """Take every default from this run instead of a preset: its folder, or a file like its config.json."""
     run_dir: Path | None = None
     """Folder of the run; it must be new or empty. None: one in runs/ named after time, game and settings."""
 
@@ -46,7 +48,8 @@ def read_flags(arguments: Sequence[str]) -> Train:
     Raises:
         ValueError: they are invalid.
     """
-    options: Train = parse_flags(Train, arguments, default=Train(_preset_of(arguments)))
+    default = _defaults_of(arguments)
+    options: Train = parse_flags(Train, arguments, default=Train(default))
     from wn_rl import envs
 
     if list(arguments).count("--track") > 1:
@@ -54,19 +57,32 @@ def read_flags(arguments: Sequence[str]) -> Train:
     config = options.config
     if options.env_id is not None and (config.suite, config.game) != ("gymnasium", options.env_id):
         raise ValueError("--env-id is a game of the suite gymnasium: give it without GAME and --suite")
-    if config.suite == "gymnasium":
+    if config.suite == "gymnasium" and (options.env_id or config.game != default.game):  # no file imports
         _import_module_of(config.game)
     game = envs.normalize_game(config.suite, config.game)
     return dataclasses.replace(options, config=dataclasses.replace(config, game=game))
 
 
-def _preset_of(arguments: Sequence[str]) -> Config:
-    """The preset that the flags ask for: it decides the defaults of all others."""
+def _defaults_of(arguments: Sequence[str]) -> Config:
+    """The preset or the run that the flags ask for: it decides the defaults of all others."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for names in (["--preset"], ["--suite"], ["--device"], ["--env-id", "--env_id"], ["--environment.channels"]):
+    for names in (
+        ["--config"],
+        ["--preset"],
+        ["--suite"],
+        ["--device"],
+        ["--env-id", "--env_id"],
+        ["--environment.channels"],
+    ):
         parser.add_argument(*names, nargs="?")  # a missing value is tyro's to refuse
     chosen, _ = parser.parse_known_args([word for word in arguments if word not in ("-h", "--help")])
     channels = vars(chosen)["environment.channels"] or "auto"
+    if chosen.config is not None:
+        require_free(arguments, ["preset"], "--config")
+        folder = RunFolder(Path(chosen.config))
+        folder.config_file = folder.config_file if folder.path.is_dir() else folder.path
+        given = {"suite": "gymnasium", "game": chosen.env_id} if chosen.env_id else {}
+        return dataclasses.replace(folder.read_settings()[1], run_name=None, group=None, **given)
     if chosen.env_id is not None:
         preset = chosen.preset or _preset_for_environment(chosen.env_id, channels)
         return dataclasses.replace(_preset(preset, chosen.env_id), suite="gymnasium")

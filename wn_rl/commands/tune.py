@@ -5,7 +5,6 @@ OUT/runs/trial-0007/             the run of a trial, as `wn-rl train` makes it; 
 """
 
 import os
-import shutil
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -16,10 +15,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from wn_rl.commands._shared import OF_ONE_RUN, parse_flags, require_free
+from wn_rl.commands._shared import OF_ONE_RUN, parse_flags, require_free, whole_number
 from wn_rl.commands.train import read_flags
 from wn_rl.compare import grid
-from wn_rl.compare.launch import LocalLauncher, Slot, Supervisor, local_slots
+from wn_rl.compare.launch import LocalLauncher, Slot, Supervisor, drop_replay, local_slots
 from wn_rl.compare.progress import returns_in, rows_of
 from wn_rl.config import Config, Role, flat, names_of
 from wn_rl.config_checks import Count, CountOrNone
@@ -114,7 +113,9 @@ def _parse(text: str, config: Config) -> tuple[str, Any]:
 
 def _distribution(text: str, default: Any) -> Any:
     """E.g. of 8,16 or log:1e-5:1e-2. ValueError, KeyError or TypeError: the text is invalid."""
-    convert: Any = {bool: {"true": True, "false": False}.__getitem__, int: int, str: str}.get(type(default), float)
+    convert: Any = {bool: {"true": True, "false": False}.__getitem__, int: whole_number, str: str}.get(
+        type(default), float
+    )
     if ":" not in text:
         choices = [None if value == "none" else convert(value) for value in text.split(",")]
         return distributions.CategoricalDistribution(choices)
@@ -181,8 +182,7 @@ def _train(trial: Any, run: grid.Run, slot: Slot, stop: StopRequest) -> dict[str
         return {"values": scores[-1]}
     if stop and not is_worse and entry.state != "finished":
         return {}
-    if not run.config.keep_replay:
-        shutil.rmtree(RunFolder(run.path).checkpoints / "replay", ignore_errors=True)
+    drop_replay(run)
     if is_worse:
         return {"state": TrialState.PRUNED}
     raise UserError(f"{entry.message or 'no episode ended in its evaluations'} (its log: {run.log})")

@@ -61,6 +61,14 @@ class Launcher(Protocol):
     def stop(self, *, at_once: bool) -> None: ...
 
 
+def drop_replay(run: Run) -> None:
+    """Free the disk of a run that nothing will lengthen, unless --keep-replay is given: many are large."""
+    from wn_rl.run.checkpoint import CheckpointStore
+
+    if not run.config.keep_replay:
+        CheckpointStore(RunFolder(run.path).checkpoints, {}).drop_replay()
+
+
 class Supervisor:
     """Starts what waits, retries what failed, and leaves the rest alone.
 
@@ -116,6 +124,7 @@ class Supervisor:
         is_final = ended.exit_code == USER_ERROR
         try:
             if self._is_over(entry):
+                drop_replay(entry.run)
                 return
             if self._stop:
                 entry.state = "interrupted" if RunFolder(entry.run.path).config_file.exists() else "waiting"

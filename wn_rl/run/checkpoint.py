@@ -105,6 +105,10 @@ class CheckpointStore:
         """Whether the replay is there. Without it a checkpoint can be evaluated and played, not trained on."""
         return self._replay_folder.is_dir()
 
+    def replay_bytes(self) -> int:
+        """What the replay takes on the disk; 0 without one."""
+        return sum(file.stat().st_size for file in self._replay_folder.glob("rows_*"))
+
     def save(self, step: int, state: Any, replay: Replay) -> None:
         """Write a checkpoint: the state, and the rows of the replay that no earlier checkpoint has.
 

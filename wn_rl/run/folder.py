@@ -143,6 +143,13 @@ class RunFolder:
             require_form(record, {name: form for name, form in _RECORD.items() if name in record})
             return record
 
+    def read_settings(self) -> tuple[dict[str, Any], Config]:
+        """What config.json holds, and the config in it. UserError or ValueError: see `open_run`."""
+        record = self.read_config()
+        if "config" not in record:
+            raise UserError(f"{self.config_file} is not the config of a run")
+        return record, from_json(record["config"])
+
     def write_status(self, status: Status, step: int, message: str = "") -> None:
         """Record how far the run is and how it ended, in status.json. OSError: the folder was removed, say."""
         self.path.stat()
@@ -224,7 +231,4 @@ def open_run(path: str | Path) -> tuple[RunFolder, dict[str, Any], Config]:
     """
     folder = RunFolder(Path(path))
     folder.require_own()
-    record = folder.read_config()
-    if "config" not in record:
-        raise UserError(f"{folder.config_file} is not the config of a run")
-    return folder, record, from_json(record["config"])
+    return folder, *folder.read_settings()

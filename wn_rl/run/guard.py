@@ -30,6 +30,12 @@ class GuardedTracker:
         self._thread: threading.Thread | None = None
         self._is_over = False
 
+    def open(self) -> None:
+        """Open the sink before the first row."""
+        state = dict(self._state)
+        self._thread = threading.Thread(target=self._work, args=(state,), name=self._name, daemon=True)
+        self._thread.start()
+
     def log(self, row: Row) -> None:
         """Hand a row to the thread."""
         copy = dict(row)
@@ -64,9 +70,7 @@ class GuardedTracker:
         if self._is_over:
             return
         if self._thread is None:
-            state = dict(self._state)
-            self._thread = threading.Thread(target=self._work, args=(state,), name=self._name, daemon=True)
-            self._thread.start()
+            self.open()
         try:
             self._calls.put_nowait(call)
         except queue.Full:

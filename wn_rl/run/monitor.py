@@ -18,6 +18,7 @@ from wn_rl.run.files import require_form
 from wn_rl.run.folder import RunFolder
 from wn_rl.run.play import record_episode
 from wn_rl.run.signals import StopRequest
+from wn_rl.run.sinks import Activity
 from wn_rl.run.tensor_files import run_identity, write_network_file
 from wn_rl.run.tracking import Tracker
 from wn_rl.seeding import derive_seed
@@ -64,6 +65,7 @@ class Monitor:
     def __init__(
         self, config: Config, folder: RunFolder, tracker: Tracker, store: CheckpointStore, stop: StopRequest
     ) -> None:
+        self.activity = Activity()
         self._config, self._folder, self._tracker, self._store = config, folder, tracker, store
         self._stop = stop
         self._last_log = self._last_evaluation = self._last_save = 0  # in steps
@@ -84,6 +86,7 @@ class Monitor:
             FloatingPointError: the loss is not finite; nothing was saved.
         """
         config, steps = self._config, dqn.num_steps
+        self.activity.doing, self.activity.step, self.activity.best = "training", steps, self.best_score
         finished = steps >= config.steps
         if self._logged_frames is None:
             self._logged_frames = dqn.num_frames
@@ -107,6 +110,7 @@ class Monitor:
         return self._seconds_before + self._total.seconds()
 
     def _evaluate(self, dqn: DQN) -> None:
+        self.activity.doing = "evaluating"
         config, networks = self._config, dqn.learner.networks
         seed = derive_seed(config.seed, "evaluation", dqn.num_steps)
         network = networks.evaluation_network()
@@ -149,6 +153,7 @@ class Monitor:
     def _record(self, dqn: DQN, network: nn.Module) -> None:
         path = self._folder.videos / f"step_{dqn.num_steps:012d}.mp4"
         seed = derive_seed(self._config.seed, "video", dqn.num_steps)
+        self.activity.doing = "recording"
         try:
             record_episode(self._config, network, path, seed=seed, tick=self._raise_if_stopped)
         except (OSError, ValueError) as error:
@@ -161,6 +166,7 @@ class Monitor:
             raise Interrupted
 
     def _save(self, dqn: DQN) -> None:
+        self.activity.doing = "saving"
         check_finite(dqn)
         if not self._folder.config_file.exists():
             raise UserError(f"{self._folder.config_file} was removed while the run went on")

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 from wn_rl.errors import UserError
 from wn_rl.registry import TRACKERS
+from wn_rl.run.console import ConsoleSink
 from wn_rl.run.files import opened, write_all
 from wn_rl.run.folder import digest_of_rows
 from wn_rl.run.guard import GuardedTracker
-from wn_rl.run.sinks import ConsoleSink, Report, Row, RunInfo, Sink, TensorBoardSink
+from wn_rl.run.sinks import Report, Row, RunInfo, Sink, TensorBoardSink
 from wn_rl.run.wandb_sink import WandbSink, new_wandb_state
 
 
@@ -147,7 +148,13 @@ def jsonl_tracker(info: RunInfo) -> Tracker:
     return JsonlTracker(info.run_dir / "metrics.jsonl", info.report)
 
 
-console_tracker = _guarded("console", ConsoleSink)
+def console_tracker(info: RunInfo) -> Tracker:
+    """What a terminal shows, from the start."""
+    tracker = GuardedTracker("console", lambda state: ConsoleSink(info, state), {}, info.report)
+    tracker.open()
+    return tracker
+
+
 wandb_tracker = _guarded("wandb", WandbSink, new_wandb_state)
 tensorboard_tracker = _guarded("tensorboard", TensorBoardSink)
 

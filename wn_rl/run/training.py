@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import signal
 import sys
 import traceback
@@ -19,9 +18,10 @@ from wn_rl.agents.experiment import make_dqn, restore
 from wn_rl.config import Config, to_json
 from wn_rl.envs.base import InvalidOutput
 from wn_rl.errors import UserError, in_one_line, refusing, say
-from wn_rl.machine import machine_line, resolve_device, versions
+from wn_rl.machine import GIGABYTE, machine_line, resolve_device, versions
 from wn_rl.registry import command_line
 from wn_rl.run.checkpoint import CheckpointStore
+from wn_rl.run.console import describe_start
 from wn_rl.run.files import require_form
 from wn_rl.run.folder import RunFolder, Status, arm_on_game, write_json
 from wn_rl.run.monitor import Monitor
@@ -30,6 +30,8 @@ from wn_rl.run.sinks import RunInfo
 from wn_rl.run.tensor_files import run_identity
 from wn_rl.run.tracking import make_trackers, wandb_tracker
 from wn_rl.run.wandb_sink import sessions_of
+
+KEPT_REPLAY_BYTES = 10**9  # of a finished run, which can then be lengthened; a larger one needs --keep-replay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +115,8 @@ def train_in(
     with folder.lock():
         if not resume:
             folder.require_new()  # again: another run may have begun here since
-        say(f"run folder: {folder.shown}")
-        say(f"settings: {json.dumps(record['config'])}")
+        for line in describe_start(config, folder.shown):
+            say(line)
         outcome = Session(config, dqn, folder).run(record, resume=resume)
     say(outcome.message)
     return outcome
@@ -148,10 +150,12 @@ class Session:
 
     def __init__(self, config: Config, dqn: DQN, folder: RunFolder) -> None:
         self.config, self.dqn, self.folder = config, dqn, folder
-        self.tracker = make_trackers(config.track, run_info(config, folder, _circumstances(config)))
+        info = run_info(config, folder, _circumstances(config))
+        self.tracker = make_trackers(config.track, info)
         self.store = CheckpointStore(folder.checkpoints, run_identity(config, dqn.environments.spec))
         self.stop = StopRequest()
         self.monitor = Monitor(config, folder, self.tracker, self.store, self.stop)
+        self.monitor.activity = info.activity
 
     def run(self, record: dict[str, Any], *, resume: bool) -> Outcome:
         """Train from the start or from the last checkpoint, to the end or to whatever ends it before."""
@@ -169,7 +173,7 @@ class Session:
                 self._write_status("interrupted", "stopped at once")
                 raise
             self._write_status(outcome.status, outcome.message)
-            if outcome.status == "finished" and not self.config.keep_replay:
+            if outcome.status == "finished" and not self._keeps_replay:
                 self.store.drop_replay()  # last: a run killed before it can still be resumed
             self.tracker.close(outcome.exit_code)
         self.dqn.environments.close()
@@ -211,8 +215,15 @@ class Session:
             return Outcome("failed", code, f"stopped at step {dqn.num_steps:,}: {reason}; {kept}")
         if monitor.saved_step != dqn.num_steps:
             return Outcome("failed", 1, f"the last checkpoint could not be written: mend that, then {advice}")
-        kept = "" if self.config.keep_replay else " (without its replay: --keep-replay lets a run be lengthened)"
+        size = f"{self.store.replay_bytes() / GIGABYTE:.1f} GB"
+        kept = (
+            "" if self._keeps_replay else f" (without its replay of {size}, which --keep-replay would have kept)"
+        )
         return Outcome("finished", 0, f"finished {dqn.num_steps:,} steps in {self.folder.shown}{kept}")
+
+    @property
+    def _keeps_replay(self) -> bool:
+        return self.config.keep_replay or self.store.replay_bytes() <= KEPT_REPLAY_BYTES
 
     def _write_status(self, status: Status, message: str) -> None:
         """Write status.json; a full disk must not end the run."""
