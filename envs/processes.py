@@ -6,7 +6,6 @@ What a lane shows is the same as with `Lanes`, whose state is also theirs, for a
 import contextlib
 import fcntl
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -186,25 +185,26 @@ class _Worker:
 
 
 def serve(pipe: int, life: int) -> None:
-    """The program of a process: make the lanes that the first message describes, then answer the others.
+    """The program of a process: make the lanes by the function that comes first, then answer messages.
 
     pipe: descriptor of a connection. life: of a pipe whose other end closes when the run ends.
     """
     _end_with(life)
     connection = Connection(pipe)
-    lanes: Lanes | None = None
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        make = connection.recv_bytes()
-        while True:
-            name, arguments = connection.recv()
-            try:
-                lanes = pickle.loads(make)() if lanes is None else lanes
-                answer: tuple[Exception | None, Any] = None, _answer(lanes, name, arguments)
-            except BaseException as error:
-                answer = _portable(error), None
-            connection.send(answer)
-    if lanes is not None:
-        lanes.close()
+        try:
+            lanes = connection.recv()()
+        except BaseException as error:
+            connection.send((_portable(error), None))
+            return
+        with contextlib.closing(lanes):
+            while True:
+                name, arguments = connection.recv()
+                try:
+                    answer: tuple[Exception | None, Any] = None, _answer(lanes, name, arguments)
+                except BaseException as error:
+                    answer = _portable(error), None
+                connection.send(answer)
 
 
 def _answer(lanes: Lanes, name: str, arguments: tuple[Any, ...]) -> Any:
