@@ -571,7 +571,7 @@ def unpickling_calls(source: str) -> list[str]:
         options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         module, _, function = name.rpartition(".")
         if (
-            module in ("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
+            (module in ("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve") and function != "dumps")
             or function == "Unpickler"
             or (name == "torch.load" and options.get("weights_only") != "True")
             or options.get("weights_only", "True") != "True"
