@@ -1,6 +1,7 @@
 """Shared set-up: one torch thread a test process, no network, nothing written outside the test's folder."""
 
 import os
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -17,7 +18,9 @@ hypothesis.settings.load_profile("loaded machine")
 
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """W&B's folders and the working directory are the test's own."""
+    """W&B's folders and process, and the working directory, are the test's own."""
+    if "wandb" in sys.modules:  # it keeps the settings, and the process, of a test before
+        sys.modules["wandb"].teardown()
     for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "wandb-home"))
     monkeypatch.delenv("WN_RL_IMPORT", raising=False)  # which a command sets for those it starts

@@ -243,7 +243,7 @@ def test_a_grid_that_changed_is_refused_by_the_name_of_the_setting(
 def test_where_a_run_is_computed_and_what_is_recorded_of_it_may_change(tmp_path: Path) -> None:
     (run,) = make_grid(tmp_path, seeds=1)
     leave(run, "interrupted")
-    elsewhere = {"device": "cuda:1", "accelerate": "compile", "torch_threads": 4, "environment.processes": True}
+    elsewhere = {"device": "cuda:1", "accelerate": "compile", "torch_threads": 4, "environment.processes": 3}
     recorded = {"track": ("jsonl",), "group": "other", "keep_replay": True, "log_period": 500}
     evaluated = {"evaluation.video_period": 3, "evaluation.held_out_states": 9}
     config = changed(run.config, {**elsewhere, **recorded, **evaluated})
