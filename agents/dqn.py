@@ -180,8 +180,8 @@ class DQN:
         after_step(self)
         while self.num_steps < num_steps:
             actions = self.actor.act(self.step, epsilon_at(self.num_steps, self.learning))  # [E]
+            self.environments.send(actions)  # lanes in processes play on while the learner works:
             self.replay.add(self.step, actions)
-            self.environments.send(actions)  # Atari's emulators work while the learner does:
             self.learn()  # the replay does not hold the step in flight
             self.step = self.environments.recv()
             self.num_steps += self.environments.num_envs
