@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import multiprocessing
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from wn_rl.machine import num_cores
 from wn_rl.registry import PRESETS
 
 Name = TypeVar("Name")
-Section = Literal["matrix", "updates", "emulators", "peers", "memory"]
+Section = Literal["updates", "emulators", "peers", "memory"]
 # Between copies of the target there is a whole number of rounds, so that no round is split.
 LEARNING = {"replay_capacity": 50_000, "replay_start": 4_096, "target_period": 64_000}
 
@@ -43,18 +42,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure: what was measured, the values of its repetitions, and a reference to compare them with."""
+    """A line of a table: what was measured, and under the heading of each result the values of its repetitions."""
 
     what: dict[str, Any]
-    unit: str
-    values: list[float]
-    limit: float | None = None  # in the same unit: what arithmetic or bandwidth allows on this machine
-    limit_source: str = ""
-
-    @property
-    def median(self) -> float:
-        """The median of the values."""
-        return statistics.median(self.values)
+    results: dict[str, list[float]]
 
 
 def config_of(

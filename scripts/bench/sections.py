@@ -10,7 +10,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench import workers
 from bench.measure import Options, Row, config_of, in_turns, matrix_rate
-from bench.page import SB3
 from wn_rl.agents.experiment import make_online_network, make_training_environments
 from wn_rl.config import Config, EnvironmentConfig
 from wn_rl.envs.base import EnvironmentSpec
@@ -25,10 +24,9 @@ TURNS_OF_UPDATES = 25  # in a repetition: parameterizations differ by less than 
 TURNS_OF_PEERS = 3  # in a repetition
 PEERS = (("laptop", "breakout"), ("laptop", "seaquest"), ("minatar", "breakout"), ("minatar", "space_invaders"))
 LANES_OF_PEERS = (1, 64)
-SB3_WITH_OUR_LAYERS = "SB3 DQN with our layers, weight_norm, float32"
+SB3 = "SB3 DQN, float32"  # the loop that all others are compared with
 LOOPS = {  # worker, parameterization, precision and mode
     SB3: (workers.stable_baselines3, "normal", "float32", "eager"),
-    SB3_WITH_OUR_LAYERS: (workers.stable_baselines3, "weight_norm", "float32", "eager"),
     "ours, normal, float32": (workers.ours, "normal", "float32", "eager"),
     "ours, weight_norm, float32": (workers.ours, "weight_norm", "float32", "eager"),
     "ours, normal, bfloat16": (workers.ours, "normal", "bfloat16", "eager"),
@@ -37,13 +35,6 @@ LOOPS = {  # worker, parameterization, precision and mode
 }
 
 Loop = tuple[int, str]  # lanes, name
-
-
-def matrix(options: Options) -> Iterator[Row]:
-    """The rate of matrix products, with which other sections compare their figures."""
-    for precision in ("float32", "bfloat16"):
-        rate = matrix_rate(precision, options.device, num_cores())
-        yield Row({"type": precision}, "GFLOP/s", [rate / 1e9])
 
 
 def updates(options: Options) -> Iterator[Row]:
@@ -60,9 +51,8 @@ def _updates(base: Config, repetitions: int, rounds: int) -> Iterator[Row]:
 
     Each repetition is a process of its own: ratios differ from process to process, by up to two hundredths.
     """
-    precision, threads, flop = base.learning.precision, base.torch_threads, flop_of_update(base)
-    limit = 1e6 * flop / matrix_rate(precision, base.device, threads)
-    source = f"{flop / 1e9:.3g} GFLOP at the matrix rate of {precision} measured in this run"
+    precision, threads = base.learning.precision, base.torch_threads
+    limit = 1e6 * flop_of_update(base) / matrix_rate(precision, base.device, threads)
     modes: list[Any] = ["eager", "compile"] if base.device == "cpu" else ["eager", "compile", "cuda_graph"]
     configs = {
         (mode, layers): dataclasses.replace(base, accelerate=mode, parameterization=layers)
@@ -74,10 +64,10 @@ def _updates(base: Config, repetitions: int, rounds: int) -> Iterator[Row]:
     for mode, layers in configs:
         what = {"network": base.network.name, "threads": threads, "precision": precision, "accelerate": mode}
         times = [1e6 * turn[mode, layers] for turn in turns]
-        yield Row({**what, "parameterization": layers}, "microseconds", times, limit, source)
-        if layers == "weight_norm":
-            ratios = [turn[mode, layers] / turn[mode, "normal"] for turn in turns]
-            yield Row({**what, "parameterization": "weight_norm / normal"}, "ratio", ratios)
+        results = {"microseconds": times, "ratio to the products' time": [time / limit for time in times]}
+        if layers != "normal":
+            results["ratio to normal"] = [turn[mode, layers] / turn[mode, "normal"] for turn in turns]
+        yield Row({**what, "parameterization": layers}, results)
 
 
 def flop_of_update(config: Config) -> int:
@@ -108,7 +98,7 @@ def emulators(options: Options) -> Iterator[Row]:
             config = config_of("paper", game, options.device, num_envs=lanes, environment=environment)
             jobs[lanes, processes] = workers.emulator, config
         for (lanes, processes), turns in in_turns(jobs, options.repetitions, options.seconds / 4).items():
-            yield Row({"game": game, "lanes": lanes, "processes": processes}, "frames/s", turns)
+            yield Row({"game": game, "lanes": lanes, "processes": processes}, {"frames/s": turns})
 
 
 def peers(options: Options) -> Iterator[Row]:
@@ -124,8 +114,7 @@ def peers(options: Options) -> Iterator[Row]:
                 loops[lanes, name] = worker, config_of(preset, game, options.device, precision, **changes)
         results = in_turns(loops, TURNS_OF_PEERS * options.repetitions, options.seconds / TURNS_OF_PEERS)
         for lanes, name in loops:
-            peer = SB3 if LOOPS[name][1] == "normal" else SB3_WITH_OUR_LAYERS
-            for one, other in zip(results[lanes, name], results[lanes, peer], strict=True):
+            for one, other in zip(results[lanes, name], results[lanes, SB3], strict=True):
                 require_equal_work(one, other)
         rates = {loop: [turn["steps"] / turn["seconds"] for turn in turns] for loop, turns in results.items()}
         yield from rates_and_ratios(rates, {"suite": PRESETS[preset](game).suite, "game": game})
@@ -134,14 +123,13 @@ def peers(options: Options) -> Iterator[Row]:
 def rates_and_ratios(rates: dict[Loop, list[float]], what: dict[str, Any]) -> Iterator[Row]:
     """Steps a second of each loop, and ratios within a turn to SB3 with the same number of lanes and with one."""
     for (lanes, name), values in rates.items():
-        row = {**what, "lanes": lanes, "loop": name}
-        yield Row(row, "steps/s", values)
-        others = {"SB3": rates[lanes, SB3]} if name != SB3 else {}
-        if lanes != 1 and name not in (SB3, SB3_WITH_OUR_LAYERS):
-            others["SB3 with one lane"] = rates[1, SB3]  # as most of its users run it
+        others = {"ratio to SB3": rates[lanes, SB3]} if name != SB3 else {}
+        if name != SB3 and lanes != 1:
+            others["ratio to SB3 with one lane"] = rates[1, SB3]  # as most of its users run it
+        results = {"steps/s": values}
         for other, theirs in others.items():
-            ratios = [value / their for value, their in zip(values, theirs, strict=True)]
-            yield Row({**row, "loop": f"{name} / {other}"}, "ratio", ratios)
+            results[other] = [value / their for value, their in zip(values, theirs, strict=True)]
+        yield Row({**what, "lanes": lanes, "loop": name}, results)
 
 
 def require_equal_work(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -162,10 +150,10 @@ def memory(options: Options) -> Iterator[Row]:
     ):
         [turn] = in_turns({0: (workers.replay_bytes, make_replay, steps)}, 1, 0)[0]
         gigabytes = turn["bytes"] * (1_000_000 // steps) / GIGABYTE
-        source = "one million frames of 84x84 bytes, each once"
-        yield Row({"replay": name}, "GB", [gigabytes], 84 * 84 * 1e6 / GIGABYTE, source)
+        frames = 84 * 84 * 1e6 / GIGABYTE
+        yield Row({"replay": name}, {"GB": [gigabytes], "ratio to the frames alone": [gigabytes / frames]})
 
 
 SECTIONS: dict[str, Callable[[Options], Iterator[Row]]] = {
-    section.__name__: section for section in (matrix, updates, emulators, peers, memory)
+    section.__name__: section for section in (updates, emulators, peers, memory)
 }

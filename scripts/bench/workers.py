@@ -28,8 +28,8 @@ from wn_rl.agents.replay import Replay
 from wn_rl.config import Config
 from wn_rl.envs.as_gymnasium import GameEnv
 from wn_rl.envs.base import EnvironmentSpec, Step
+from wn_rl.nn import fold
 from wn_rl.run.training import set_torch_threads
-from wn_rl.sb3 import WeightNormCnnPolicy
 
 WARM_UP_STEPS = 400  # after replay start, before the first turn
 BLOCK_STEPS = 64  # between two looks at the clock; whole rounds
@@ -51,8 +51,10 @@ def loop_in_turns(
 ) -> None:
     """Turns of a training loop that runs to a number of steps. counts: its steps and updates so far.
 
-    Besides what was counted in a turn it sends what must be equal between loops.
+    Besides what was counted in a turn it sends what must be equal between loops; of the network, the parameters of
+    plain layers that compute the same.
     """
+    num_parameters = sum(parameter.numel() for parameter in fold(network).parameters())
     run_to(config.learning.replay_start + WARM_UP_STEPS)
 
     def turn(allowed: float) -> dict[str, float]:
@@ -64,7 +66,7 @@ def loop_in_turns(
             "seconds": seconds,
             "steps": steps - first_step,
             "updates": updates - first_update,
-            "num_parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "num_parameters": num_parameters,
             "torch_threads": torch.get_num_threads(),
             "lanes": config.num_envs,
             "steps_per_update": config.learning.update_period,
@@ -85,13 +87,15 @@ def ours(connection: Connection, config: Config) -> None:
 
 
 def stable_baselines3(connection: Connection, config: Config) -> None:
-    """SB3's DQN at the same work: with its own layers where the config's are normal, otherwise with ours."""
+    """SB3's DQN, with its own layers, at the same work."""
     config = set_torch_threads(config)
     learning, lanes = config.learning, config.num_envs
     set_tf32(False, torch.device(config.device))  # as ours: by torch's default convolutions would be tf32
-    policy, policy_kwargs = _sb3_policy(config)
+    on_pixels = config.suite == "atari"
+    features = {} if on_pixels else {"features_extractor_class": MinatarFeatures, "normalize_images": False}
+    optimizer = {"optimizer_class": torch.optim.Adamax, "optimizer_kwargs": {"betas": (0.5, 0.999)}}
     model = DQN(
-        policy,
+        "CnnPolicy",
         _sb3_environments(config),
         learning_rate=config.learning_rate,
         buffer_size=learning.replay_capacity,
@@ -103,7 +107,7 @@ def stable_baselines3(connection: Connection, config: Config) -> None:
         target_update_interval=learning.target_period,
         exploration_initial_eps=learning.epsilon_end,
         exploration_final_eps=learning.epsilon_end,
-        policy_kwargs=policy_kwargs,
+        policy_kwargs={"net_arch": [], **optimizer, **features},
         device=config.device,
         seed=config.seed,
     )
@@ -140,17 +144,6 @@ class MinatarFeatures(BaseFeaturesExtractor):  # type: ignore[misc]
 
     def forward(self, observations: Tensor) -> Tensor:
         return self.layers(observations)  # type: ignore[no-any-return]
-
-
-def _sb3_policy(config: Config) -> tuple[Any, dict[str, Any]]:
-    """A policy and its arguments."""
-    on_pixels = config.suite == "atari"
-    if config.parameterization != "normal":
-        network = {"features_extractor_kwargs": {"network": config.network.name}, "normalize_images": on_pixels}
-        return WeightNormCnnPolicy, {"parameterization": config.parameterization, **network}
-    features = {} if on_pixels else {"features_extractor_class": MinatarFeatures, "normalize_images": False}
-    optimizer = {"optimizer_class": torch.optim.Adamax, "optimizer_kwargs": {"betas": (0.5, 0.999)}}
-    return "CnnPolicy", {"net_arch": [], **optimizer, **features}
 
 
 def updates(connection: Connection, configs: Mapping[Hashable, Config], rounds: int) -> None:

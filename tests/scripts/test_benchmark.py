@@ -12,8 +12,8 @@ import torch
 import benchmark
 from bench import measure, sections, workers
 from bench.measure import LEARNING, Options, Row, Section, config_of, in_turns
-from bench.page import PLACES, SB3, peers_in_short, place_of, render
-from bench.sections import SECTIONS
+from bench.page import PLACES, place_of, render
+from bench.sections import SB3, SECTIONS
 from wn_rl.agents.replay import LONGEST_ROUND
 from wn_rl.config import Config
 from wn_rl.presets import minatar
@@ -30,8 +30,8 @@ def quick(num_envs: int, parameterization: str = "normal") -> Config:
 
 @pytest.mark.parametrize(("num_envs", "parameterization"), [(1, "normal"), (8, "normal"), (8, "weight_norm")])
 def test_both_loops_do_the_same_work(num_envs: int, parameterization: str) -> None:
-    config = quick(num_envs, parameterization)
-    loops = {"ours": (workers.ours, config), "SB3": (workers.stable_baselines3, config)}
+    ours = workers.ours, quick(num_envs, parameterization)
+    loops = {"ours": ours, "SB3": (workers.stable_baselines3, quick(num_envs))}
     found = in_turns(loops, turns=2, seconds=0.2)
     assert [len(each) for each in found.values()] == [2, 2]
     for results in zip(*found.values(), strict=True):
@@ -125,25 +125,24 @@ def test_rates_are_compared_with_the_peer_s_at_the_same_lanes_and_at_one() -> No
     one_lane = {(1, SB3): [100.0, 50.0], (1, "ours"): [150.0, 100.0]}
     rates = {**one_lane, (8, SB3): [125.0, 80.0], (8, "ours"): [250.0, 90.0]}
     rows = list(sections.rates_and_ratios(rates, {"game": "pong"}))
-    ratios = {(row.what["lanes"], row.what["loop"]): row.values for row in rows if row.unit == "ratio"}
-    assert ratios == {
-        (1, "ours / SB3"): [1.5, 2.0],
-        (8, "ours / SB3"): [2.0, 1.125],
-        (8, "ours / SB3 with one lane"): [2.5, 1.8],
+    assert {(row.what["lanes"], row.what["loop"]): row.results for row in rows} == {
+        (1, SB3): {"steps/s": [100.0, 50.0]},
+        (1, "ours"): {"steps/s": [150.0, 100.0], "ratio to SB3": [1.5, 2.0]},
+        (8, SB3): {"steps/s": [125.0, 80.0]},
+        (8, "ours"): {"steps/s": [250.0, 90.0], "ratio to SB3": [2.0, 1.125], "ratio to SB3 with one lane": [2.5, 1.8]},
     }
-    assert [row.values for row in rows if row.unit == "steps/s"] == list(rates.values())
 
 
 def test_the_page_names_machine_and_command_and_says_what_is_missing() -> None:
-    limited = Row({"network": "nature_cnn"}, "microseconds", [120.0, 100.0, 130.0], 60.0, "4.37 GFLOP")
-    rows = [dataclasses.asdict(row) for row in (limited, Row({"network": "mlp"}, "ratio", [1.2345]))]
+    compared = Row({"network": "nature_cnn"}, {"microseconds": [1200.0, 1000.0, 1300.0], "ratio to normal": [1.2345]})
+    rows = [dataclasses.asdict(row) for row in (compared, Row({"network": "mlp"}, {"microseconds": [60.0]}))]
     about = {"machine": "2 x CPU", "command": "benchmark.py updates", "date": "2026-01-01", "rows": rows}
     about |= {"commit": "abc", "complete": True}
     page = render({"updates": about})
-    assert "| nature_cnn | 120 microseconds (100 to 130) | 2.00 x 60 |" in page
-    assert "| mlp | 1.23 ratio |  |" in page
+    assert "| network | microseconds | ratio to normal |" in page
+    assert "| nature_cnn | 1,200 (1,000 to 1,300) | 1.23 |" in page
+    assert "| mlp | 60 |  |" in page
     assert "2 x CPU. `benchmark.py updates`, 2026-01-01, commit abc.\n" in page
-    assert "References: 4.37 GFLOP." in page
     assert page.count("Not measured.") == len(PLACES) - 1
     assert "Interrupted: rows are missing." in render({"updates": {**about, "complete": False}})
 
@@ -157,23 +156,6 @@ def test_every_section_has_a_place_and_a_cuda_device_its_own() -> None:
         assert f"`python scripts/benchmark.py {flags}`" in render({})
 
 
-def test_the_loops_beside_sb3_stand_in_short_too() -> None:
-    ours = "ours, normal, float32"
-    one_lane = {SB3: 100.0, ours: 150.0, f"{ours} / SB3": 1.5}
-    lanes = {SB3: 2000.0, ours: 4000.0, f"{ours} / SB3": 2.0, f"{ours} / SB3 with one lane": 40.0}
-    rows = [
-        Row({"suite": "atari", "game": "pong", "lanes": n, "loop": loop}, "", [figure / 2, figure, 9 * figure])
-        for n, figures in ((1, one_lane), (16, lanes))
-        for loop, figure in figures.items()
-    ]
-    assert peers_in_short(rows).splitlines() == [
-        f"| suite | game | lanes | {SB3} | {ours} |",
-        "|---|---|---|---|---|",
-        "| atari | pong | 1 | 100 | 150 (1.50) |",
-        "| atari | pong | 16 | 2,000 | 4,000 (2.00, 40.00) |",
-    ]
-
-
 def test_the_documentation_shows_the_results() -> None:
     results = json.loads((ROOT / "docs" / "benchmarks.json").read_text())
     assert (ROOT / "docs" / "benchmarks.md").read_text() == render(results)
@@ -183,7 +165,7 @@ def test_the_documentation_shows_the_results() -> None:
 def one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sections that measure nothing: each yields its number."""
     for number, section in enumerate(get_args(Section)):
-        row = Row({"n": number}, "GB", [float(number)])
+        row = Row({"n": number}, {"GB": [float(number)]})
         monkeypatch.setitem(SECTIONS, section, lambda options, row=row: iter([row]))
 
 
@@ -195,11 +177,11 @@ def run(out: Path, *sections: str) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("one_row")
 def test_sections_merge_into_one_page(tmp_path: Path) -> None:
-    for section in ("matrix", "memory"):
+    for section in ("updates", "memory"):
         results = run(tmp_path / "results.json", section)
-    assert list(results) == ["matrix", "memory"]
+    assert list(results) == ["updates", "memory"]
     assert results["memory"]["command"].startswith("python scripts/benchmark.py memory --out ")
-    assert "| 4 | 4 GB |" in (tmp_path / "results.md").read_text()
+    assert "| 3 | 3 |" in (tmp_path / "results.md").read_text()
 
 
 @pytest.mark.usefixtures("one_row")
@@ -209,13 +191,13 @@ def test_results_name_their_commit_as_it_was_before_the_first(
     """Results that are written into a checkout change it."""
     out = tmp_path / "results.json"
     monkeypatch.setattr(benchmark, "git_commit", lambda: "0123456789abcdef" + "+changes" * out.exists())
-    assert {found["commit"] for found in run(out, "matrix", "memory").values()} == {"0123456789"}
-    assert run(out, "matrix")["matrix"]["commit"] == "0123456789+changes"
+    assert {found["commit"] for found in run(out, "updates", "memory").values()} == {"0123456789"}
+    assert run(out, "updates")["updates"]["commit"] == "0123456789+changes"
 
 
 def test_a_section_that_was_interrupted_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(options: Options) -> Iterator[Row]:
-        yield Row({"n": 1}, "GB", [1.0])
+        yield Row({"n": 1}, {"GB": [1.0]})
         raise KeyboardInterrupt
 
     monkeypatch.setitem(SECTIONS, "memory", interrupted)
@@ -230,9 +212,9 @@ def test_invalid_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     notes.write_text("mine")
     for arguments, says in [
         (["updats"], "updats"),
-        (["matrix", "--repetitions", "0"], "--repetitions must be at least 1"),
-        (["matrix", "--out", "page.md"], "--out page.md does not end with .json"),
-        (["matrix", "--out", str(notes)], f"--out {notes} holds no results"),
+        (["updates", "--repetitions", "0"], "--repetitions must be at least 1"),
+        (["updates", "--out", "page.md"], "--out page.md does not end with .json"),
+        (["updates", "--out", str(notes)], f"--out {notes} holds no results"),
     ]:
         with pytest.raises(SystemExit) as stop:
             benchmark.main(arguments)
