@@ -12,7 +12,6 @@ from wn_rl.report.comparison import Comparison, differing_settings, scaled_means
 from wn_rl.report.figures import Picture
 from wn_rl.report.findings import Finding, Findings, Pairs
 from wn_rl.report.published_scores import SHOWN, SOURCES
-from wn_rl.report.read import Plans
 from wn_rl.report.render import Chapter, Fold, Table, say
 from wn_rl.report.words import MISSING, game_title, reading, score, with_interval
 
@@ -22,111 +21,94 @@ def make_chapter(
     pictures: Mapping[str, Sequence[Picture]],
     episodes: Fold,
     comparisons: Sequence[Comparison],
-    plans: Plans,
+    left_out: int,
 ) -> Chapter:
-    """One comparison, of all those in the report. Folds without texts and tables are left out."""
+    """One comparison of those in the report. Folds without texts and tables are left out.
+
+    left_out: the number of folders that are in none of the comparisons.
+    """
     comparison = findings.comparison
     seeds = sorted({len(comparison.runs_of(arm, game)) for arm in comparison.arms for game in comparison.games})
-    others = [score_table(findings, metric) for metric in ("final", "area")]
-    rates = _rates_texts(findings)
-    norms = [*pictures["norm-v"], *pictures["norm-g"]]
     made_by = Counter(run.versions for run in comparison.runs)
     shared = {"suite": comparison.suite, **comparison.settings}
     folds = [
-        Fold("Other scores: the last evaluation, and the mean of the curve", tables=others),
-        Fold("Learning rates", rates, [rates_table(findings)] if rates else [], pictures["rates-overview"]),
+        Fold("The last evaluation", tables=[score_table(findings, "final")]),
+        Fold("Learning rates", _rates_texts(findings), pictures=pictures["rates-overview"]),
         Fold("Published scores: not measured as ours", _published_texts(findings)),
-        Fold("Norms of v and g", say("norms") if norms else [], pictures=norms),
         episodes,
         Fold("Settings and versions", say("settings", made_by=made_by), code=json.dumps(shared, indent=1)),
     ]
-    intro = say("intro", f=findings, fewest=seeds[0], most=seeds[-1])
-    notes = _notes(findings, comparisons, plans)
-    table = score_table(findings, "maximum")
     return Chapter(
-        comparison.name, intro, pictures["overview"], table, notes, [f for f in folds if f.texts or f.tables]
+        comparison.name,
+        say("intro", f=findings, fewest=seeds[0], most=seeds[-1]),
+        pictures["overview"],
+        score_table(findings, "maximum"),
+        _notes(findings, comparisons, left_out),
+        [fold for fold in folds if fold.texts or fold.tables],
     )
 
 
 def score_table(findings: Findings, metric: str) -> Table:
-    """The chosen arms in each game and over games: scores, differences from the baseline, and what they show."""
-    own = findings.own
-    columns = {f"difference from {baseline.label}": own for baseline in own.values()}
-    columns[f"from {findings.comparison.baseline.label} at the same rate"] = {
-        arm: baseline for arm, baseline in findings.equal.items() if arm in own and own[arm] != baseline
-    }
-    return _table_of_scores(findings, metric, findings.chosen, columns)
+    """The chosen arms in each game and over games: scores, and differences from the baseline.
 
-
-def rates_table(findings: Findings) -> Table:
-    """Every arm by the maximum score, and its difference from the baseline at the same rate."""
-    columns = {f"difference from {findings.comparison.baseline.label} at the same rate": findings.equal}
-    return _table_of_scores(findings, "maximum", findings.comparison.arms, columns)
-
-
-def _table_of_scores(findings: Findings, metric: str, arms: Sequence[Arm], columns: Mapping[str, Pairs]) -> Table:
-    """columns: headings, and the baseline that each arm is compared with there; empty ones are left out."""
-    columns = {heading: pairs for heading, pairs in columns.items() if pairs}
+    These are from the baseline at its own rate and, where that is another one, at the rate of the arm.
+    """
+    own, comparison = findings.own, findings.comparison
+    columns: dict[str, Pairs] = {f"against {baseline.label}": own for baseline in own.values()}
+    equal = {arm: base for arm, base in findings.equal.items() if arm in own and own[arm] != base}
+    columns |= {f"against {comparison.baseline.label} at the same rate": equal} if equal else {}
     rows: list[list[str]] = []
-    games = findings.comparison.games
-    for game in [*games, None]:
-        title = game_title(game) if game else f"{len(games)} games"
-        for arm in arms:
-            cells = _cells(findings, metric, arm, game, list(columns.values()))
-            rows += [[title, arm.label, *cells]] if set(cells) != {MISSING} else []
-        if game and metric == "maximum" and arms == findings.chosen:
-            published = findings.published.get(game, {})
-            rows += [
-                [title, name, score(published[source])] for source, name in SHOWN.items() if source in published
-            ]
-    header = ["game", "arm", "score [95% interval]", "seeds", *columns]
-    header[5:5] = ["P(improvement)"] if columns else []
-    about = {"baseline": findings.comparison.baseline.label, "several": len(games) > 1}
-    padded = [row + [MISSING] * (len(header) - len(row)) for row in rows]
-    return Table(say("table_caption", metric=metric, **about)[0], header, padded)
+    for game in comparison.games:
+        rows += [
+            _row(findings, metric, arm, game, columns) for arm in findings.chosen if comparison.runs_of(arm, game)
+        ]
+        published = findings.published.get(game, {}) if metric == "maximum" else {}
+        blank = [MISSING] * (1 + len(columns))
+        rows += [
+            [game_title(game), name, score(published[source]), *blank]
+            for source, name in SHOWN.items()
+            if source in published
+        ]
+    over_games = [_row(findings, metric, arm, None, columns) for arm in findings.chosen]
+    rows += [row for row in over_games if set(row[2:]) != {MISSING}]
+    baseline = comparison.baseline.label if columns else None
+    caption = say("table_caption", metric=metric, baseline=baseline, several=len(comparison.games) > 1)
+    return Table(caption[0], ["game", "arm", "score [95% interval]", "seeds", *columns], rows)
 
 
-def _cells(findings: Findings, metric: str, arm: Arm, game: str | None, columns: Sequence[Pairs]) -> list[str]:
-    """Score, seeds, differences, and after the first the probability of improvement; game None: over games."""
-    first = columns[0].get(arm) if columns else None
-    mean = findings.find("mean", metric, arm, game) if game else findings.find("iqm", metric, arm, None, first)
-    kind = "difference" if game else "iqm_difference"
-    differences = [findings.find(kind, metric, arm, game, pairs.get(arm)) for pairs in columns]
-    improvement = [findings.find("improvement", metric, arm, game, first)] if columns else []
-    compared = [*differences[:1], *improvement, *differences[1:]]
-    return [_shown(mean), str(mean.seeds) if mean else MISSING, *map(_shown, compared)]
+def _row(findings: Findings, metric: str, arm: Arm, game: str | None, columns: Mapping[str, Pairs]) -> list[str]:
+    """columns: the baseline of each arm under each heading. game None: over games, where scores have no mean."""
+    mean = findings.find("mean", metric, arm, game) if game else None
+    quantity = "difference" if game else "improvement"
+    compared = [findings.find(quantity, metric, arm, game, pairs.get(arm)) for pairs in columns.values()]
+    title = game_title(game) if game else f"{len(findings.comparison.games)} games"
+    return [title, arm.label, _shown(mean), str(mean.seeds) if mean else MISSING, *map(_shown, compared)]
 
 
 def _shown(found: Finding | None) -> str:
     """E.g. "9.28 [8.14, 10.8]"; of a difference also what its interval says."""
-    if found is None or (found.quantity == "improvement" and found.estimate.low is None):
+    if found is None:
         return MISSING
-    if "difference" in found.quantity:
-        return f"{with_interval(found.estimate, signed=True)}; {reading(found.estimate, found.fewest_seeds)}"
-    return with_interval(found.estimate)
+    text = with_interval(found.estimate, signed=found.quantity == "difference")
+    if found.quantity == "difference":
+        return f"{text}; {reading(found.estimate, found.fewest_seeds)}"
+    return f"P = {text}" if found.quantity == "improvement" else text
 
 
-def _notes(findings: Findings, comparisons: Sequence[Comparison], plans: Plans) -> list[str]:
+def _notes(findings: Findings, comparisons: Sequence[Comparison], left_out: int) -> list[str]:
     """What a reader must know to trust the table."""
     comparison = findings.comparison
-    here = {run.folder.resolve() for run in comparison.runs}
-    planned = {each.folder.resolve(): each for asked in plans.values() for each in asked}
-    outs = {planned[folder].out for folder in here & planned.keys()}
-    asked = {at for at, each in planned.items() if each.out in outs and each.suite == comparison.suite}
     pairs = {*findings.own.items(), *(pair for pair in findings.equal.items() if pair[0] in findings.own)}
     shown = [each for each in findings.numbers if each.metric == "maximum" and (each.arm, each.baseline) in pairs]
-    over_games = {found.quantity for found in shown if found.game is None}
-    intervals = [found for found in shown if "difference" in found.quantity and found.estimate.low is not None]
+    intervals = [found for found in shown if found.estimate.low is not None]
     return say(
         "notes",
         f=findings,
+        left_out=left_out,
         published=any(game in findings.published for game in comparison.games),
         apart=differing_settings([other for other in comparisons if other.suite == comparison.suite]),
-        asked=len(asked),
-        found=len(asked & here),
         without_score=sum(int(np.isnan(run.scores(comparison.num_epochs)).sum()) for run in comparison.runs),
         versions=len({run.versions for run in comparison.runs}),
-        no_scale=over_games == {"improvement"},
         intervals=len(intervals),
         fewest=min((found.fewest_seeds for found in intervals), default=0),
     )

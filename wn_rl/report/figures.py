@@ -17,7 +17,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
 from wn_rl.compare.arms import Arm
 from wn_rl.config import flat
 from wn_rl.report.comparison import rate_of
-from wn_rl.report.findings import Findings, NormCurve
+from wn_rl.report.findings import Findings
 from wn_rl.report.read import series
 from wn_rl.report.stats import MIN_SEEDS, Estimate, FloatArray
 from wn_rl.report.words import game_title, slug
@@ -44,14 +44,11 @@ _STYLE: Any = {
     "svg.fonttype": "none",
 }
 
-_NORMS = "by layer over its first value after initialization: mean over seeds; bands: all seeds."
 _CAPTIONS = {
     "overview": "Evaluation scores by epoch: means over seeds with pointwise 95% intervals; "
     f"an arm with fewer than {MIN_SEEDS} seeds has a line for each run.",
     "rates-overview": "Maximum score by learning rate: means over seeds with 95% intervals; "
     "chosen rates are ringed.",
-    "norm-v": f"|v| {_NORMS}",
-    "norm-g": f"|g| {_NORMS}",
 }
 Draw = Callable[[Axes], None]
 
@@ -95,8 +92,6 @@ def pictures_of(findings: Findings) -> dict[str, list[Picture]]:
     panels: dict[str, list[Draw]] = {
         "overview": [partial(_draw_curves, findings, game) for game in games],
         "rates-overview": [partial(_draw_rates, findings, game) for game in rates],
-        "norm-v": _norm_panels(findings, "v"),
-        "norm-g": _norm_panels(findings, "g"),
     }
     prefix = slug(comparison.name)
     return {
@@ -153,26 +148,6 @@ def _draw_rates(findings: Findings, game: str, axes: Axes) -> None:
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.08)
-
-
-def _norm_panels(findings: Findings, kind: str) -> list[Draw]:
-    """One for each chosen arm that has norms and each game."""
-    groups: dict[str, list[NormCurve]] = {}
-    for curve in findings.norms:
-        if curve.kind == kind and curve.arm in findings.chosen:
-            groups.setdefault(f"{game_title(curve.game)}, {curve.arm.label}", []).append(curve)
-    return [partial(_draw_norms, curves, title) for title, curves in groups.items()]
-
-
-def _draw_norms(curves: Sequence[NormCurve], title: str, axes: Axes) -> None:
-    for place, curve in enumerate(curves):
-        colour, dashes = PALETTE[place % len(PALETTE)], _DASHES[place % len(PALETTE)]
-        growth = curve.norms / curve.norms[:, :1]
-        axes.plot(curve.steps, growth.mean(0), color=colour, linestyle=dashes, label=curve.layer)
-        axes.fill_between(curve.steps, growth.min(0), growth.max(0), color=colour, alpha=0.15, linewidth=0)
-    axes.set(title=title, xlabel="agent steps", ylabel=f"|{curves[0].kind}|")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 class _NotebookFigure(Figure):

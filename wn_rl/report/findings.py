@@ -1,4 +1,4 @@
-"""The numbers of a comparison as one long list: scores of arms, differences between them, numbers over games."""
+"""The numbers of a comparison as one long list: scores of arms, and how these differ in a game and over games."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +11,14 @@ from wn_rl.compare.arms import Arm
 from wn_rl.report import stats
 from wn_rl.report.comparison import Choice, Comparison
 from wn_rl.report.published_scores import Scores
-from wn_rl.report.read import series
-from wn_rl.report.stats import Estimate, FloatArray, Group
+from wn_rl.report.stats import Estimate, FloatArray
 
 METRICS: dict[str, Callable[[FloatArray], FloatArray]] = {
     "maximum": lambda scores: np.nanmax(scores, axis=1),
     "final": lambda scores: scores[:, -1],
-    "area": lambda scores: np.array([stats.area_under_curve(curve) for curve in scores]),
 }
 """Numbers of a run's evaluations: [seeds, epochs] to [seeds]. maximum is that of the paper's Table 3; final is the
-last evaluation; area is the mean height of the learning curve."""
+last evaluation."""
 
 Pairs = Mapping[Arm, Arm]
 """Treatments, each with the baseline that it is compared with."""
@@ -33,8 +31,6 @@ class Finding:
     mean: of the arm's scores in one game.
     difference: the arm's mean less the baseline's in one game; raw scores, unpaired.
     improvement: the probability that a run of the arm scores more than one of the baseline; mean over the games.
-    iqm, baseline_iqm, iqm_difference: interquartile means over games and seeds. 0 is a score of zero, or the
-    random policy's where that is published, and 1 is the baseline's mean in the game.
     """
 
     quantity: str
@@ -59,21 +55,6 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class NormCurve:
-    """Mean |v| or |g| over the units of one layer against steps, one line a run of the arm in the game."""
-
-    arm: Arm
-    game: str
-    kind: str
-    """v or g."""
-    layer: str
-    steps: FloatArray
-    """[rows]"""
-    norms: FloatArray
-    """[seeds, rows]; the first row is the first one after initialization."""
-
-
-@dataclass(frozen=True)
 class Findings:
     """All numbers of one comparison."""
 
@@ -89,7 +70,6 @@ class Findings:
     numbers: Sequence[Finding]
     curves: Mapping[tuple[Arm, str], Sequence[Estimate]]
     """By arm and game: the mean of each evaluation over seeds."""
-    norms: Sequence[NormCurve]
 
     @cached_property
     def _by_key(self) -> dict[tuple[object, ...], Finding]:
@@ -107,15 +87,14 @@ def examine(comparison: Comparison, choice: Choice, published: Scores, rng: np.r
     chosen = [choice.arms[method] for method in comparison.methods if choice.arms.get(method) in comparison.arms]
     own, equal = _pairs(comparison, choice)
     pairs = dict.fromkeys((*own.items(), *equal.items()))  # a pair that answers both questions has one answer
-    numbers = [found for pair in pairs for found in _differences(comparison, *pair, published, rng)]
+    numbers = [found for pair in pairs for found in _differences(comparison, *pair, rng)]
     numbers += _means(comparison, rng)
     curves = {
         (arm, game): stats.mean_curve(comparison.scores(arm, game), rng)
         for game, arm in product(comparison.games, comparison.arms)
         if comparison.runs_of(arm, game)
     }
-    norms = list(_norm_curves(comparison))
-    return Findings(comparison, choice, published, chosen, own, equal, numbers, curves, norms)
+    return Findings(comparison, choice, published, chosen, own, equal, numbers, curves)
 
 
 def _pairs(comparison: Comparison, choice: Choice) -> tuple[Pairs, Pairs]:
@@ -142,9 +121,7 @@ def _means(comparison: Comparison, rng: np.random.Generator) -> Iterator[Finding
             yield Finding("mean", metric, arm, None, (game,), mean, scores.size)
 
 
-def _differences(
-    comparison: Comparison, arm: Arm, baseline: Arm, published: Scores, rng: np.random.Generator
-) -> Iterator[Finding]:
+def _differences(comparison: Comparison, arm: Arm, baseline: Arm, rng: np.random.Generator) -> Iterator[Finding]:
     """The arm against the baseline by each metric, in every game that both have and over these games."""
     for metric in METRICS:
         scores = {
@@ -155,41 +132,8 @@ def _differences(
         for together in [*((game,) for game in games), *([games] if len(games) > 1 else [])]:
             treated, untreated = ([scores[game][side] for game in together] for side in (0, 1))
             seeds, baseline_seeds = (min(map(len, group)) for group in (treated, untreated))
-            low = [published.get(game, {}).get("random", 0.0) for game in together]
-            for quantity, estimate in _contrasts(treated, untreated, low, rng):
-                yield Finding(quantity, metric, arm, baseline, together, estimate, seeds, baseline_seeds)
-
-
-def _contrasts(
-    treatment: Group, baseline: Group, low: Sequence[float], rng: np.random.Generator
-) -> Iterator[tuple[str, Estimate]]:
-    """The quantities that compare two arms in one game or over several. low: the zero of each game's scale."""
-    if len(low) == 1:
-        yield "difference", stats.bootstrap(stats.difference(stats.mean), treatment, baseline, rng=rng)
-    yield "improvement", stats.bootstrap(stats.probability_of_improvement, treatment, baseline, rng=rng)
-    high = [float(scores.mean()) for scores in baseline]
-    if len(low) == 1 or any(bottom >= top for bottom, top in zip(low, high, strict=True)):
-        return  # the scale does not exist in one of the games
-    treatment, baseline = stats.normalize(treatment, low, high), stats.normalize(baseline, low, high)
-    iqm = stats.interquartile_mean
-    yield "iqm", stats.bootstrap(iqm, treatment, rng=rng)
-    yield "baseline_iqm", stats.bootstrap(iqm, baseline, rng=rng)
-    yield "iqm_difference", stats.bootstrap(stats.difference(iqm), treatment, baseline, rng=rng)
-
-
-def _norm_curves(comparison: Comparison) -> Iterator[NormCurve]:
-    """Of every arm with norms in every game: v, then g, each by layer in the order of the network.
-
-    Rows are those in which every run has the value. Rows before the first update show the layers before their
-    data-dependent initialization, so they are left out.
-    """
-    for arm, game, kind in product(comparison.arms, comparison.games, "vg"):
-        runs = [[row for row in run.rows if row.get("updates") != 0] for run in comparison.runs_of(arm, game)]
-        names = dict.fromkeys(name for rows in runs for row in rows for name in row)
-        for name in [name for name in names if name.startswith(f"norm_{kind}/")]:
-            lines = [dict(zip(*series(rows, name), strict=True)) for rows in runs]
-            steps = [s for s in sorted(set.intersection(*map(set, lines))) if s <= comparison.horizon]
-            if steps:
-                norms = np.array([[line[step] for step in steps] for line in lines])
-                layer = name.partition("/")[2]
-                yield NormCurve(arm, game, kind, layer, np.array(steps, dtype=float), norms)
+            over_games = len(together) > 1
+            statistic = stats.probability_of_improvement if over_games else stats.difference
+            estimate = stats.bootstrap(statistic, treated, untreated, rng=rng)
+            quantity = "improvement" if over_games else "difference"
+            yield Finding(quantity, metric, arm, baseline, together, estimate, seeds, baseline_seeds)

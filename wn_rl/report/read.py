@@ -2,7 +2,6 @@
 
 import math
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -167,35 +166,21 @@ def read_run(folder: Path) -> Run:
     return Run(folder, record, settings, rows, status, suite, game, arm, seed, steps, period)
 
 
-Plans = dict[str, list[grid.Planned]]
-"""The runs that each command of `wn-rl compare` asked for; commands as they would be typed."""
+def read_grids(paths: Sequence[Path], runs: Sequence[Path]) -> tuple[list[grid.Grid], list[LeftOut]]:
+    """What `wn-rl compare` was asked for in these folders and in those of the comparisons that the runs belong to.
 
-
-def read_plans(paths: Sequence[Path], runs: Sequence[Path]) -> tuple[Plans, list[LeftOut]]:
-    """The grids in these folders and in the folders of the comparisons that the runs belong to.
-
-    Returns the grids that could be read, and the files that could not.
+    Returns the grids that could be read; and the files that could not, with the runs that have no config.
     """
     folders = [*paths, *(run.parent.parent for run in runs if run.parent.name == "runs")]
-    plans: Plans = {}
+    grids: list[grid.Grid] = []
     left_out = []
     for out in {folder.resolve(): folder for folder in folders}.values():
         try:
-            for asked in grid.read_grids(out):
-                plans.setdefault(shlex.join(asked.command), []).extend(asked.runs)
+            grids += grid.read_grids(out)
         except UserError as error:
             left_out.append(LeftOut(out / "comparison.json", str(error)))
-    return plans, left_out
-
-
-def missing_runs(plans: Plans) -> list[LeftOut]:
-    """Runs without a config: each that failed at its start or never began."""
-    left_out = []
-    planned_runs = {planned.folder: planned for asked in plans.values() for planned in asked}
-    for folder, planned in planned_runs.items():
-        if not folder.exists():
-            left_out.append(LeftOut(folder, "never began"))
-        elif not planned.began:
-            said = last_line(planned.out / "logs" / f"{planned.name}.log") or "nothing"
-            left_out.append(LeftOut(folder, f"ended before it had a config.json; its log ends with: {said}"))
-    return left_out
+    for planned in {each.folder: each for asked in grids for each in asked.runs if not each.began}.values():
+        said = last_line(planned.out / "logs" / f"{planned.name}.log") or "nothing"
+        start = f"ended before it had a config.json; its log ends with: {said}"
+        left_out.append(LeftOut(planned.folder, start if planned.folder.exists() else "never began"))
+    return grids, left_out

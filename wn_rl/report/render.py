@@ -3,6 +3,7 @@
 import base64
 import html
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -111,6 +112,7 @@ def _template(name: str) -> Any:
         "base64": lambda data: base64.b64encode(data).decode(),
         "html": lambda text: Markup(html.escape(text, quote=False)),
         "inline_svg": _inline_svg,
+        "join_words": shlex.join,
         "markdown_table": lambda t: Markup(f"{escape_markdown(t.caption)}\n\n{markdown_table(t.header, t.rows)}"),
         "title_of": game_title,
     }

@@ -5,9 +5,8 @@ each game, a `Group`. Nothing here is paired: runs that share a seed diverge aft
 arm says nothing about seed 1 of another.
 
 Intervals are percentile bootstrap intervals (Efron 1979), stratified: seeds are drawn with replacement within
-each arm and game, never across. With few seeds they are too narrow (`COVERAGE`). Interquartile mean and
-probability of improvement: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical
-precipice".
+each arm and game, never across. With few seeds they are too narrow (`COVERAGE`). Probability of improvement:
+Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice".
 """
 
 import math
@@ -76,20 +75,9 @@ def mean(group: Group) -> FloatArray:
     return np.asarray(np.mean([scores.mean(-1) for scores in group], axis=0))
 
 
-def interquartile_mean(group: Group) -> FloatArray:
-    """Mean of the middle half of all scores, games together: a quarter of the runs is cut off at each end.
-
-    If a quarter is not a whole number of runs it is rounded down, as in scipy.stats.trim_mean and rliable. The
-    scores of the games must be on one scale.
-    """
-    scores = np.sort(np.concatenate(list(group), axis=-1), axis=-1)
-    cut = scores.shape[-1] // 4
-    return np.asarray(scores[..., cut : scores.shape[-1] - cut].mean(-1))
-
-
-def difference(statistic: Statistic) -> Statistic:
-    """The statistic of a treatment less that of a baseline."""
-    return lambda treatment, baseline: statistic(treatment) - statistic(baseline)
+def difference(treatment: Group, baseline: Group) -> FloatArray:
+    """The mean of a treatment less that of a baseline."""
+    return mean(treatment) - mean(baseline)
 
 
 def probability_of_improvement(treatment: Group, baseline: Group) -> FloatArray:
@@ -99,23 +87,6 @@ def probability_of_improvement(treatment: Group, baseline: Group) -> FloatArray:
     """
     signs = [np.sign(x[..., :, None] - y[..., None, :]) for x, y in zip(treatment, baseline, strict=True)]
     return np.asarray(np.mean([(0.5 * each + 0.5).mean((-2, -1)) for each in signs], axis=0))
-
-
-def normalize(group: Group, low: Sequence[float], high: Sequence[float]) -> list[FloatArray]:
-    """Scores of each game on the scale on which its low is 0 and its high, which must be above it, is 1."""
-    return [(scores - bottom) / (top - bottom) for scores, bottom, top in zip(group, low, high, strict=True)]
-
-
-def area_under_curve(curve: FloatArray) -> float:
-    """Area under a curve [evaluations] with evenly spaced evaluations, per interval: its mean height.
-
-    By the trapezoidal rule from the first evaluation to the last; a missing one (NaN) between two others is
-    bridged by a line. NaN if the first or the last is missing, since that curve's span is shorter.
-    """
-    if np.isnan(curve[[0, -1]]).any():
-        return math.nan
-    known = np.flatnonzero(~np.isnan(curve))
-    return float(np.trapezoid(curve[known], known) / (curve.size - 1)) if known.size > 1 else float(curve[0])
 
 
 def mean_curve(scores: FloatArray, rng: np.random.Generator) -> list[Estimate]:

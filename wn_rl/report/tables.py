@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from wn_rl.compare.arms import Arm
 from wn_rl.report.findings import METRICS, Findings
 from wn_rl.report.published_scores import SOURCES
-from wn_rl.report.read import LeftOut, Run
+from wn_rl.report.read import LeftOut, Run, series
 from wn_rl.report.stats import Estimate
 from wn_rl.report.words import reading
 
@@ -70,7 +71,7 @@ def _findings(findings: Findings) -> Iterator[Cells]:
             **_estimate(found.estimate),
             "seeds": found.seeds,
             "baseline_seeds": found.baseline_seeds,
-            "reading": reading(found.estimate, found.fewest_seeds) if "difference" in found.quantity else None,
+            "reading": reading(found.estimate, found.fewest_seeds) if found.quantity == "difference" else None,
         }
     for (arm, game), curve in findings.curves.items():
         seeds = (~np.isnan(findings.comparison.scores(arm, game))).sum(0)
@@ -106,9 +107,21 @@ def _runs(findings: Findings) -> Iterator[Cells]:
 
 
 def _norms(findings: Findings) -> Iterator[Cells]:
-    for curve in findings.norms:
-        place = {"game": curve.game, **_arm(curve.arm), "norm": curve.kind, "layer": curve.layer}
-        steps = {"first_step": curve.steps[0], "last_step": curve.steps[-1]}
-        first, last = curve.norms[:, [0, -1]].T
-        growth = (last / first).mean()
-        yield {**place, **steps, "first": first.mean(), "last": last.mean(), "growth": growth}
+    """Mean |v| or |g| over the units of each layer, at a run's first and last row; means over the seeds of an arm.
+
+    Rows before the first update show the layers before their data-dependent initialization, so they are left out.
+    """
+    comparison = findings.comparison
+    for arm, game in product(comparison.arms, comparison.games):
+        runs = [
+            [row for row in run.rows if row.get("updates") != 0 and row["step"] <= comparison.horizon]
+            for run in comparison.runs_of(arm, game)
+        ]
+        for name in dict.fromkeys(name for rows in runs for row in rows for name in row):
+            curves = [series(rows, name) for rows in runs]
+            if name.startswith("norm_") and all(steps for steps, _ in curves):
+                kind, _, layer = name.removeprefix("norm_").partition("/")
+                steps = {"first_step": curves[0][0][0], "last_step": curves[0][0][-1]}
+                first, last = np.array([(norms[0], norms[-1]) for _, norms in curves]).T
+                ends = {"first": first.mean(), "last": last.mean(), "growth": (last / first).mean()}
+                yield {"game": game, **_arm(arm), "norm": kind, "layer": layer, **steps, **ends}

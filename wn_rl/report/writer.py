@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from wn_rl.compare.grid import Grid
 from wn_rl.errors import UserError
 from wn_rl.report.comparison import Comparison, choose_rates, compare
 from wn_rl.report.content import make_chapter
 from wn_rl.report.figures import pictures_of
 from wn_rl.report.findings import Findings, examine
 from wn_rl.report.published_scores import REFERENCE_SCORES
-from wn_rl.report.read import LeftOut, Plans, missing_runs, read_plans, read_runs
+from wn_rl.report.read import LeftOut, read_grids, read_runs
 from wn_rl.report.render import Clip, Fold, Table, render_markdown, render_page, say
 from wn_rl.report.tables import csv_tables
 from wn_rl.report.words import game_title, slug
@@ -52,8 +53,8 @@ def write_report(
         raise UserError(f"{out} is the folder of a run: name another one for the report")
     all_runs, left_out = read_runs(runs)
     comparisons, unfit = compare(all_runs, until)
-    plans, unreadable = read_plans(runs, [run.folder for run in all_runs])
-    left_out += [*unreadable, *unfit, *missing_runs(plans)]
+    grids, missing = read_grids(runs, [run.folder for run in all_runs])
+    left_out += [*unfit, *missing]
     others: list[Comparison] = []
     if rates_from:
         other_runs, unread = read_runs(rates_from)
@@ -67,7 +68,7 @@ def write_report(
     out.mkdir(parents=True, exist_ok=True)
     with alone_in(out):  # two invocations of one comparison may end at once
         _remove_old_report(out)
-        files = _report_files(examined, plans, left_out, out, record_episode)
+        files = _report_files(examined, grids, left_out, out, record_episode)
         configs = {str(run.folder): run.record for run in all_runs}
         files["configs.json"] = (json.dumps(configs, indent=1) + "\n").encode()
         for name, data in files.items():
@@ -85,7 +86,7 @@ def _remove_old_report(out: Path) -> None:
 
 def _report_files(
     examined: Sequence[Findings],
-    plans: Plans,
+    grids: Sequence[Grid],
     left_out: Sequence[LeftOut],
     out: Path,
     record: RecordEpisode | None,
@@ -96,28 +97,23 @@ def _report_files(
     for findings in examined:
         pictures = pictures_of(findings)
         episodes = _record(findings, out, record) if record else Fold("No episodes")
-        chapters.append(make_chapter(findings, pictures, episodes, [each.comparison for each in examined], plans))
+        comparisons = [each.comparison for each in examined]
+        chapters.append(make_chapter(findings, pictures, episodes, comparisons, len(left_out)))
         for picture in chain(*pictures.values()):
             files[f"figures/{picture.name}.png"] = picture.png
             files[f"figures/{picture.name}.svg"] = picture.svg.encode()
         files |= {clip.path: clip.mp4 for clip in episodes.clips}
     files[FILES] = "".join(f"{name}\n" for name in sorted(files)).encode()
-    folds = _folds(plans, left_out)
-    files["report.md"] = render_markdown(TITLE, chapters, folds).encode()
-    files["report.html"] = render_page(TITLE, chapters, folds).encode()
-    return files
-
-
-def _folds(plans: Plans, left_out: Sequence[LeftOut]) -> list[Fold]:
-    """What concerns all comparisons."""
     folds = [Fold("How the numbers are made", say("method"))]
-    if plans:
-        folds.append(Fold("Commands that asked for these runs", say("commands", plans=plans)))
+    if grids:
+        folds.append(Fold("Commands that asked for these runs", say("commands", grids=grids)))
     if left_out:
         rows = [[str(entry.folder), entry.reason] for entry in left_out]
         table = Table("Not in the numbers", ["folder", "reason"], rows)
         folds.append(Fold(f"Left out ({len(left_out)})", say("left_out", left_out=left_out), [table]))
-    return folds
+    files["report.md"] = render_markdown(TITLE, chapters, folds).encode()
+    files["report.html"] = render_page(TITLE, chapters, folds).encode()
+    return files
 
 
 def _record(findings: Findings, out: Path, record: RecordEpisode) -> Fold:
