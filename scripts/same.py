@@ -3,7 +3,8 @@
     python scripts/same.py [REF] [--only PATTERN]
 
 What each run leaves must be equal bit for bit: metrics, the checkpoints' states (weights, optimizer, games),
-the replay, and the rest (best network, config, videos, the list of files). It is read without wn_rl. The runs of REF are kept in build/same/COMMIT; this folder's are made again each time.
+the replay, and the rest (best network, config, videos, the list of files). It is read without wn_rl. The runs of
+REF are kept in build/same/COMMIT; this folder's are made again each time.
 Exit codes: 0 all runs are equal, 1 one differs or cannot be compared, 2 REF or PATTERN names nothing.
 
 Both sides share Inductor's cache. Its keys are the traced graph, its inputs, and the compiler's settings and

@@ -129,12 +129,17 @@ def test_rates_are_compared_with_the_peer_s_at_the_same_lanes_and_at_one() -> No
         (1, SB3): {"steps/s": [100.0, 50.0]},
         (1, "ours"): {"steps/s": [150.0, 100.0], "ratio to SB3": [1.5, 2.0]},
         (8, SB3): {"steps/s": [125.0, 80.0]},
-        (8, "ours"): {"steps/s": [250.0, 90.0], "ratio to SB3": [2.0, 1.125], "ratio to SB3 with one lane": [2.5, 1.8]},
+        (8, "ours"): {
+            "steps/s": [250.0, 90.0],
+            "ratio to SB3": [2.0, 1.125],
+            "ratio to SB3 with one lane": [2.5, 1.8],
+        },
     }
 
 
 def test_the_page_names_machine_and_command_and_says_what_is_missing() -> None:
-    compared = Row({"network": "nature_cnn"}, {"microseconds": [1200.0, 1000.0, 1300.0], "ratio to normal": [1.2345]})
+    results = {"microseconds": [1200.0, 1000.0, 1300.0], "ratio to normal": [1.2345]}
+    compared = Row({"network": "nature_cnn"}, results)
     rows = [dataclasses.asdict(row) for row in (compared, Row({"network": "mlp"}, {"microseconds": [60.0]}))]
     about = {"machine": "2 x CPU", "command": "benchmark.py updates", "date": "2026-01-01", "rows": rows}
     about |= {"commit": "abc", "complete": True}
