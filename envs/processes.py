@@ -76,10 +76,7 @@ class LanesInProcesses(Environments):
     def recv(self) -> Step:
         if not self._sent:
             raise RuntimeError("send comes before recv")
-        try:
-            return _joined(self._answers(ANSWER_SECONDS))
-        finally:
-            self._sent = False
+        return _joined(self._answers(ANSWER_SECONDS))
 
     def render(self) -> NDArray[np.uint8]:
         return np.asarray(self._ask("render")[0])
@@ -125,6 +122,7 @@ class LanesInProcesses(Environments):
                 worker.process.kill()
             self.close()
             raise
+        self._sent = False
         for failure, _ in answers:
             if failure is not None:
                 raise failure
@@ -185,11 +183,10 @@ class _Worker:
 
     def end(self, until: float) -> None:
         """Wait for the process, whose pipe is closed, to end; kill it if that takes longer."""
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(max(0, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        self.process.kill()
+        self.process.wait()
         self._life.close()
 
 
