@@ -3,12 +3,14 @@
 What a lane shows is the same as with `Lanes`, whose state is also theirs, for any number of processes.
 """
 
+import builtins
 import contextlib
 import fcntl
 import os
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -40,7 +42,8 @@ def make_lanes(
 class LanesInProcesses(Environments):
     """Each process has `Lanes` of a block of lanes, and answers one message after another.
 
-    make_lane is as in `Lanes`; it is pickled, classes of the main program included.
+    make_lane is as in `Lanes`; it is pickled, classes of the main program included. ValueError: that fails.
+    ChildProcessError: a process has died or hangs. This, or a signal in a call, ends all processes.
     """
 
     def __init__(self, make_lane: Callable[[int], Lane], num_envs: int, seed: int, num_processes: int) -> None:
@@ -73,7 +76,6 @@ class LanesInProcesses(Environments):
     def recv(self) -> Step:
         if not self._sent:
             raise RuntimeError("send comes before recv")
-        self._sent = False
         return _joined(self._answers(ANSWER_SECONDS))
 
     def render(self) -> NDArray[np.uint8]:
@@ -93,11 +95,12 @@ class LanesInProcesses(Environments):
         return [int(block[lane]) for block, lanes in zip(self._blocks, lost, strict=True) for lane in lanes]
 
     def close(self) -> None:
-        workers, self._workers = self._workers, []
+        workers, self._workers, self._sent = self._workers, [], False
         for worker in workers:
             worker.pipe.close()  # it ends after the step that it plays
+        until = time.monotonic() + CLOSE_SECONDS
         for worker in workers:
-            worker.end(CLOSE_SECONDS)
+            worker.end(until)
 
     def _ask(self, name: str) -> list[Any]:
         """What the lanes of each process have, or answer, under a name."""
@@ -105,22 +108,21 @@ class LanesInProcesses(Environments):
         return self._answers(ANSWER_SECONDS)
 
     def _tell(self, name: str, arguments: list[tuple[Any, ...]]) -> None:
+        if not self._workers:
+            raise RuntimeError("the environments are closed")
         for worker, own in zip(self._workers, arguments, strict=True):
             worker.tell(name, *own)
 
     def _answers(self, seconds: float) -> list[Any]:
-        """One answer of each; the first error is raised when all have answered.
-
-        Raises:
-            RuntimeError: a process has died or hangs; the others are ended too.
-        """
+        """One answer of each; the first error is raised when all have answered."""
         try:
             answers = [worker.answer(seconds) for worker in self._workers]
-        except _Silent as error:
+        except BaseException:  # an answer that is left in a pipe would be taken for that of the next message
             for worker in self._workers:
                 worker.process.kill()
             self.close()
-            raise RuntimeError(str(error)) from error
+            raise
+        self._sent = False
         for failure, _ in answers:
             if failure is not None:
                 raise failure
@@ -132,19 +134,20 @@ def _joined(steps: list[Step]) -> Step:
     return Step(*map(np.concatenate, zip(*steps, strict=True)))
 
 
-class _Silent(Exception):
-    """A process has died or hangs; one line says which."""
-
-
 class _Worker:
     """A process with a block of lanes. It is a fresh interpreter: what runs here, CUDA included, is not in it."""
 
     def __init__(self, make: Callable[[], Lanes], lanes: str) -> None:
+        try:
+            program = cloudpickle.dumps(make)
+        except Exception as error:  # whatever an object of the user's may raise
+            raise ValueError(f"--environment.processes: the environment cannot be pickled: {error}") from error
         self._lanes = lanes
         self.pipe, theirs = Pipe()
-        ends, self._life = os.pipe()  # the system closes our end of it when we end, however that happens
-        own = theirs.fileno(), ends
-        code = f"import sys; sys.path[:] = {sys.path}; from wn_rl.envs.processes import serve; serve(*{own})"
+        ends, self._life = Pipe(duplex=False)  # the system closes our end when we end, however that happens
+        own = theirs.fileno(), ends.fileno()
+        paths = [path for path in sys.path if isinstance(path, str)]  # Python passes over others
+        code = f"import sys; sys.path[:] = {paths}; from wn_rl.envs.processes import serve; serve(*{own})"
         self.process = subprocess.Popen(
             [sys.executable, "-c", code],
             pass_fds=own,
@@ -152,9 +155,9 @@ class _Worker:
             start_new_session=True,  # the terminal's signals are for the run, which saves and then ends the lanes
         )
         theirs.close()
-        os.close(ends)
+        ends.close()
         with contextlib.suppress(OSError):  # it has died, which the first answer says
-            self.pipe.send_bytes(cloudpickle.dumps(make))
+            self.pipe.send_bytes(program)
 
     def tell(self, name: str, *arguments: Any) -> None:
         """Ask for an attribute or the answer of a method."""
@@ -162,26 +165,29 @@ class _Worker:
             self.pipe.send((name, arguments))
 
     def answer(self, seconds: float) -> tuple[Exception | None, Any]:
-        """The error or the value that it answers. _Silent: there is none."""
-        try:
-            if not self.pipe.poll(seconds):
-                raise _Silent(f"lane {self._lanes} gave no answer within {seconds:g} seconds")
-            answer: tuple[Exception | None, Any] = self.pipe.recv()
-        except (EOFError, OSError) as error:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(1)  # the pipe closes before the process has ended
-            code = self.process.returncode
-            raise _Silent(f"the process of lane {self._lanes} has died (exit code {code})") from error
-        return answer
+        """The error or the value that it answers. ChildProcessError: there is none."""
+        waited = 0
+        with contextlib.suppress(EOFError, OSError):
+            while not self.pipe.poll(1):
+                waited += 1
+                if waited >= seconds or self.process.poll() is not None:  # its own children may hold the pipe
+                    break
+            else:
+                answer: tuple[Exception | None, Any] = self.pipe.recv()
+                return answer
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(1)  # the pipe closes before the process has ended
+        if (code := self.process.returncode) is None:
+            raise ChildProcessError(f"lane {self._lanes} gave no answer within {waited} seconds")
+        raise ChildProcessError(f"the process of lane {self._lanes} has died (exit code {code})")
 
-    def end(self, seconds: float) -> None:
+    def end(self, until: float) -> None:
         """Wait for the process, whose pipe is closed, to end; kill it if that takes longer."""
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        os.close(self._life)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(max(0, until - time.monotonic()))
+        self.process.kill()
+        self.process.wait()
+        self._life.close()
 
 
 def serve(pipe: int, life: int) -> None:
@@ -217,12 +223,12 @@ def _answer(lanes: Lanes, name: str, arguments: tuple[Any, ...]) -> Any:
 
 def _portable(error: BaseException) -> Exception:
     """The error as the run can raise it, with a note of where it came from; of an unknown class only the words."""
-    known = type(error).__module__ in ("builtins", InvalidOutput.__module__)
-    if isinstance(error, Exception) and known and all(isinstance(part, str | int | None) for part in error.args):
+    known = type(error) in (InvalidOutput, *vars(builtins).values()) and not vars(error)
+    if isinstance(error, Exception) and known and {*map(type, error.args)} <= {str, int, type(None)}:
         portable = error
     else:
-        words = " ".join(str(error).split())
-        portable = RuntimeError(f"the environment raised {type(error).__name__}: {words}")
+        words = " ".join("".join(traceback.format_exception_only(error)).split())
+        portable = RuntimeError(f"the environment raised {words}")
     portable.add_note("".join(traceback.format_exception(error)))
     return portable
 

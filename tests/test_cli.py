@@ -366,3 +366,14 @@ def test_modules_to_import_are_named_in_either_form(
     said = capsys.readouterr().err.strip().splitlines()
     assert said[-1] == "wn-rl --import: division by zero"
     assert any("broken_module.py" in line for line in said)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_parent_may_have_closed_the_standard_streams(closed: str, tmp_path: Path) -> None:
+    code = "import sys; from wn_rl import cli; sys.argv = ['wn-rl', 'games']; "
+    code += "\ntry: cli.main()\nfinally: open('number', 'w').write(str(open('number').fileno()))"
+    (tmp_path / "number").touch()
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", code]
+    done = subprocess.run(shell, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int((tmp_path / "number").read_text()) > 2

@@ -47,6 +47,7 @@ _MISTAKES = ValueError, FileNotFoundError, FileExistsError, PermissionError, Not
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code, quietly where nobody reads its output to the end."""
+    _open_standard_streams()
     try:
         try:
             _run(arguments)
@@ -55,6 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of standard output, `head` for example, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
         sys.exit(128 + signal.SIGPIPE)
+
+
+def _open_standard_streams() -> None:
+    """Let what the parent has closed lead nowhere: a file that gets its number would get what is printed."""
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(number)
+    sys.stdout, sys.stderr = (it or open(os.devnull, "w") for it in (sys.stdout, sys.stderr))  # noqa: SIM115
 
 
 def _run(arguments: Sequence[str] | None) -> None:

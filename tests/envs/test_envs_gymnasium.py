@@ -2,11 +2,14 @@
 
 import contextlib
 import dataclasses
+import gc
 import json
 import os
 import re
 import signal
 import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -311,7 +314,8 @@ def test_a_lost_game_counts_nowhere() -> None:
 # Processes.
 
 
-def test_processes_show_what_lanes_show_and_restore_each_others_state() -> None:
+def test_processes_show_what_lanes_show_and_restore_each_others_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("no string"), None])  # Python passes over these
     lanes, processes = (make("gymnasium", CATCH, 2, processes=number) for number in (0, 2))
     try:
         actions = actions_for(lanes, 60)
@@ -343,13 +347,33 @@ def test_a_lane_whose_process_dies_is_named_and_ends_them_all(lane: int, in_a_st
     processes[lane].kill()
     processes[lane].wait()
     if in_a_step:
-        with contextlib.suppress(RuntimeError):  # the lane may have answered before its end
+        with contextlib.suppress(ChildProcessError):  # the lane may have answered before its end
             environments.recv()
     if any(process.poll() is None for process in processes):
-        with pytest.raises(RuntimeError, match=rf"the process of lane {lane} has died \(exit code -9\)"):
+        with pytest.raises(ChildProcessError, match=rf"the process of lane {lane} has died \(exit code -9\)"):
             play(environments, np.zeros((1, 2), dtype=np.int64))
     assert all(process.poll() is not None for process in processes)
     environments.close()
+
+
+def test_what_cannot_be_pickled_is_one_clear_line() -> None:
+    box = spaces.Box(0, 1, (2,))
+    box.lock = threading.Lock()  # type: ignore[attr-defined]
+    env_id = register("Locked", spaces.Discrete(2), box)
+    with pytest.raises(ValueError, match="the environment cannot be pickled") as error:
+        make("gymnasium", env_id, 1, processes=1)
+    one_line(error)
+
+
+def test_processes_end_with_environments_that_are_dropped() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    environments = make("gymnasium", CATCH, 2, processes=2)
+    processes = [worker.process for worker in environments._workers]  # type: ignore[attr-defined]
+    del environments
+    gc.collect()
+    for process in processes:
+        process.wait(60)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_processes_that_are_dead_can_be_closed() -> None:

@@ -1,22 +1,28 @@
 """What a run does about links, a folder that moves away, a poor disk, and environments that end themselves."""
 
+import contextlib
 import dataclasses
 import errno
 import fcntl
 import importlib
 import os
+import re
+import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from resume_tools import command
 from run_tools import QUICK, wn_rl
 
 from wn_rl.envs import make, processes
+from wn_rl.envs.gymnasium_lanes import describe
 from wn_rl.presets import vectors
 from wn_rl.run import files, monitor
 from wn_rl.run.loading import load_run
@@ -26,9 +32,12 @@ TRAIN = ["train", "breakout", *QUICK, "--track", "jsonl", "--device", "cpu"]
 MODULE = """
 import os, shutil, sys, time
 from pathlib import Path
+from threading import Lock
 import gymnasium, numpy as np
 from gymnasium import spaces
 Path("imported").touch()
+class Own(Exception):
+    __str__ = None
 class Env(gymnasium.Env):
     observation_space, action_space = spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(2)
     total = 0
@@ -78,11 +87,14 @@ def test_a_folder_of_a_run_imports_nothing(tmp_path: Path, capsys: pytest.Captur
         ("os.path.exists('run/checkpoints') and shutil.rmtree('run/checkpoints')", 0, "finished"),
         ("sys.exit(0)", 1, "SystemExit 0; the last checkpoint is kept"),
         ("raise KeyboardInterrupt", 1, "KeyboardInterrupt"),
+        ("os._exit(7)", 1, "the process of lane 0 to 3 has died (exit code 7); the last checkpoint is kept"),
     ],
 )
 def test_what_an_environment_does_to_its_run_is_noticed(what: str, code: int, said: str, tmp_path: Path) -> None:
-    done = odd_run(tmp_path, what, "--steps", "600", "--keep-replay")
+    processes = ["--environment.processes", str(int("_exit" in what))]
+    done = odd_run(tmp_path, what, "--steps", "600", "--keep-replay", *processes)
     assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr or "_exit" not in what
     assert said in done.stderr.splitlines()[-1]
     if code == 0:
         arguments = command("--import", "odd", "resume", "run", "--steps", "610")
@@ -93,8 +105,12 @@ def test_files_of_others_stay(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert wn_rl(*TRAIN, "--keep-replay", "--run-dir", str(run)) == 0
     (run / "checkpoints" / "replay" / "notes.txt").write_text("mine")
+    (run / "videos").mkdir()
+    for name in (".step_000000000300.12345.mp4", ".notes.mp4"):  # the first is of a process that was killed
+        (run / "videos" / name).touch()
     assert wn_rl("resume", str(run), "--steps", "700", "--keep-replay", "False") == 0
     assert "notes.txt" in {path.name for path in run.rglob("*")}
+    assert [path.name for path in (run / "videos").iterdir()] == [".notes.mp4"]
     (run / "evaluations.jsonl").symlink_to(tmp_path / "outside")
     assert wn_rl("report", str(run), "--out", str(tmp_path / "report"), "--no-videos") == 0
 
@@ -156,23 +172,62 @@ def test_a_spec_that_changed_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
 HANG = "time.sleep(1000)"
 
 
-def test_a_lane_that_hangs_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "odd.py").write_text(MODULE.replace("WHAT", HANG))
+@pytest.fixture
+def play_odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """A function that plays lanes in two processes whose environment does a thing, and another to go on."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(processes, "ANSWER_SECONDS", 3.0)
-    importlib.import_module("odd")
-    rules = dataclasses.replace(vectors("odd:Odd-v0").environment, processes=2)
-    environments = make("gymnasium", "odd:Odd-v0", rules, num_envs=2, seed=0)
-    environments.reset()
+    monkeypatch.delitem(sys.modules, "odd", raising=False)
+    gymnasium.registry.pop("Odd-v0", None)
+    describe.cache_clear()
+    with contextlib.ExitStack() as stack:
 
-    def play() -> None:
-        for _ in range(1000):
-            environments.send(np.zeros(2, np.int64))
-            environments.recv()
+        def start(what: str) -> Callable[[], None]:
+            (tmp_path / "odd.py").write_text(MODULE.replace("WHAT", what))
+            importlib.import_module("odd")
+            rules = dataclasses.replace(vectors("odd:Odd-v0").environment, processes=2)
+            environments = make("gymnasium", "odd:Odd-v0", rules, num_envs=2, seed=0)
+            stack.callback(environments.close)
+            environments.reset()
 
-    with pytest.raises(RuntimeError, match="lane 0 gave no answer within 3 seconds"):
+            def play() -> None:
+                for _ in range(1000):
+                    environments.send(np.zeros(2, np.int64))
+                    environments.recv()
+
+            return play
+
+        yield start
+
+
+@pytest.mark.parametrize(
+    ("what", "kind", "words"),
+    [
+        (HANG, ChildProcessError, "lane 0 gave no answer within 3 seconds"),
+        ("os._exit(7)", ChildProcessError, "the process of lane 0 has died (exit code 7)"),
+        ("os.fork() or time.sleep(30); os._exit(7)", ChildProcessError, "has died (exit code 7)"),
+        ("raise FileNotFoundError(2, 'no level')", FileNotFoundError, "no level"),
+        ("e = ValueError('no'); e.lock = Lock(); raise e", RuntimeError, "environment raised ValueError: no"),
+        ("raise Own(1)", RuntimeError, "environment raised odd.Own: <exception str() failed>"),
+        ("sys.exit(3)", RuntimeError, "environment raised SystemExit: 3"),
+    ],
+)
+def test_what_ends_a_lane_is_said(play_odd: Any, what: str, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=re.escape(words)):
+        play_odd(what)()
+
+
+def test_after_an_interrupted_step_no_old_answer_is_taken_for_a_new_one(play_odd: Any) -> None:
+    play = play_odd("Env.total == 401 and time.sleep(2)")
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1)
+        with pytest.raises(KeyboardInterrupt):
+            play()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(RuntimeError, match="the environments are closed"):
         play()
-    environments.close()
 
 
 def test_lanes_end_with_a_run_that_is_killed(tmp_path: Path) -> None:

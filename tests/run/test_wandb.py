@@ -123,7 +123,14 @@ def test_rows_that_a_kill_lost_are_sent_by_the_resumed_run(tmp_path: Path, secon
     tracker.close(0)
     steps = [row["step"] for folder in folders(tmp_path) for row in history(folder)]
     assert Counter(steps) == Counter(range(1, 10))
+    [(first, _), *others] = wandb_sink.sessions_of(tmp_path)
     assert len({run_id for _, run_id in wandb_sink.sessions_of(tmp_path)}) == 1
+    (tmp_path / "wandb" / f"{first.name}-link").symlink_to(first)
+    assert len(wandb_sink.sessions_of(tmp_path)) == 1 + len(others)
+    [file] = first.glob("*.wandb")
+    file.rename(tmp_path / "outside")
+    file.symlink_to(tmp_path / "outside")
+    assert wandb_sink.rows_in(first) is None  # the link is not followed
 
 
 def test_rows_that_a_server_lacks_are_sent_again(tmp_path: Path, server: ThreadingHTTPServer) -> None:

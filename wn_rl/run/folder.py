@@ -24,7 +24,7 @@ Row = dict[str, Any]
 """One line of metrics.jsonl; every row has its "step"."""
 
 _LOCK_FILE = ".lock"
-_DEBRIS = re.compile(r"\.[a-z_]+\.(json|safetensors)\.\d+\.tmp")  # of a process that was killed
+_DEBRIS = re.compile(r"\.[a-z_]+\.(json|safetensors)\.\d+\.tmp|\.step_\d+\.\d+\.mp4")  # of a killed process
 _SESSION: dict[str, Any] = {"versions": {str: (str, type(None))}, "machine": str}
 _RECORD = {"config": dict, "command": [str], "sessions": [{"step": int, **_SESSION}], **_SESSION}
 
@@ -124,7 +124,7 @@ class RunFolder:
             except OSError as error:
                 failed = "written" if self.path.is_dir() else "made"
                 raise UserError(f"the run folder {self.shown} could not be {failed}: {error.strerror}") from error
-            for path in self.path.iterdir():
+            for path in (*self.path.iterdir(), *self.videos.glob(".*")):
                 if _DEBRIS.fullmatch(path.name):
                     path.unlink()
             yield

@@ -206,7 +206,7 @@ class Session:
         except StopNow:
             raise
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # an environment may raise any of them
-            if not isinstance(error, FloatingPointError | UserError | InvalidOutput):
+            if not isinstance(error, FloatingPointError | UserError | InvalidOutput | ChildProcessError):
                 traceback.print_exc()  # a fault of the program or the machine: say where
             is_kept = monitor.saved_step is not None and self.folder.checkpoints.is_dir()
             kept = "the last checkpoint is kept" if is_kept else "no checkpoint was saved"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wn_rl.errors import in_one_line
+from wn_rl.run.files import opened
 from wn_rl.run.folder import RunFolder
 from wn_rl.run.sinks import CLOCK_KEYS, Row, RunInfo
 
@@ -185,6 +186,9 @@ def rows_in(folder: Path) -> list[dict[str, Any]] | None:
     """The rows in the folder of a session; None if W&B's reader cannot tell. W&B says nothing of a full disk."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
     try:
+        for file in folder.glob("*.wandb"):
+            with opened(file):  # no link, which the reader would follow, and no pipe, which it would wait for
+                pass
         output = subprocess.run(command, capture_output=True, timeout=FINISH_SECONDS, check=True).stdout
         records = [json.loads(line) for line in output.splitlines()]
         return [record["history"]["item"] for record in records if record["type"] == "history"]
@@ -204,9 +208,9 @@ def _finite(row: Row) -> dict[str, float]:
 
 
 def sessions_of(run_dir: Path) -> list[tuple[Path, str]]:
-    """The folders of a run's sessions in W&B, the oldest first, each with the id of its W&B run."""
+    """The folders of a run's sessions in W&B, the oldest first, each with its W&B run's id. Links are none."""
     folders = (run_dir / "wandb").glob("*run-*_*-*")  # offline-run-20261121_051300-ID, or run-20261121_051300-ID
-    moments = sorted((folder.name.partition("run-")[2], folder) for folder in folders)
+    moments = sorted((it.name.partition("run-")[2], it) for it in folders if not it.is_symlink())
     return [(folder, moment.partition("-")[2]) for moment, folder in moments]
 
 
