@@ -65,14 +65,18 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Builds the wheel and tries it in an environment of its own, away from this folder.
+# Builds the wheel and tries it in an environment of its own, away from this folder: both emulators, a resume, scores.
 wheel: install
 	rm -rf dist build .venv-wheel
 	$(BIN)/python -m build --wheel --quiet
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
-	cd dist && ../.venv-wheel/bin/python ../scripts/smoke_test.py
+	cd dist && for words in \
+	    "train breakout --preset laptop --steps 200 --learning.replay-start 100 --run-dir smoke/atari" \
+	    "train breakout --suite minatar --steps 2000 --keep-replay --learning.replay-start 500 --run-dir smoke/minatar" \
+	    "resume smoke/minatar --steps 3000" "evaluate smoke/minatar --network latest --episodes 3"; \
+	    do ../.venv-wheel/bin/wn-rl $$words || exit 1; done
 	rm -rf .venv-wheel
 
 clean:
