@@ -1,14 +1,17 @@
 """What the documentation tells people to type is typed here, page by page, on tiny settings."""
 
 import importlib.util
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import tyro
-from run_tools import QUICK, wn_rl
+from run_tools import QUICK, status_of, wait_for, wn_rl
 
 from bench.measure import Options
 from wn_rl import cli
@@ -99,6 +102,24 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(name: str, tmp_path: Path) -
         assert (tmp_path / "runs/comparison/report/report.html").exists()
         assert (tmp_path / "runs/comparison/again/report.html").exists()
         assert (tmp_path / "game.mp4").exists()
+
+
+def test_the_job_of_a_batch_system_trains_the_run_of_its_number_and_goes_on_after_its_time() -> None:
+    [script] = re.findall(r"^```bash\n(.*?)^```", PAGES["cluster.md"], flags=re.DOTALL | re.MULTILINE)
+    smaller = shlex.join(["--seeds", "1", *TINY, "--steps", "5000"])
+    for there, here in [("wn-rl ", f"{sys.executable} -m wn_rl "), ("/shared/", ""), ("--seeds 10", smaller)]:
+        script = script.replace(there, here)
+
+    def submit(number: int) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(["bash", "-c", script], env={**os.environ, "SLURM_ARRAY_TASK_ID": str(number)})
+
+    job = submit(1)
+    wait_for(lambda: [*Path("minatar/runs").glob("*/checkpoints/step_*")])
+    job.terminate()  # as two minutes before the end of its time
+    assert job.wait(timeout=120) == 143
+    assert [submit(number).wait(timeout=240) for number in (1, 2)] == [0, 0]
+    runs = sorted(Path("minatar/runs").iterdir())
+    assert [status_of(run)["status"] for run in runs] == ["finished", "finished"]
 
 
 def test_flags_with_one_value_are_taken_out() -> None:

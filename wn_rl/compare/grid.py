@@ -163,9 +163,13 @@ def require_evaluations(config: Config) -> None:
 
 def flags_of(config: Config) -> list[str]:
     """The arguments of `wn-rl train` that give this config: the preset, and what differs from it."""
-    defaults = flat(PRESETS[config.preset](config.game))
-    differing = [(name, value) for name, value in flat(config).items() if value != defaults[name]]
-    return [config.game, "--preset", config.preset, *(word for item in differing for word in _flag_of(*item))]
+    preset = PRESETS[config.preset](config.game)
+    return [config.game, "--preset", config.preset, *differing_flags(flat(config), flat(preset))]
+
+
+def differing_flags(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """The flags, as tyro reads them, of the values that are not at their defaults; names with dots."""
+    return [word for name in values if values[name] != defaults[name] for word in _flag_of(name, values[name])]
 
 
 def _flag_of(name: str, value: Any) -> list[str]:
