@@ -104,6 +104,7 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(name: str, tmp_path: Path) -
         assert (tmp_path / "game.mp4").exists()
 
 
+@pytest.mark.slow
 def test_the_job_of_a_batch_system_trains_the_run_of_its_number_and_goes_on_after_its_time() -> None:
     [script] = re.findall(r"^```bash\n(.*?)^```", PAGES["cluster.md"], flags=re.DOTALL | re.MULTILINE)
     smaller = shlex.join(["--seeds", "1", *TINY, "--steps", "5000"])
