@@ -366,4 +366,4 @@ def test_emulators_run_while_the_learner_works_on_what_came_before() -> None:
     for name in ("send", "recv"):
         note(experiment.environments, name)
     experiment.run(2, lambda experiment: None)
-    assert order == ["add", "send", "learn", "recv"] * 2
+    assert order == ["send", "add", "learn", "recv"] * 2

@@ -255,7 +255,7 @@ def test_a_dry_run_prints_the_runs_their_steps_and_the_time(
         (["--gpu-share", "0.5", "--device", "cpu"], "--gpu-share needs a CUDA device"),
         (["--launcher", "ray", "--workers", "2"], "--workers"),
         (["--launcher", "ray", "--device", "cuda:1"], "--device must be auto, cpu or cuda"),
-        (["--launcher", "slurm"], "'local', 'ray'"),
+        (["--launcher", "slurm"], "choose from local, ray"),
         (["--device", "gpu"], "no device 'gpu'"),
         (["--evaluation.period", "601"], "--evaluation.period 601 gives a run of 600 steps no evaluation"),
         (["--accelerate", "cuda_graph"], "--accelerate cuda_graph needs a CUDA device"),
