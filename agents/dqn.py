@@ -5,7 +5,7 @@ in _tm1 belong to the time before a transition, those in _t to the time after it
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -127,9 +127,12 @@ class Learner:
         self.networks.allow_precision()
         size = self.learning.batch_size
         transitions = self._batches.take(count)  # of all updates: [count * B, ...]
-        parts = zip(*(torch.split(column, size) for column in transitions), strict=True)
+        batches: Iterable[Batch] = [transitions]
+        if count > 1:
+            parts = zip(*(torch.split(column, size) for column in transitions), strict=True)
+            batches = itertools.starmap(Batch, parts)
         targets = torch.split(self._compute_targets(transitions), size) if self._once_a_round else None
-        for number, batch in enumerate(itertools.starmap(Batch, parts)):  # of one update: [B, ...]
+        for number, batch in enumerate(batches):  # of one update: [B, ...]
             target_t = self._compute_targets(batch) if targets is None else targets[number]  # [B]
             loss = self._compute_loss(batch.s_tm1, batch.a_tm1, target_t, batch.weight)
             gradients = torch.autograd.grad(loss, self.networks.step.leaves)
