@@ -3,8 +3,8 @@
     python scripts/same.py [REF] [--only PATTERN]
 
 What each run leaves must be equal bit for bit: metrics, the checkpoints' states (weights, optimizer, games),
-the replay, and the rest (best network, config, videos, the list of files). It is read without wn_rl. The runs of
-REF are kept in build/same/COMMIT; this folder's are made again each time.
+the replay, and the rest (best network, config, videos, the list of files). It is read as JSON and safetensors,
+without wn_rl. The runs of REF are kept in build/same/COMMIT; this folder's are made again each time.
 Exit codes: 0 all runs are equal, 1 one differs or cannot be compared, 2 REF or PATTERN names nothing.
 
 Both sides share Inductor's cache. Its keys are the traced graph, its inputs, and the compiler's settings and
@@ -17,6 +17,7 @@ import hashlib
 import importlib.metadata
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -29,14 +30,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import safetensors
+import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "same"
 AT_ONCE = 2  # runs, each on one core
 
 SHORT = """--device cpu --torch-threads 1 --seed 1 --run-name same --track jsonl --keep-replay
-    --network.initialization data_dependent --network.output-scale None
+    --network.initialization data_dependent
     --learning.epsilon-steps 300 --learning.target-period 80 --network.init-states 32
     --evaluation.held-out-states 16 --evaluation.video-period 0"""
 QUICK = f"""{SHORT} --steps 3000 --log-period 250 --checkpoint-period 600 --learning.replay-start 200
@@ -93,6 +94,9 @@ IGNORED = re.compile(
 )
 
 
+# Of code that has the setting, which presets now choose: as the initialization gives it.
+CHANGED_DEFAULTS = {"output_scale": "--network.output-scale None"}
+
 Array = tuple[str, tuple[int, ...], bytes]  # a tensor's type, shape and bytes
 Value = str | Array  # a str is JSON
 Values = dict[str, Value]
@@ -121,10 +125,15 @@ def _read_file(path: Path) -> Iterator[tuple[str, Value]]:
 
 
 def _tensors(path: Path) -> Values:
-    with safetensors.safe_open(path, "numpy") as file:
-        metadata = {f"metadata.{name}": value for name, value in (file.metadata() or {}).items()}
-    tensors = safetensors.deserialize(path.read_bytes())
-    return metadata | {name: (it["dtype"], tuple(it["shape"]), bytes(it["data"])) for name, it in tensors}
+    """A safetensors file has the length of a JSON header, the header, and the tensors' bytes."""
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    values = dict(_leaves(header.pop("__metadata__", {}), "metadata", {}))
+    for name, entry in header.items():
+        first, stop = entry["data_offsets"]
+        values[name] = entry["dtype"], tuple(entry["shape"]), data[start + first : start + stop]
+    return values
 
 
 def _leaves(node: Any, place: str, tensors: Values) -> Iterator[tuple[str, Value]]:
@@ -170,8 +179,10 @@ def is_new(name: str, other: Values) -> bool:
 
 def _difference(one: Value | None, other: Value | None) -> str:
     if isinstance(one, tuple) and isinstance(other, tuple) and one[:2] == other[:2]:
-        differing = sum(a != b for a, b in zip(one[2], other[2], strict=True))
-        return f"{differing} of {len(one[2])} bytes"
+        size = len(one[2]) // math.prod(one[1])
+        a, b = (np.frombuffer(data, np.uint8).reshape(-1, size) for data in (one[2], other[2]))
+        places = np.flatnonzero((a != b).any(axis=1))
+        return f"{len(places)} of {len(a)} elements, the first of them number {places[0]}"
     shown = [f"{value[:2]}" if isinstance(value, tuple) else value or "missing" for value in (one, other)]
     return f"{shown[0]:.80}, not {shown[1]:.80}"
 
@@ -191,7 +202,10 @@ def make_run(name: str, code: Path, folder: Path) -> None:
     for old in (folder, writing):
         shutil.rmtree(old, ignore_errors=True)
     log.unlink(missing_ok=True)
-    process = start(code, log, "-m", "wn_rl.cli", "train", *RUNS[name].split(), "--run-dir", str(writing))
+    settings = (code / "wn_rl" / "config.py").read_text()
+    flags = [flag for setting, flag in CHANGED_DEFAULTS.items() if setting in settings]
+    words = " ".join([RUNS[name], *flags]).split()
+    process = start(code, log, "-m", "wn_rl.cli", "train", *words, "--run-dir", str(writing))
     if name in KILLED and kill(process, writing):
         process = start(code, log, "-m", "wn_rl.cli", "resume", str(writing))
     elif name in KILLED:
@@ -235,8 +249,10 @@ def code_of(commit: str) -> Path:
 
 def kept_name(name: str) -> str:
     """Of a run of a commit: with a digest of what else decides it, its flags and the packages installed."""
-    packages = sorted(f"{found.name} {found.version}" for found in importlib.metadata.distributions())
-    return f"{name}-{hashlib.sha256(repr((RUNS[name], sys.version, packages)).encode()).hexdigest()[:8]}"
+    packages = {f"{found.name} {found.version}" for found in importlib.metadata.distributions()}
+    others = sorted(package for package in packages if not package.startswith("wn-rl "))
+    decisive = repr((RUNS[name], sys.version, others))
+    return f"{name}-{hashlib.sha256(decisive.encode()).hexdigest()[:8]}"
 
 
 def print_row(title: str, one: Path, other: Path) -> bool:

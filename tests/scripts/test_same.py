@@ -66,7 +66,7 @@ def test_a_weight_changed_by_one_bit_is_found_and_named(one: Path, other: Path) 
     flip(other / STEP / "tensors.safetensors", "0", 4)
     assert list(found(one, other)) == ["state"]
     assert "experiment.learner.online.dense.v" in found(one, other)["state"]
-    assert "1 of 24 bytes" in found(one, other)["state"]
+    assert "1 of 6 elements, the first of them number 4" in found(one, other)["state"]
 
 
 def test_zeros_of_either_sign_differ(one: Path, other: Path) -> None:
