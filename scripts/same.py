@@ -89,6 +89,7 @@ IGNORED = re.compile(
     r"|.*/state\.json (monitor\.seconds|tracker\.jsonl\.(offset|sha256))"  # of metrics.jsonl, the times too
     r"|.*/manifest\.json (files\.state\.json|sha256)"  # digests of these
     r"|.*/manifest\.json identity\..*|best_network\.safetensors metadata\.(identity|sha256)"  # of the config
+    r"|config\.json config\.environment\.(emulator_threads|processes)"  # settings of where lanes are computed
     r"|config\.json (?!config\.).*|config\.json .*(path|dir|folder)"  # versions, commit, machine, command
     r"|status\.json message"  # it names the folder
 )
