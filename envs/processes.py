@@ -165,7 +165,7 @@ class _Worker:
             self.pipe.send((name, arguments))
 
     def answer(self, seconds: float) -> tuple[Exception | None, Any]:
-        """The error or the value that it answers. ChildProcessError: there is none."""
+        """The error or the value that the process answers. ChildProcessError: it has died or hangs."""
         waited = 0
         with contextlib.suppress(EOFError, OSError):
             while not self.pipe.poll(1):

@@ -41,7 +41,7 @@ def whole_number(text: str) -> int:
     [1000000, 100000, 2500000, 1000000]
 
     Raises:
-        ValueError: it is none, or has more than 64 bits.
+        ValueError: the text is not a whole number, or the number has more than 64 bits.
     """
     written = re.sub("[kmb]$", lambda unit: {"k": "e3", "m": "e6", "b": "e9"}[unit[0]], text.lower())
     with contextlib.suppress(ArithmeticError):  # it is no number

@@ -208,7 +208,7 @@ def _finite(row: Row) -> dict[str, float]:
 
 
 def sessions_of(run_dir: Path) -> list[tuple[Path, str]]:
-    """The folders of a run's sessions in W&B, the oldest first, each with its W&B run's id. Links are none."""
+    """The folders of a run's sessions in W&B, the oldest first, each with its W&B run's id; links are left out."""
     folders = (run_dir / "wandb").glob("*run-*_*-*")  # offline-run-20261121_051300-ID, or run-20261121_051300-ID
     moments = sorted((it.name.partition("run-")[2], it) for it in folders if not it.is_symlink())
     return [(folder, moment.partition("-")[2]) for moment, folder in moments]
