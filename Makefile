@@ -65,7 +65,7 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Builds the wheel and tries it in an environment of its own, away from this folder: both emulators, a resume, scores.
+# Builds the wheel and tries it in an environment of its own, away from this folder: Atari, MinAtar, a resume and scores.
 wheel: install
 	rm -rf dist build .venv-wheel
 	$(BIN)/python -m build --wheel --quiet

@@ -21,10 +21,9 @@ __all__ = ["SUITES", "Suite", "games", "make", "normalize_game"]
 class Suite:
     """Where games come from.
 
-    pixels: whether screens are resized. sticky: the probability with which
-    Gymnasium's ids of these games repeat an action, v4 excepted; None: the rules of actions have no effect.
-    full_name: a game's own name, where `games` does not list all;
-    ValueError: there is no such game.
+    pixels: whether screens are resized. sticky: the probability with which Gymnasium's ids of these games repeat
+    an action, v4 excepted; None: the rules of actions have no effect. full_name: a game's own name, where `games`
+    does not list all; ValueError: there is no such game.
     """
 
     games: Callable[[], list[str]]

@@ -41,13 +41,13 @@ def atari_spec(actions: list[Any]) -> EnvironmentSpec:
 
 
 def make(game: str, rules: Rules, num_envs: int, seed: int) -> Environments:
-    """Lanes of the game: one in this process; several in one for each core, unless the rules say otherwise."""
+    """Lanes of the game. Where the rules leave it open, one is in this process, and several share one per core."""
     processes = num_cores() if num_envs > 1 else 0
     return make_lanes(partial(AtariLane, game, rules), rules, num_envs, seed, processes=processes)
 
 
 class AtariLane(Lane):
-    """One emulator. Its own random numbers come from the seed; without repeated actions few games feel them."""
+    """One emulator. Its own random numbers come from the seed, and few games draw any."""
 
     def __init__(self, game: str, rules: Rules, seed: int) -> None:
         ALEInterface.setLoggerMode(LoggerMode.Error)  # else a banner on every start

@@ -215,7 +215,7 @@ def sessions_of(run_dir: Path) -> list[tuple[Path, str]]:
 
 
 def sync_command(runs: Path) -> str | None:
-    """The shell command that uploads the offline sessions of all runs in a folder; None if there are none."""
+    """The shell command that uploads the offline sessions of all runs in a folder; None if no run has one."""
     pattern = "*/wandb/offline-run-*"
     return f"wandb sync {shlex.quote(str(runs))}/{pattern}" if any(runs.glob(pattern)) else None
 
